@@ -12,6 +12,7 @@
 mod daemon;
 mod kept;
 mod private;
+pub mod summary;
 
 use crate::builds::output_name;
 use crate::config::{READ_BUFFER, STALL_LIMIT};
