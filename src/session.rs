@@ -273,11 +273,14 @@ fn converse(
     let mut stream = reader.get_ref().stream;
     let mut answers = Vec::new();
     loop {
-        if reader.buffer().is_empty() {
+        let idle = reader.buffer().is_empty();
+        if idle || answers.len() >= READ_BUFFER {
             stream
                 .write_all(&answers)
                 .map_err(|e| Error::io("answer on", "the connection", e))?;
             answers.clear();
+        }
+        if idle {
             if !gate.end() || reader.fill_buf().is_ok_and(<[u8]>::is_empty) {
                 return Ok(());
             }
