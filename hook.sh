@@ -16,13 +16,14 @@ nixGocacheprogSetup() {
     if [[ -n ${GOCACHEPROG-} ]]; then
         # The derivation's own: it knows better.
         return 0
-    elif [[ -f $client && -x $client ]]; then
-        export GOCACHEPROG=$client
-    else
-        echo "nix-gocacheprog: no client at $client, so this build runs without the shared Go cache;" \
+    fi
+    # Run once before `go` depends on it: `go` gives up when its GOCACHEPROG does not start.
+    if ! [[ -f $client && -x $client ]] || ! "$client" --version >/dev/null 2>&1; then
+        echo "nix-gocacheprog: no working client at $client, so this build runs without the shared Go cache;" \
             "check pre-build-hook in nix.conf and, on the host, nix-gocacheprog doctor" >&2
         return 0
     fi
+    export GOCACHEPROG=$client
 
     # A fixed-output derivation downloads modules: the module proxy is started here.
     if [[ -n ${outputHash-} ]]; then
