@@ -1,3 +1,64 @@
 //! nix-gocacheprog: Go's build cache and module cache inside sandboxed Nix builds.
+//!
+//! `main` maps the command line to a function, prints the error chain, and has the only
+//! exit code. ARCHITECTURE.md says what the parts are.
 
-fn main() {}
+mod builds;
+mod cli;
+mod client;
+mod config;
+mod control;
+mod daemon;
+mod derivation;
+mod error;
+mod fs;
+mod gocacheprog;
+mod hook;
+mod id;
+mod log;
+mod session;
+mod size;
+mod store;
+mod sys;
+#[cfg(test)]
+mod test_dir;
+mod wire;
+
+use cli::Command;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let is_hook = std::env::args_os()
+        .next()
+        .is_some_and(|name| std::path::Path::new(&name).ends_with("hook"));
+    let done = match cli::parse(std::env::args_os()) {
+        Ok(Command::Daemon(options)) => daemon::run(&options),
+        Ok(Command::Client(runtime_dir)) => client::run(runtime_dir.as_deref()),
+        Ok(Command::Hook {
+            drv,
+            chroot,
+            runtime_dir,
+        }) => {
+            hook::run(drv, chroot, runtime_dir);
+            Ok(())
+        }
+        Ok(Command::Print(text)) => {
+            // A reader that has had enough is no error.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        Err(e) => {
+            log::error(format!("{e}: `nix-gocacheprog --help` lists what there is"));
+            // Nix would end every build for it.
+            return ExitCode::from(if is_hook { 0 } else { 2 });
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error(e.chain());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Build directories: what one build can see of the cache.
+//!
+//! ```text
+//! CACHE/builds/<build id>/<output id>   hard links to the outputs of this build's requests
+//! CACHE/registered/<build id>           what is known of the build, for a restarted daemon
+//! ```
+//!
+//! `builds` can be entered but not listed by others, and a build ID cannot be guessed. A build
+//! directory is removed when its build has ended and its last session too, and not before.
+
+use crate::config::{BUILD_LIMIT, UNSEEN_BUILD_LIMIT};
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::id::{BuildId, OutputId, push_hex};
+use crate::log;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// All builds that are registered.
+#[derive(Debug)]
+pub struct Builds {
+    directories: PathBuf,
+    records: PathBuf,
+    now: fn() -> SystemTime,
+    /// Guards the table and, with it, which directories exist.
+    table: Mutex<HashMap<BuildId, Build>>,
+}
+
+/// What is known of a build, as it stands in its record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    /// The derivation's name, or what the build calls itself.
+    name: String,
+    /// A path on this host that is there as long as the build is.
+    lifeline: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Build {
+    record: Record,
+    created: SystemTime,
+    last_used: SystemTime,
+    sessions: usize,
+}
+
+/// A build directory in use by a session: it stays as long as this does.
+#[derive(Debug)]
+pub struct BuildDir {
+    id: BuildId,
+    name: String,
+    path: PathBuf,
+    builds: Arc<Builds>,
+}
+
+impl Builds {
+    /// Opens the build directories of a cache, with those of builds that an earlier daemon
+    /// registered.
+    ///
+    /// # Errors
+    /// When a directory cannot be made or read.
+    pub fn open(cache: &Path) -> Result<Self> {
+        let builds = Self {
+            directories: cache.join("builds"),
+            records: cache.join("registered"),
+            now: SystemTime::now,
+            table: Mutex::default(),
+        };
+        fs::ensure_dir(&builds.directories, 0o711)?;
+        fs::ensure_dir(&builds.records, 0o700)?;
+        let mut table = HashMap::new();
+        for entry in fs::read_dir(&builds.records)? {
+            let path = entry?.path();
+            match builds.read_record(&path) {
+                Some((id, build)) => {
+                    table.insert(id, build);
+                }
+                None => fs::remove_file(&path)?,
+            }
+        }
+        for entry in fs::read_dir(&builds.directories)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(BuildId::parse);
+            if id.is_none_or(|id| !table.contains_key(&id)) {
+                fs::remove_dir_all(&entry.path())?;
+            }
+        }
+        *builds.table() = table;
+        Ok(builds)
+    }
+
+    /// Registers a build and makes its directory. `lifeline` is a path on this host that
+    /// exists as long as the build; one that is not there now says nothing.
+    ///
+    /// # Errors
+    /// When the record or the directory cannot be written.
+    pub fn register(&self, name: &str, lifeline: Option<&Path>) -> Result<BuildId> {
+        let id = BuildId::new()?;
+        let record = Record {
+            name: name.chars().filter(|c| !c.is_control()).take(200).collect(),
+            lifeline: lifeline
+                .filter(|path| path.is_absolute() && path.symlink_metadata().is_ok())
+                .map(Path::to_path_buf),
+        };
+        let text = serde_json::to_vec(&record).map_err(|e| Error::input(e.to_string()))?;
+        let path = self.records.join(id.to_string());
+        let fresh = self.records.join(format!("{id}.new"));
+        std::fs::write(&fresh, text).map_err(|e| Error::io("write", &fresh, e))?;
+        fs::rename(&fresh, &path)?;
+        let directory = self.directory(id);
+        if let Err(e) = fs::create_dir(&directory, 0o711) {
+            fs::remove_file(&path)?;
+            return Err(e);
+        }
+        let now = (self.now)();
+        self.table().insert(
+            id,
+            Build {
+                record,
+                created: now,
+                last_used: now,
+                sessions: 0,
+            },
+        );
+        Ok(id)
+    }
+
+    /// The path of a build's directory.
+    pub fn directory(&self, id: BuildId) -> PathBuf {
+        self.directories.join(id.to_string())
+    }
+
+    /// Holds a build's directory for a session; `None` when there is no such build.
+    pub fn enter(self: &Arc<Self>, id: BuildId) -> Option<BuildDir> {
+        let mut table = self.table();
+        let build = table.get_mut(&id)?;
+        build.sessions += 1;
+        Some(BuildDir {
+            id,
+            name: build.record.name.clone(),
+            path: self.directory(id),
+            builds: Arc::clone(self),
+        })
+    }
+
+    /// Removes the directories of builds that have ended; says how many builds are left.
+    pub fn reap(&self) -> usize {
+        let now = (self.now)();
+        let mut ended = Vec::new();
+        let mut table = self.table();
+        table.retain(|id, build| {
+            let over = build.sessions == 0 && build.has_ended(now);
+            if over {
+                ended.push(*id);
+            }
+            !over
+        });
+        let left = table.len();
+        drop(table);
+        for id in ended {
+            let removed = fs::remove_dir_all(&self.directory(id))
+                .and_then(|()| fs::remove_file(&self.records.join(id.to_string())));
+            match removed {
+                Ok(()) => log::debug(|| {
+                    format!("build {} has ended: its directory is removed", id.short())
+                }),
+                // The record is still there: the next daemon tries again.
+                Err(e) => log::warn(e.chain()),
+            }
+        }
+        left
+    }
+
+    fn read_record(&self, path: &Path) -> Option<(BuildId, Build)> {
+        let id = BuildId::parse(path.file_name()?.to_str()?)?;
+        let record: Record = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let created = path.metadata().ok()?.modified().ok()?;
+        // Each new link in the directory was a use.
+        let last_used = self.directory(id).metadata().ok()?.modified().ok()?;
+        Some((
+            id,
+            Build {
+                record,
+                created,
+                last_used,
+                sessions: 0,
+            },
+        ))
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<BuildId, Build>> {
+        // A session that panicked has left the table whole.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Build {
+    fn has_ended(&self, now: SystemTime) -> bool {
+        let older = |time, limit| now.duration_since(time).is_ok_and(|age| age > limit);
+        if older(self.created.max(self.last_used), BUILD_LIMIT) {
+            return true;
+        }
+        match &self.record.lifeline {
+            Some(path) => match path.symlink_metadata() {
+                Ok(_) => false,
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    true
+                }
+                // Out of sight is not gone.
+                Err(_) => older(self.last_used, UNSEEN_BUILD_LIMIT),
+            },
+            None => older(self.last_used, UNSEEN_BUILD_LIMIT),
+        }
+    }
+}
+
+impl BuildDir {
+    /// The build's ID.
+    pub fn id(&self) -> BuildId {
+        self.id
+    }
+
+    /// The derivation's name, or what the build calls itself.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory's path on the host.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for BuildDir {
+    fn drop(&mut self) {
+        let now = (self.builds.now)();
+        if let Some(build) = self.builds.table().get_mut(&self.id) {
+            build.sessions -= 1;
+            build.last_used = now;
+        }
+    }
+}
+
+/// The name of an output in a build directory, wherever that is seen from. It has no
+/// extension, as the protocol wants it.
+pub fn output_name(directory: &Path, output: &OutputId) -> PathBuf {
+    let directory = directory.as_os_str().as_bytes();
+    let mut path = Vec::with_capacity(directory.len() + 65);
+    path.extend_from_slice(directory);
+    path.push(b'/');
+    push_hex(&mut path, &output.0);
+    PathBuf::from(OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    fn later() -> SystemTime {
+        SystemTime::now() + UNSEEN_BUILD_LIMIT + Duration::from_secs(60)
+    }
+
+    fn much_later() -> SystemTime {
+        SystemTime::now() + BUILD_LIMIT + Duration::from_secs(60)
+    }
+
+    fn builds(dir: &TestDir) -> Arc<Builds> {
+        Arc::new(Builds::open(dir.path()).unwrap())
+    }
+
+    #[test]
+    fn a_build_directory_can_be_entered_but_not_listed_by_others() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let id = builds.register("hello", None).unwrap();
+        for path in [dir.path().join("builds"), builds.directory(id)] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o711);
+        }
+    }
+
+    #[test]
+    fn a_build_ends_with_its_lifeline_and_its_last_session() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let chroot = dir.path().join("x.drv.chroot");
+        std::fs::create_dir(&chroot).unwrap();
+        let id = builds.register("hello", Some(&chroot)).unwrap();
+        let session = builds.enter(id).unwrap();
+        assert_eq!(builds.reap(), 1);
+        std::fs::remove_dir(&chroot).unwrap();
+        assert_eq!(builds.reap(), 1, "a session is open");
+        drop(session);
+        assert_eq!(builds.reap(), 0);
+        assert!(!builds.directory(id).exists());
+        assert!(builds.enter(id).is_none());
+    }
+
+    #[test]
+    fn a_build_without_a_lifeline_is_kept_for_a_day_after_its_last_use() {
+        let dir = TestDir::new();
+        let mut builds = Builds::open(dir.path()).unwrap();
+        builds
+            .register("hello", Some(Path::new("/no/such/top")))
+            .unwrap();
+        assert_eq!(builds.reap(), 1);
+        builds.now = later;
+        assert_eq!(builds.reap(), 0);
+    }
+
+    #[test]
+    fn a_chroot_that_a_killed_nix_left_behind_does_not_keep_a_build_for_ever() {
+        let dir = TestDir::new();
+        let mut builds = Builds::open(dir.path()).unwrap();
+        builds.register("hello", Some(dir.path())).unwrap();
+        builds.now = later;
+        assert_eq!(builds.reap(), 1);
+        builds.now = much_later;
+        assert_eq!(builds.reap(), 0);
+    }
+
+    #[test]
+    fn a_restarted_daemon_keeps_running_builds_and_clears_the_rest() {
+        let dir = TestDir::new();
+        let builds_before = builds(&dir);
+        let running = builds_before.register("a", Some(dir.path())).unwrap();
+        let output = output_name(&builds_before.directory(running), &OutputId([1; 32]));
+        std::fs::write(&output, "kept").unwrap();
+        let stray = builds_before.directory(BuildId::new().unwrap());
+        std::fs::create_dir(&stray).unwrap();
+        std::fs::write(dir.path().join("registered/nonsense"), "").unwrap();
+        drop(builds_before);
+        let builds = builds(&dir);
+        assert_eq!(builds.reap(), 1);
+        assert_eq!(builds.enter(running).unwrap().name(), "a");
+        assert!(output.exists());
+        assert!(!stray.exists());
+    }
+}

@@ -1,0 +1,253 @@
+//! The command line: what a person or Nix wrote becomes one [`Command`].
+
+use crate::config::{CACHE_DIR, RUNTIME_DIR};
+use crate::daemon;
+use crate::error::{Error, Result};
+use crate::size;
+use lexopt::prelude::*;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the daemon.
+    Daemon(daemon::Options),
+    /// Serve `go`; the daemon is in this runtime directory, or where it usually is.
+    Client(Option<PathBuf>),
+    /// Print the mounts for a build.
+    Hook {
+        /// The derivation.
+        drv: PathBuf,
+        /// The chroot of its build.
+        chroot: Option<PathBuf>,
+        /// Where the daemon's sockets are.
+        runtime_dir: PathBuf,
+    },
+    /// Print a text.
+    Print(&'static str),
+}
+
+/// The version, as `--version` prints it.
+const VERSION: &str = concat!("nix-gocacheprog ", env!("CARGO_PKG_VERSION"), "\n");
+
+const HELP: &str = "\
+Go's build cache and module cache inside sandboxed Nix builds.
+
+Usage: nix-gocacheprog SUBCOMMAND [OPTION...]
+
+  daemon   own the cache and serve builds
+  client   serve `go` as its GOCACHEPROG, with the daemon behind it
+  hook     print the sandbox mounts for a build, as Nix's pre-build-hook
+
+`nix-gocacheprog SUBCOMMAND --help` says more. A program named `client` or `hook` is that
+subcommand.
+";
+
+const DAEMON_HELP: &str = "\
+Own the cache and serve builds on two sockets, until told to stop.
+
+Usage: nix-gocacheprog daemon [OPTION...]
+
+  --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
+  --runtime-dir DIR  where the sockets are (/run/nix-gocacheprog): build/sock, which builds
+                     use, and control/sock, which root and the hook use
+  --idle-exit AGE    when systemd has started it: end after so long without a build (10m)
+
+Sockets that systemd passes, named `build` and `control`, are used instead of its own.
+
+The environment variables NIX_GOCACHEPROG_CACHE_DIR and NIX_GOCACHEPROG_RUNTIME_DIR change
+the defaults, and NIX_GOCACHEPROG_LOG=debug logs each request.
+";
+
+const CLIENT_HELP: &str = "\
+Serve `go` on stdin and stdout as its GOCACHEPROG. Without a daemon it serves the build from
+a private cache.
+
+Usage: GOCACHEPROG=\"nix-gocacheprog client\" go build ./...
+
+  --runtime-dir DIR  where the daemon's sockets are (/gocache/run in a sandbox, else
+                     /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+";
+
+const HOOK_HELP: &str = "\
+Register a build with the daemon and print the sandbox mounts for it. Nix calls this when
+nix.conf says `pre-build-hook = PATH`, where PATH is this program under the name `hook`.
+
+Usage: nix-gocacheprog hook DRV [CHROOT]
+
+  --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog, or
+                     NIX_GOCACHEPROG_RUNTIME_DIR)
+
+It always succeeds, within a second. When something is off it prints nothing, and the build
+goes on without the shared cache.
+";
+
+/// Reads the command line.
+///
+/// # Errors
+/// When it is not one of ours, with a hint.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    let mut args = lexopt::Parser::from_iter(args);
+    let called = args.bin_name().unwrap_or_default();
+    let base = called.rsplit('/').next().unwrap_or_default();
+    let named = ["client", "hook"].into_iter().find(|name| *name == base);
+    let subcommand = match named {
+        Some(name) => name.to_string(),
+        None => match args.next().map_err(bad)? {
+            Some(Value(name)) => name.to_string_lossy().into_owned(),
+            Some(Long("help") | Short('h')) => return Ok(Command::Print(HELP)),
+            Some(Long("version") | Short('V')) => return Ok(Command::Print(VERSION)),
+            Some(other) => return Err(bad(other.unexpected())),
+            None => return Err(Error::input("a subcommand is missing")),
+        },
+    };
+    match subcommand.as_str() {
+        "daemon" => parse_daemon(&mut args),
+        "client" => parse_client(&mut args),
+        "hook" => parse_hook(&mut args),
+        "help" => Ok(Command::Print(HELP)),
+        other => Err(Error::input(format!("there is no subcommand {other:?}"))),
+    }
+}
+
+fn parse_daemon(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = daemon::Options {
+        cache_dir: default_dir("NIX_GOCACHEPROG_CACHE_DIR", "CACHE_DIRECTORY", CACHE_DIR),
+        runtime_dir: default_runtime_dir(),
+        idle_exit: Duration::from_secs(600),
+    };
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("cache-dir") => options.cache_dir = directory(args)?,
+            Long("runtime-dir") => options.runtime_dir = directory(args)?,
+            Long("idle-exit") => options.idle_exit = size::parse_age(&text(args)?)?,
+            other => return general(other, DAEMON_HELP),
+        }
+    }
+    Ok(Command::Daemon(options))
+}
+
+fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut runtime_dir = std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from);
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("runtime-dir") => runtime_dir = Some(directory(args)?),
+            other => return general(other, CLIENT_HELP),
+        }
+    }
+    Ok(Command::Client(runtime_dir))
+}
+
+fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut runtime_dir = default_runtime_dir();
+    let mut paths = Vec::new();
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("runtime-dir") => runtime_dir = directory(args)?,
+            Value(path) if paths.len() < 2 => paths.push(PathBuf::from(path)),
+            other => return general(other, HOOK_HELP),
+        }
+    }
+    let mut paths = paths.into_iter();
+    let drv = paths.next().ok_or_else(|| {
+        Error::input("hook takes a derivation and a chroot, as Nix gives them to a pre-build-hook")
+    })?;
+    Ok(Command::Hook {
+        drv,
+        chroot: paths.next(),
+        runtime_dir,
+    })
+}
+
+/// What every subcommand understands.
+fn general(arg: lexopt::Arg<'_>, help: &'static str) -> Result<Command> {
+    match arg {
+        Long("help") | Short('h') => Ok(Command::Print(help)),
+        Long("version") | Short('V') => Ok(Command::Print(VERSION)),
+        other => Err(bad(other.unexpected())),
+    }
+}
+
+fn default_dir(ours: &str, systemds: &str, otherwise: &str) -> PathBuf {
+    [ours, systemds]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .find(|dir| !dir.is_empty())
+        .map_or_else(|| PathBuf::from(otherwise), PathBuf::from)
+}
+
+fn default_runtime_dir() -> PathBuf {
+    default_dir(
+        "NIX_GOCACHEPROG_RUNTIME_DIR",
+        "RUNTIME_DIRECTORY",
+        RUNTIME_DIR,
+    )
+}
+
+fn directory(args: &mut lexopt::Parser) -> Result<PathBuf> {
+    let dir = PathBuf::from(args.value().map_err(bad)?);
+    if dir.as_os_str().is_empty() {
+        return Err(Error::input("a directory's name is empty"));
+    }
+    std::path::absolute(&dir).map_err(|e| Error::io("find", Path::new(&dir), e))
+}
+
+fn text(args: &mut lexopt::Parser) -> Result<String> {
+    let value = args.value().map_err(bad)?;
+    value
+        .into_string()
+        .map_err(|value| Error::input(format!("{value:?} is not text")))
+}
+
+fn bad(e: lexopt::Error) -> Error {
+    Error::input(e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Command> {
+        parse(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_name_selects_the_subcommand() {
+        for args in [
+            &["/nix/store/x/bin/hook", "/nix/store/x.drv", "/c"][..],
+            &["nix-gocacheprog", "hook", "/nix/store/x.drv", "/c"],
+        ] {
+            assert!(
+                matches!(parsed(args), Ok(Command::Hook { drv, chroot, .. })
+                    if drv == Path::new("/nix/store/x.drv") && chroot == Some("/c".into())),
+                "{args:?}"
+            );
+        }
+        assert!(matches!(
+            parsed(&["/gocache/client"]),
+            Ok(Command::Client(_))
+        ));
+        assert_eq!(
+            parsed(&["/gocache/client", "--version"]).unwrap(),
+            Command::Print(VERSION)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (args, named) in [
+            (&["x"][..], "subcommand is missing"),
+            (&["x", "frobnicate"], "frobnicate"),
+            (&["x", "daemon", "--frob"], "--frob"),
+            (&["x", "daemon", "--idle-exit", "soon"], "soon"),
+            (&["x", "daemon", "--cache-dir"], "--cache-dir"),
+            (&["x", "hook"], "derivation"),
+            (&["x", "hook", "a", "b", "c"], "\"c\""),
+        ] {
+            let error = parsed(args).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

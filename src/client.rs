@@ -1,0 +1,467 @@
+//! The client: `go` starts it as its GOCACHEPROG, inside the sandbox.
+//!
+//! Two threads. One reads `go`'s requests and passes them to the daemon, the other reads the
+//! daemon's answers and passes them to `go`. Each request is pending, with the body of a
+//! put, until it is answered. When there is no daemon, or anything at all goes wrong with it,
+//! the client goes on alone: it answers what is pending, and whatever comes after, from a
+//! private cache in the build's own temporary directory.
+//!
+//! Whatever happens, `go` gets a correct answer to each request: it ends the build otherwise.
+//! stdout is protocol and nothing else is ever written there.
+
+mod daemon;
+mod kept;
+mod private;
+
+use crate::builds::output_name;
+use crate::config::{READ_BUFFER, STALL_LIMIT};
+use crate::error::{Error, Result};
+use crate::gocacheprog::{self, Body, Command};
+use crate::id::{ActionId, OutputId};
+use crate::log;
+use crate::session::Session;
+use crate::sys;
+use crate::wire::{self, Answer, Request};
+use daemon::Daemon;
+use kept::Kept;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+/// Pieces of a body are sent once they make up this much, in bytes.
+const SEND_AT_LEAST: usize = 64 << 10;
+
+/// Serves `go` until it closes our stdin. The daemon is looked for in `runtime_dir`, or
+/// where a sandbox or the host has it.
+///
+/// # Errors
+/// When `go` says something that is no request, or no longer listens.
+pub fn run(runtime_dir: Option<&Path>) -> Result<()> {
+    let mut stdout = sys::stdout();
+    stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
+    let (daemon, why_alone) = match Daemon::connect(runtime_dir) {
+        Ok(daemon) => (Some(daemon), None),
+        Err(e) => (None, Some(e)),
+    };
+    let client = Client {
+        daemon,
+        stdout: Mutex::new(stdout),
+        state: Mutex::new(State {
+            pending: HashMap::new(),
+            progress: Instant::now(),
+            alone: false,
+            private: Private::Unused,
+            said: false,
+        }),
+        answered: Condvar::new(),
+    };
+    if let Some(e) = why_alone {
+        client.go_alone(&e);
+    }
+    thread::scope(|scope| {
+        if let Some(daemon) = &client.daemon {
+            scope.spawn(|| client.pass_answers(daemon));
+        }
+        let mut stdin = BufReader::with_capacity(READ_BUFFER, std::io::stdin().lock());
+        let done = client.pass_requests(&mut stdin);
+        // Wakes the other thread, which ends the scope.
+        client.state().alone = true;
+        if let Some(daemon) = &client.daemon {
+            daemon.hang_up();
+        }
+        done
+    })
+}
+
+struct Client {
+    daemon: Option<Daemon>,
+    stdout: Mutex<File>,
+    state: Mutex<State>,
+    /// Told whenever a request is answered.
+    answered: Condvar,
+}
+
+struct State {
+    /// What `go` has asked and the daemon has not answered.
+    pending: HashMap<i64, Pending>,
+    /// When the daemon last gave a sign of life, or the first pending request was sent.
+    progress: Instant,
+    /// The daemon is not used any more.
+    alone: bool,
+    private: Private,
+    /// The one line that a client may say has been said.
+    said: bool,
+}
+
+/// A request on its way.
+enum Pending {
+    Get(ActionId),
+    /// A put whose body the other thread is still sending.
+    Sending(OutputId),
+    /// The same, but the daemon has refused it already.
+    SendingInVain,
+    Put(Put),
+}
+
+struct Put {
+    action: ActionId,
+    output: OutputId,
+    body: Kept,
+}
+
+/// The cache of this build alone.
+enum Private {
+    Unused,
+    Open(Session<'static>, PathBuf),
+    Unavailable(Error),
+}
+
+impl Client {
+    /// The thread that reads from `go`.
+    fn pass_requests(&self, stdin: &mut impl BufRead) -> Result<()> {
+        while let Some(request) = gocacheprog::read_request(stdin)? {
+            let (id, size) = (request.id, request.body_size);
+            match request.command {
+                Command::Put(action, output) => self.put(id, action, output, size, stdin)?,
+                Command::Get(action) => {
+                    Body::new(stdin, size).skip()?;
+                    self.get(id, action)?;
+                }
+                Command::Close => {
+                    Body::new(stdin, size).skip()?;
+                    self.wait_until_answered();
+                    self.tell(|out| gocacheprog::push_closed(out, id))?;
+                }
+                Command::Bad(why) => {
+                    Body::new(stdin, size).skip()?;
+                    self.tell(|out| gocacheprog::push_error(out, id, &why))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, id: i64, action: ActionId) -> Result<()> {
+        let mut state = self.state();
+        if state.alone {
+            let mut out = Vec::new();
+            state.private.get(&mut out, id, &action);
+            drop(state);
+            return self.write(&out);
+        }
+        state.add(id, Pending::Get(action));
+        drop(state);
+        let mut frame = Vec::with_capacity(wire::GET_LEN);
+        wire::push_request(
+            &mut frame,
+            &Request::Get {
+                request: id as u64,
+                action,
+            },
+        );
+        self.send(&frame);
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        id: i64,
+        action: ActionId,
+        output: OutputId,
+        size: u64,
+        stdin: &mut impl BufRead,
+    ) -> Result<()> {
+        self.state().add(id, Pending::Sending(output));
+        let mut frame = Vec::new();
+        wire::push_request(
+            &mut frame,
+            &Request::Put {
+                request: id as u64,
+                action,
+                output,
+                size,
+            },
+        );
+        let mut body = Body::new(stdin, size);
+        let mut kept = Kept::default();
+        let mut sent = false;
+        loop {
+            let from = frame.len();
+            let more = match body.next_piece(&mut frame) {
+                Ok(more) => more,
+                Err(e) => {
+                    // Past this point the daemon waits for the rest of a body that never comes.
+                    if sent {
+                        self.go_alone(&e);
+                    }
+                    body.skip()?;
+                    self.state().pending.remove(&id);
+                    self.answered.notify_all();
+                    return self.tell(|out| gocacheprog::push_error(out, id, &e.chain()));
+                }
+            };
+            kept.push(&frame[from..]);
+            if !more || frame.len() >= SEND_AT_LEAST {
+                self.send(&frame);
+                self.state().progress = Instant::now();
+                sent = true;
+                frame.clear();
+            }
+            if !more {
+                break;
+            }
+        }
+        let put = Put {
+            action,
+            output,
+            body: kept,
+        };
+        let mut state = self.state();
+        let refused = match state.pending.get(&id) {
+            // Answered already.
+            None => return Ok(()),
+            Some(pending) => matches!(pending, Pending::SendingInVain),
+        };
+        if !state.alone && !refused {
+            state.pending.insert(id, Pending::Put(put));
+            return Ok(());
+        }
+        state.pending.remove(&id);
+        let mut out = Vec::new();
+        state.private.put(&mut out, id, put);
+        drop(state);
+        self.answered.notify_all();
+        self.write(&out)
+    }
+
+    /// Sends to the daemon, unless we are alone.
+    fn send(&self, frame: &[u8]) {
+        let Some(daemon) = &self.daemon else { return };
+        if let Err(e) = daemon.send(frame) {
+            self.go_alone(&e);
+        }
+    }
+
+    /// The thread that reads from the daemon.
+    fn pass_answers(&self, daemon: &Daemon) {
+        let mut reader = daemon.reader();
+        let mut out = Vec::new();
+        let ended = loop {
+            // Whoever waits is told first what is known.
+            if reader.buffer().len() < wire::ANSWER_LEN && !out.is_empty() {
+                if let Err(e) = self.write(&out) {
+                    break e;
+                }
+                out.clear();
+            }
+            match self.next_answer(&mut reader) {
+                Ok((request, answer)) => {
+                    if let Err(e) = self.pass_answer(daemon, request as i64, answer, &mut out) {
+                        break e;
+                    }
+                }
+                Err(e) => break e,
+            }
+        };
+        // What was answered is no longer pending, so it must be said.
+        let _ = self.write(&out);
+        self.go_alone(&ended);
+    }
+
+    fn next_answer(&self, reader: &mut impl BufRead) -> Result<(u64, Answer)> {
+        while let Err(e) = reader.fill_buf() {
+            match e.kind() {
+                std::io::ErrorKind::WouldBlock => {
+                    let state = self.state();
+                    if !state.pending.is_empty() && state.progress.elapsed() > STALL_LIMIT {
+                        return Err(Error::peer(format!(
+                            "the daemon has not answered for {}s",
+                            STALL_LIMIT.as_secs()
+                        )));
+                    }
+                }
+                std::io::ErrorKind::Interrupted => {}
+                _ => return Err(Error::io("hear from", "the daemon", e)),
+            }
+        }
+        wire::read_answer(reader)?
+            .ok_or_else(|| Error::peer("the daemon has closed the connection"))
+    }
+
+    fn pass_answer(
+        &self,
+        daemon: &Daemon,
+        id: i64,
+        answer: Answer,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut state = self.state();
+        state.progress = Instant::now();
+        let Some(pending) = state.pending.get(&id) else {
+            return Err(Error::peer(format!(
+                "the daemon answered request {id}, which is not pending"
+            )));
+        };
+        match (answer, pending) {
+            (Answer::Miss, Pending::Get(_)) => {
+                gocacheprog::push_miss(out, id);
+                state.pending.remove(&id);
+            }
+            (Answer::Hit(entry), Pending::Get(_)) => {
+                let path = daemon.file(&entry.output, Some(entry.size))?;
+                gocacheprog::push_hit(out, id, &entry, &path);
+                state.pending.remove(&id);
+            }
+            (Answer::Stored, Pending::Sending(output) | Pending::Put(Put { output, .. })) => {
+                let path = daemon.file(output, None)?;
+                gocacheprog::push_stored(out, id, &path);
+                state.pending.remove(&id);
+            }
+            (Answer::Refused(why), _) => {
+                state.say(&format!("the daemon refused a request: {why}"));
+                match state.pending.remove(&id) {
+                    Some(Pending::Put(put)) => state.private.put(out, id, put),
+                    Some(Pending::Get(_)) => gocacheprog::push_miss(out, id),
+                    _ => {
+                        state.pending.insert(id, Pending::SendingInVain);
+                    }
+                }
+            }
+            _ => {
+                return Err(Error::peer(format!(
+                    "the daemon's answer to request {id} does not fit"
+                )));
+            }
+        }
+        drop(state);
+        self.answered.notify_all();
+        Ok(())
+    }
+
+    /// Does without the daemon from now on. What is pending is answered from the private
+    /// cache.
+    fn go_alone(&self, why: &Error) {
+        let mut state = self.state();
+        if state.alone {
+            return;
+        }
+        state.alone = true;
+        if let Some(daemon) = &self.daemon {
+            daemon.hang_up();
+        }
+        state.say(&why.chain());
+        let mut out = Vec::new();
+        for (id, pending) in std::mem::take(&mut state.pending) {
+            match pending {
+                Pending::Get(action) => state.private.get(&mut out, id, &action),
+                Pending::Put(put) => state.private.put(&mut out, id, put),
+                // The thread that sends it will notice.
+                Pending::Sending(_) | Pending::SendingInVain => {
+                    state.pending.insert(id, pending);
+                }
+            }
+        }
+        // When `go` has gone, its stdin says so too.
+        let _ = self.write(&out);
+        drop(state);
+        self.answered.notify_all();
+    }
+
+    fn wait_until_answered(&self) {
+        let state = self.state();
+        let _unused = self
+            .answered
+            .wait_while(state, |state| !state.pending.is_empty());
+    }
+
+    fn tell(&self, push: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut out = Vec::new();
+        push(&mut out);
+        self.write(&out)
+    }
+
+    fn write(&self, out: &[u8]) -> Result<()> {
+        self.stdout
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(out)
+            .map_err(unheard)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, id: i64, pending: Pending) {
+        if self.pending.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.pending.insert(id, pending);
+    }
+
+    /// Says, once, what failed and what it means.
+    fn say(&mut self, what: &str) {
+        if !self.said {
+            self.said = true;
+            log::warn(format!(
+                "{what}; the build goes on without the shared cache (see `nix-gocacheprog doctor` and the \
+                 daemon's log on the host)"
+            ));
+        }
+    }
+}
+
+impl Private {
+    /// Answers a get: an output of this build, or a miss.
+    fn get(&mut self, out: &mut Vec<u8>, id: i64, action: &ActionId) {
+        if let Self::Open(session, directory) = self.open()
+            && let Ok(Some(entry)) = session.get(action)
+        {
+            let path = output_name(directory, &entry.output);
+            return gocacheprog::push_hit(out, id, &entry, &path);
+        }
+        gocacheprog::push_miss(out, id);
+    }
+
+    /// Answers a put: its output must be in a file, wherever there is room for one.
+    fn put(&mut self, out: &mut Vec<u8>, id: i64, put: Put) {
+        let (size, body) = match put.body.into_reader() {
+            Ok(kept) => kept,
+            Err(e) => return gocacheprog::push_error(out, id, &e.chain()),
+        };
+        match self.open() {
+            Self::Open(session, directory) => {
+                let mut body = body;
+                match session.put(&put.action, &put.output, size, &mut body) {
+                    Ok(entry) => {
+                        let path = output_name(directory, &entry.output);
+                        gocacheprog::push_stored(out, id, &path);
+                    }
+                    Err(e) => gocacheprog::push_error(out, id, &e.chain()),
+                }
+            }
+            Self::Unavailable(e) => gocacheprog::push_error(out, id, &e.chain()),
+            Self::Unused => {}
+        }
+    }
+
+    fn open(&mut self) -> &mut Self {
+        if matches!(self, Self::Unused) {
+            *self = match private::open() {
+                Ok((session, directory)) => Self::Open(session, directory),
+                Err(e) => Self::Unavailable(e),
+            };
+        }
+        self
+    }
+}
+
+fn unheard(e: std::io::Error) -> Error {
+    Error::io("answer", "`go`", e)
+}

@@ -1,0 +1,131 @@
+//! The client's end of a session with the daemon.
+
+use crate::builds::output_name;
+use crate::config::{
+    self, HELLO_LIMIT, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, STALL_CHECK,
+    STALL_LIMIT,
+};
+use crate::error::{Error, Result};
+use crate::id::{BuildId, OutputId};
+use crate::wire::{self, Hello, Welcome};
+use std::io::{BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A session that the daemon has agreed to.
+pub struct Daemon {
+    stream: UnixStream,
+    /// The build directory as this process sees it.
+    directory: PathBuf,
+}
+
+impl Daemon {
+    /// Says hello: for the build that the hook registered, if there is one, or for a new one.
+    ///
+    /// # Errors
+    /// When there is no daemon, it does not answer, or the build directory is out of reach.
+    pub fn connect(runtime_dir: Option<&Path>) -> Result<Self> {
+        let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
+        let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
+        let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
+            sandbox
+        } else {
+            Path::new(RUNTIME_DIR)
+        });
+        let socket = config::build_socket(runtime_dir);
+        let mut stream = UnixStream::connect(&socket)
+            .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
+        limit(&stream, HELLO_LIMIT, HELLO_LIMIT)?;
+        let build = if in_sandbox { registered_build() } else { None };
+        let text = |name| std::env::var(name).ok();
+        wire::write_line(
+            &mut stream,
+            &Hello {
+                version: wire::VERSION,
+                build: build.map(|id| id.to_string()),
+                top: text("NIX_BUILD_TOP"),
+                name: text("name"),
+            },
+        )?;
+        let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
+            .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
+        if let Some(error) = welcome.error {
+            return Err(Error::peer(format!("the daemon says: {error}")));
+        }
+        let id = BuildId::parse(&welcome.build)
+            .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
+        let directory = directory(in_sandbox, id, &welcome);
+        // Nothing in it may be listed, but it must be there.
+        crate::fs::metadata(&directory)?;
+        limit(&stream, STALL_CHECK, STALL_LIMIT)?;
+        Ok(Self { stream, directory })
+    }
+
+    /// Sends one or more frames, or a part of one.
+    ///
+    /// # Errors
+    /// When the daemon has gone, or takes nothing for long.
+    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+        (&self.stream)
+            .write_all(bytes)
+            .map_err(|e| Error::io("send to", "the daemon", e))
+    }
+
+    /// Where the daemon's answers come from.
+    pub fn reader(&self) -> BufReader<&UnixStream> {
+        BufReader::with_capacity(READ_BUFFER, &self.stream)
+    }
+
+    /// An output in the build directory.
+    ///
+    /// # Errors
+    /// When it is not there, or not of this size in bytes.
+    pub fn file(&self, output: &OutputId, size: Option<u64>) -> Result<PathBuf> {
+        let path = output_name(&self.directory, output);
+        let found = crate::fs::metadata(&path)?.len();
+        if size.is_some_and(|size| size != found) {
+            return Err(Error::peer(format!(
+                "{} has {found} bytes instead of those announced",
+                path.display()
+            )));
+        }
+        Ok(path)
+    }
+
+    /// Ends the session; whoever reads from it or writes to it returns.
+    pub fn hang_up(&self) {
+        // The daemon may have done so before.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The build whose directory the hook bound into this sandbox.
+fn registered_build() -> Option<BuildId> {
+    std::fs::read_dir(SANDBOX_DIR)
+        .ok()?
+        .filter_map(|entry| BuildId::parse(entry.ok()?.file_name().to_str()?))
+        .next()
+}
+
+/// The build directory as this process sees it: bound in by the hook, below a directory
+/// bound in for all builds, or where the host has it.
+fn directory(in_sandbox: bool, id: BuildId, welcome: &Welcome) -> PathBuf {
+    let sandbox = Path::new(SANDBOX_DIR);
+    let candidates = [
+        sandbox.join(id.to_string()),
+        sandbox.join("builds").join(id.to_string()),
+    ];
+    candidates
+        .into_iter()
+        .find(|path| in_sandbox && path.is_dir())
+        .unwrap_or_else(|| PathBuf::from(&welcome.directory))
+}
+
+fn limit(stream: &UnixStream, read: Duration, write: Duration) -> Result<()> {
+    stream
+        .set_read_timeout(Some(read))
+        .and_then(|()| stream.set_write_timeout(Some(write)))
+        .map_err(|e| Error::io("set the time limits of", "the connection", e))
+}

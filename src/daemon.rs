@@ -1,0 +1,316 @@
+//! The daemon: owns the cache, listens on both sockets, a thread for each connection.
+//!
+//! It runs unprivileged and knows nothing of Nix. What a build may do comes in on the
+//! build socket alone; the control socket is for the hook and the administrator.
+
+use crate::builds::Builds;
+use crate::config::{self, HELLO_LIMIT, REAP_EVERY, STOP_LIMIT};
+use crate::control;
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::log;
+use crate::session::{self, Gate};
+use crate::store::Store;
+use crate::sys;
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How a daemon is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where the cache is.
+    pub cache_dir: PathBuf,
+    /// Where the sockets are, unless systemd passes them.
+    pub runtime_dir: PathBuf,
+    /// A daemon that systemd starts on demand ends after so long without a session.
+    pub idle_exit: Duration,
+}
+
+/// Runs until SIGTERM or SIGINT, or until it has been idle for long.
+///
+/// # Errors
+/// When the cache or the sockets cannot be had.
+pub fn run(options: &Options) -> Result<()> {
+    // Before the first thread, so that no other one gets the signals.
+    let termination = sys::Termination::new()?;
+    let store = Store::open(&options.cache_dir)?;
+    let builds = Arc::new(Builds::open(&options.cache_dir)?);
+    let sockets = Sockets::new(&options.runtime_dir)?;
+    log::info(format!(
+        "version {} serves {} on {}",
+        env!("CARGO_PKG_VERSION"),
+        options.cache_dir.display(),
+        sockets.place
+    ));
+    let served = Arc::new(Served {
+        store,
+        builds,
+        sessions: Sessions::default(),
+    });
+    let mut idle_since = Instant::now();
+    let mut reaped = Instant::now();
+    loop {
+        let [build, control, stop] = sys::wait_readable(
+            [
+                sockets.build.as_raw_fd(),
+                sockets.control.as_raw_fd(),
+                termination.as_raw_fd(),
+            ],
+            REAP_EVERY.min(options.idle_exit),
+        )
+        .map_err(|e| Error::io("wait on", "the sockets", e))?;
+        if stop {
+            log::info("told to stop: running requests are finished first");
+            break;
+        }
+        if build {
+            served.start_session(&sockets.build);
+        }
+        if control {
+            served.start_control(&sockets.control);
+        }
+        if reaped.elapsed() >= REAP_EVERY {
+            served.builds.reap();
+            reaped = Instant::now();
+        }
+        if build || control || !served.sessions.none_open() {
+            idle_since = Instant::now();
+        } else if sockets.activated && idle_since.elapsed() >= options.idle_exit {
+            log::info("idle: ends until the next build");
+            break;
+        }
+    }
+    served.sessions.stop();
+    served.builds.reap();
+    Ok(())
+}
+
+/// What every connection's thread works on.
+#[derive(Debug)]
+struct Served {
+    store: Store,
+    builds: Arc<Builds>,
+    sessions: Sessions,
+}
+
+impl Served {
+    fn start_session(self: &Arc<Self>, listener: &UnixListener) {
+        let Some(stream) = accept(listener) else {
+            return;
+        };
+        let served = Arc::clone(self);
+        start("session", move || match served.sessions.open(&stream) {
+            Ok(open) => session::serve(&stream, &served.store, &served.builds, &open),
+            Err(e) => log::warn(format!("no session: {}", e.chain())),
+        });
+    }
+
+    fn start_control(self: &Arc<Self>, listener: &UnixListener) {
+        let Some(stream) = accept(listener) else {
+            return;
+        };
+        let served = Arc::clone(self);
+        start("control", move || {
+            // A silent peer must not hold a thread for ever.
+            let _ = stream.set_read_timeout(Some(HELLO_LIMIT));
+            if let Err(e) = control::serve(&stream, &served.builds) {
+                log::warn(format!("on the control socket: {}", e.chain()));
+            }
+        });
+    }
+}
+
+fn accept(listener: &UnixListener) -> Option<UnixStream> {
+    match listener.accept() {
+        Ok((stream, _)) => Some(stream),
+        // The peer has left again.
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => None,
+        Err(e) => {
+            log::error(format!("cannot accept a connection: {e}"));
+            // Out of descriptors, most likely: give sessions time to end.
+            thread::sleep(Duration::from_millis(50));
+            None
+        }
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) {
+    // A thread that cannot be had drops the connection, and its client goes on alone.
+    if let Err(e) = thread::Builder::new().name(name.into()).spawn(work) {
+        log::error(format!("cannot start a thread: {e}"));
+    }
+}
+
+/// The sessions that are open, so that the daemon can wait for them and end them.
+#[derive(Debug, Default)]
+struct Sessions {
+    table: Mutex<Table>,
+    closed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    stopping: bool,
+    serial: u64,
+    open: HashMap<u64, Conversation>,
+}
+
+#[derive(Debug)]
+struct Conversation {
+    stream: UnixStream,
+    /// A request is running.
+    busy: bool,
+}
+
+/// One open session; it is closed when this is dropped.
+struct Open<'a> {
+    sessions: &'a Sessions,
+    serial: u64,
+}
+
+impl Sessions {
+    fn open(&self, stream: &UnixStream) -> Result<Open<'_>> {
+        let stream = stream
+            .try_clone()
+            .map_err(|e| Error::io("hold on to", "the connection", e))?;
+        let mut table = self.table();
+        table.serial += 1;
+        let serial = table.serial;
+        table.open.insert(
+            serial,
+            Conversation {
+                stream,
+                busy: false,
+            },
+        );
+        Ok(Open {
+            sessions: self,
+            serial,
+        })
+    }
+
+    fn none_open(&self) -> bool {
+        self.table().open.is_empty()
+    }
+
+    /// Ends the sessions: those between two requests at once, the others after the one
+    /// that is running, for which it waits a bounded time.
+    fn stop(&self) {
+        let mut table = self.table();
+        table.stopping = true;
+        for conversation in table.open.values().filter(|c| !c.busy) {
+            // The peer may have closed it just now.
+            let _ = conversation.stream.shutdown(std::net::Shutdown::Both);
+        }
+        let (table, _) = self
+            .closed
+            .wait_timeout_while(table, STOP_LIMIT, |table| !table.open.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        if !table.open.is_empty() {
+            log::warn(format!(
+                "{} sessions are cut off: they did not end within {}s",
+                table.open.len(),
+                STOP_LIMIT.as_secs()
+            ));
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A session that panicked has left the table whole.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate for Open<'_> {
+    fn begin(&self) {
+        if let Some(conversation) = self.sessions.table().open.get_mut(&self.serial) {
+            conversation.busy = true;
+        }
+    }
+
+    fn end(&self) -> bool {
+        let mut table = self.sessions.table();
+        if let Some(conversation) = table.open.get_mut(&self.serial) {
+            conversation.busy = false;
+        }
+        !table.stopping
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.sessions.table().open.remove(&self.serial);
+        self.sessions.closed.notify_all();
+    }
+}
+
+/// The two listening sockets.
+#[derive(Debug)]
+struct Sockets {
+    build: UnixListener,
+    control: UnixListener,
+    /// systemd holds them while we are away.
+    activated: bool,
+    /// Where they are, for the log.
+    place: String,
+}
+
+impl Sockets {
+    /// Takes the sockets from systemd if it passes them, and binds them otherwise.
+    fn new(runtime_dir: &Path) -> Result<Self> {
+        let mut passed = sys::listen_fds()?;
+        let sockets = if passed.is_empty() {
+            fs::create_dir_all(runtime_dir)?;
+            Self {
+                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
+                control: bind(&config::control_socket(runtime_dir), 0o700, 0o600)?,
+                activated: false,
+                place: runtime_dir.display().to_string(),
+            }
+        } else {
+            let names: Vec<_> = passed.iter().map(|(name, _)| name.clone()).collect();
+            let mut take = |wanted: &str| {
+                let at = passed.iter().position(|(name, _)| name == wanted);
+                at.map(|at| passed.swap_remove(at).1).ok_or_else(|| {
+                    Error::input(format!(
+                        "systemd passed sockets named {names:?}, without one named {wanted:?}: set \
+                         FileDescriptorName= in the socket units"
+                    ))
+                })
+            };
+            Self {
+                build: take("build")?,
+                control: take("control")?,
+                activated: true,
+                place: "the sockets from systemd".into(),
+            }
+        };
+        for listener in [&sockets.build, &sockets.control] {
+            listener
+                .set_nonblocking(true)
+                .map_err(|e| Error::io("set up", "a listening socket", e))?;
+        }
+        Ok(sockets)
+    }
+}
+
+fn bind(path: &Path, dir_mode: u32, mode: u32) -> Result<UnixListener> {
+    let dir = path.parent().unwrap_or(path);
+    fs::ensure_dir(dir, dir_mode)?;
+    if UnixStream::connect(path).is_ok() {
+        return Err(Error::input(format!(
+            "another daemon listens on {}: stop that one, or give this one a --runtime-dir of its own",
+            path.display()
+        )));
+    }
+    // Left by a daemon that was killed.
+    fs::remove_file(path)?;
+    let listener = UnixListener::bind(path).map_err(|e| Error::io("listen on", path, e))?;
+    fs::set_mode(path, mode)?;
+    Ok(listener)
+}

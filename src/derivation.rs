@@ -1,0 +1,202 @@
+//! Reads what the hook needs of a derivation: the names of its inputs.
+//!
+//! A `.drv` file is a term in ATerm's text form, as Nix writes it
+//! (`Derivation::unparse` in its `libstore/derivations.cc`):
+//!
+//! ```text
+//! Derive([outputs],[input derivations],[input sources],"system","builder",[arguments],[environment])
+//! DrvWithVersion("xp-dyn-drv",[outputs],[input derivations],…)
+//! ```
+//!
+//! The parser reads any such term, in memory that is bounded by the text's length.
+
+use crate::error::{Error, Result};
+
+/// Terms may be nested this deep; Nix needs five levels.
+const DEPTH_MAX: usize = 64;
+
+/// A term.
+#[derive(Debug, PartialEq, Eq)]
+enum Term<'a> {
+    /// A string, with its escapes as they stand.
+    Text(&'a [u8]),
+    /// A list, a tuple, or a constructor's arguments.
+    Many(Vec<Term<'a>>),
+}
+
+/// The names (without directory and hash) of the store paths that a derivation takes as
+/// inputs: derivations, ending in `.drv`, and sources.
+///
+/// # Errors
+/// When the text is not a derivation.
+pub fn input_names(text: &[u8]) -> Result<Vec<&str>> {
+    let mut parser = Parser {
+        text,
+        at: 0,
+        depth: 0,
+    };
+    let arguments = if parser.take(b"Derive") {
+        parser.many(b'(', b')')?
+    } else if parser.take(b"DrvWithVersion") {
+        let mut arguments = parser.many(b'(', b')')?;
+        arguments.drain(..1.min(arguments.len()));
+        arguments
+    } else {
+        return Err(Error::input(
+            "it does not begin with Derive or DrvWithVersion",
+        ));
+    };
+    let (Some(Term::Many(derivations)), Some(Term::Many(sources))) =
+        (arguments.get(1), arguments.get(2))
+    else {
+        return Err(Error::input("it has no lists of inputs"));
+    };
+    let derivations = derivations.iter().filter_map(|input| match input {
+        Term::Many(pair) => pair.first(),
+        Term::Text(_) => None,
+    });
+    Ok(derivations
+        .chain(sources)
+        .filter_map(|term| match term {
+            Term::Text(path) => name(path),
+            Term::Many(_) => None,
+        })
+        .collect())
+}
+
+/// The name in a store path: what comes after the directory, the hash and a dash.
+pub fn name(path: &[u8]) -> Option<&str> {
+    let path = std::str::from_utf8(path).ok()?;
+    let base = path.rsplit('/').next()?;
+    base.split_once('-').map(|(_, name)| name)
+}
+
+struct Parser<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn term(&mut self) -> Result<Term<'a>> {
+        match self.text.get(self.at) {
+            Some(b'"') => self.string().map(Term::Text),
+            Some(b'[') => self.many(b'[', b']').map(Term::Many),
+            Some(b'(') => self.many(b'(', b')').map(Term::Many),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn many(&mut self, open: u8, close: u8) -> Result<Vec<Term<'a>>> {
+        self.expect(open)?;
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(Error::input("its terms are nested too deep"));
+        }
+        let mut terms = Vec::new();
+        if !self.take(&[close]) {
+            loop {
+                terms.push(self.term()?);
+                if self.take(&[close]) {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.depth -= 1;
+        Ok(terms)
+    }
+
+    fn string(&mut self) -> Result<&'a [u8]> {
+        self.expect(b'"')?;
+        let start = self.at;
+        loop {
+            match self.text.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => self.at += 2,
+                Some(_) => self.at += 1,
+                None => return Err(self.unexpected()),
+            }
+        }
+        self.at += 1;
+        Ok(&self.text[start..self.at - 1])
+    }
+
+    fn take(&mut self, what: &[u8]) -> bool {
+        let found = self.text[self.at..].starts_with(what);
+        if found {
+            self.at += what.len();
+        }
+        found
+    }
+
+    fn expect(&mut self, what: u8) -> Result<()> {
+        if self.take(&[what]) {
+            Ok(())
+        } else {
+            Err(self.unexpected())
+        }
+    }
+
+    fn unexpected(&self) -> Error {
+        Error::input(match self.text.get(self.at) {
+            Some(c) => format!(
+                "it has an unexpected {:?} at byte {}",
+                char::from(*c),
+                self.at
+            ),
+            None => "it is cut off".to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRV: &str = concat!(
+        r#"Derive([("out","/nix/store/5x6k4w3f6m3a5j8v6y6r8p3h6w9q2k1z-hello","","")],"#,
+        r#"[("/nix/store/0c5ggqh1mpps8ci8x6mcchrv5d3mbmhn-bash-5.2.drv",["out"]),"#,
+        r#"("/nix/store/1s1wbl8w5kcmzgjrcbzl4sx1mb93yxk5-nix-gocacheprog-hook.drv",["dev","out"])],"#,
+        r#"["/nix/store/6s0fywvdp3kckmwqkl0q4i8rrmbvx1dz-builder.sh"],"#,
+        r#""x86_64-linux","/bin/sh",["-e","a \"quoted\" \\ one"],[("name","hello"),("text","a\nb")])"#
+    );
+
+    #[test]
+    fn the_names_of_all_inputs_are_found() {
+        assert_eq!(
+            input_names(DRV.as_bytes()).unwrap(),
+            ["bash-5.2.drv", "nix-gocacheprog-hook.drv", "builder.sh"]
+        );
+    }
+
+    #[test]
+    fn a_derivation_with_dynamic_inputs_is_read_too() {
+        let text = r#"DrvWithVersion("xp-dyn-drv",[],[("/nix/store/a-x.drv",(["out"],[("out",["out"])]))],["/s/b-y"],"","",[],[])"#;
+        assert_eq!(input_names(text.as_bytes()).unwrap(), ["x.drv", "y"]);
+    }
+
+    #[test]
+    fn what_is_no_derivation_is_an_error_at_every_length() {
+        for length in 0..DRV.len() {
+            // The last two lists say nothing of the inputs, but must be whole all the same.
+            assert!(input_names(&DRV.as_bytes()[..length]).is_err(), "{length}");
+        }
+        for text in [
+            "{\"name\":\"x\"}",
+            "Derive()",
+            "Derive([],\"\",\"\")",
+            "Derive(x)",
+        ] {
+            assert!(input_names(text.as_bytes()).is_err(), "{text}");
+        }
+        let deep = format!("Derive({}", "[".repeat(1 << 20));
+        assert!(input_names(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_hook_named_in_the_environment_alone_is_no_input() {
+        let text = r#"Derive([],[],[],"","",[],[("x","/nix/store/a-nix-gocacheprog-hook")])"#;
+        assert_eq!(input_names(text.as_bytes()).unwrap(), [""; 0]);
+    }
+}

@@ -1,0 +1,293 @@
+//! One conversation: a build's gets and puts on a store.
+//!
+//! The daemon holds one with a client over the build socket; a client that is alone holds
+//! one with itself. A session can end only itself: nothing that a peer says reaches
+//! another one.
+
+use crate::builds::{BuildDir, Builds, output_name};
+use crate::config::{HELLO_LIMIT, READ_BUFFER};
+use crate::error::{Error, Result};
+use crate::id::{ActionId, BuildId, OutputId};
+use crate::log;
+use crate::store::{Entry, Store};
+use crate::wire::{self, Answer, Hello, Request, Welcome};
+use std::fmt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A build's access to a store: what it gets or puts appears in its directory.
+#[derive(Debug)]
+pub struct Session<'a> {
+    store: &'a Store,
+    directory: PathBuf,
+    counts: Counts,
+}
+
+/// What happened in a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Gets.
+    pub gets: u64,
+    /// Gets that were answered with an output.
+    pub hits: u64,
+    /// Puts that were stored.
+    pub puts: u64,
+    /// The size of the outputs of all hits, in bytes.
+    pub bytes_read: u64,
+    /// The size of the outputs of all puts, in bytes.
+    pub bytes_written: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
+impl<'a> Session<'a> {
+    /// A session whose outputs appear in `directory`, which must be on the store's file
+    /// system.
+    pub fn new(store: &'a Store, directory: &Path) -> Self {
+        Self {
+            store,
+            directory: directory.to_path_buf(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Looks an action up; a hit's output is in the directory then.
+    ///
+    /// # Errors
+    /// When the system fails to read the entry or to make the link.
+    pub fn get(&mut self, action: &ActionId) -> Result<Option<Entry>> {
+        self.counts.gets += 1;
+        let found = self.find(action);
+        match &found {
+            Ok(Some(entry)) => {
+                self.counts.hits += 1;
+                self.counts.bytes_read += entry.size;
+            }
+            Ok(None) => {}
+            Err(_) => self.counts.errors += 1,
+        }
+        found
+    }
+
+    fn find(&self, action: &ActionId) -> Result<Option<Entry>> {
+        let Some(entry) = self.store.get(action)? else {
+            return Ok(None);
+        };
+        let name = output_name(&self.directory, &entry.output);
+        Ok(self.store.link(action, &entry, &name)?.then_some(entry))
+    }
+
+    /// Stores an action's output, which is in the directory then.
+    ///
+    /// # Errors
+    /// When the body is not what its ID says, or the disk refuses it.
+    pub fn put(
+        &mut self,
+        action: &ActionId,
+        output: &OutputId,
+        size: u64,
+        body: &mut impl Read,
+    ) -> Result<Entry> {
+        let stored = self.keep(action, output, size, body);
+        match &stored {
+            Ok(_) => {
+                self.counts.puts += 1;
+                self.counts.bytes_written += size;
+            }
+            Err(_) => self.counts.errors += 1,
+        }
+        stored
+    }
+
+    fn keep(
+        &self,
+        action: &ActionId,
+        output: &OutputId,
+        size: u64,
+        body: &mut impl Read,
+    ) -> Result<Entry> {
+        let entry = self.store.put(action, output, size, body)?;
+        let name = output_name(&self.directory, output);
+        if self.store.link(action, &entry, &name)? {
+            Ok(entry)
+        } else {
+            Err(Error::input(format!(
+                "output {output} was lost as soon as it was stored"
+            )))
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts {
+            gets,
+            hits,
+            puts,
+            bytes_read,
+            bytes_written,
+            errors,
+        } = self;
+        let misses = gets - hits;
+        write!(
+            f,
+            "gets={gets} hits={hits} misses={misses} puts={puts} bytes_read={bytes_read} \
+             bytes_written={bytes_written} errors={errors}"
+        )
+    }
+}
+
+/// Whether the daemon may end a session: not while a request is running.
+pub trait Gate {
+    /// A request has begun.
+    fn begin(&self);
+    /// It is answered; `false` when the session is to end now.
+    fn end(&self) -> bool;
+}
+
+/// Serves one client until it closes its side, breaks the rules or is told to end; logs
+/// the session's line.
+pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &impl Gate) {
+    let mut reader = BufReader::with_capacity(READ_BUFFER, stream);
+    let build = match greet(stream, &mut reader, builds) {
+        Ok(Some(build)) => build,
+        Ok(None) => return,
+        Err(e) => {
+            log::warn(format!("no session: {}", e.chain()));
+            return;
+        }
+    };
+    let mut session = Session::new(store, build.path());
+    let ended = converse(stream, &mut reader, &mut session, gate);
+    let build = format!("build={} name={:?}", build.id().short(), build.name());
+    let counts = session.counts;
+    match ended {
+        Ok(()) => log::info(format!("session ended: {build} {counts}")),
+        Err(e) => log::warn(format!(
+            "session broken off: {build} {counts}: {}",
+            e.chain()
+        )),
+    }
+}
+
+/// Hears the hello and answers it; `None` when the peer left without a word.
+fn greet(
+    stream: &UnixStream,
+    reader: &mut impl BufRead,
+    builds: &Arc<Builds>,
+) -> Result<Option<BuildDir>> {
+    let limit = |limit| {
+        stream
+            .set_read_timeout(limit)
+            .map_err(|e| Error::io("set the time limit of", "the connection", e))
+    };
+    limit(Some(HELLO_LIMIT))?;
+    let mut stream = stream;
+    let entered = match wire::read_line::<Hello>(reader) {
+        Ok(None) => return Ok(None),
+        Ok(Some(hello)) => enter(&hello, builds),
+        Err(e) => Err(e),
+    };
+    let mut welcome = Welcome {
+        version: wire::VERSION,
+        ..Welcome::default()
+    };
+    match &entered {
+        Ok(build) => {
+            welcome.build = build.id().to_string();
+            welcome.directory = build.path().to_string_lossy().into_owned();
+        }
+        Err(e) => welcome.error = Some(e.to_string()),
+    }
+    let answered = wire::write_line(&mut stream, &welcome);
+    let build = entered?;
+    answered?;
+    limit(None)?;
+    Ok(Some(build))
+}
+
+fn enter(hello: &Hello, builds: &Arc<Builds>) -> Result<BuildDir> {
+    if hello.version != wire::VERSION {
+        return Err(Error::peer(format!(
+            "the client speaks version {} of the protocol, this daemon version {}: install the same release on \
+             both sides",
+            hello.version,
+            wire::VERSION
+        )));
+    }
+    let id = match &hello.build {
+        Some(text) => BuildId::parse(text)
+            .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
+        None => builds.register(
+            hello.name.as_deref().unwrap_or_default(),
+            hello.top.as_deref().map(Path::new),
+        )?,
+    };
+    builds
+        .enter(id)
+        .ok_or_else(|| Error::peer("no build of that ID is registered here"))
+}
+
+fn converse(
+    mut stream: &UnixStream,
+    reader: &mut BufReader<&UnixStream>,
+    session: &mut Session<'_>,
+    gate: &impl Gate,
+) -> Result<()> {
+    let mut answers = Vec::new();
+    loop {
+        if reader.buffer().is_empty() {
+            stream
+                .write_all(&answers)
+                .map_err(|e| Error::io("answer on", "the connection", e))?;
+            answers.clear();
+            if !gate.end() || reader.fill_buf().is_ok_and(<[u8]>::is_empty) {
+                return Ok(());
+            }
+            gate.begin();
+        }
+        let Some(request) = wire::read_request(reader)? else {
+            return Ok(());
+        };
+        let (request, answer) = match request {
+            Request::Get { request, action } => (request, session.get(&action).into()),
+            Request::Put {
+                request,
+                action,
+                output,
+                size,
+            } => {
+                let mut body = reader.take(size);
+                let stored = session.put(&action, &output, size, &mut body);
+                // What was refused must still be read, or the next request is not found.
+                std::io::copy(&mut body, &mut std::io::sink())
+                    .map_err(|e| Error::io("read", "the body", e))?;
+                if body.limit() > 0 {
+                    return Err(Error::peer("the connection ended within a body"));
+                }
+                (request, stored.map(|_| Answer::Stored).into())
+            }
+        };
+        log::debug(|| format!("request {request}: {answer:?}"));
+        wire::push_answer(&mut answers, request, &answer);
+    }
+}
+
+impl From<Result<Option<Entry>>> for Answer {
+    fn from(found: Result<Option<Entry>>) -> Self {
+        found
+            .map(|found| found.map_or(Self::Miss, Self::Hit))
+            .into()
+    }
+}
+
+impl From<Result<Answer>> for Answer {
+    fn from(done: Result<Answer>) -> Self {
+        done.unwrap_or_else(|e| {
+            log::warn(format!("a request failed: {}", e.chain()));
+            Self::Refused(e.chain())
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Sizes and ages as people write them: `20G`, `1.5GiB`, `36h`, `60d`.
+
+use crate::error::{Error, Result};
+use std::time::Duration;
+
+const SIZES: [(&str, u64); 5] = [
+    ("", 1),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("t", 1 << 40),
+];
+
+const AGES: [(&str, u64); 5] = [
+    ("s", 1),
+    ("m", 60),
+    ("h", 60 * 60),
+    ("d", 24 * 60 * 60),
+    ("w", 7 * 24 * 60 * 60),
+];
+
+/// A size in bytes. `K`, `M`, `G` and `T` are powers of 1024, with or without `iB` or `B`.
+///
+/// # Errors
+/// When the text is no size, with an example of one.
+pub fn parse_size(text: &str) -> Result<u64> {
+    scaled(text, |unit| {
+        let unit = unit.strip_suffix('b').unwrap_or(unit);
+        let unit = unit
+            .strip_suffix('i')
+            .filter(|u| !u.is_empty())
+            .unwrap_or(unit);
+        find(&SIZES, unit)
+    })
+    .ok_or_else(|| Error::input(format!("{text:?} is no size: write it as 20G or 1.5GiB")))
+}
+
+/// An age or a span of time.
+///
+/// # Errors
+/// When the text is no age, with an example of one.
+pub fn parse_age(text: &str) -> Result<Duration> {
+    scaled(text, |unit| find(&AGES, unit))
+        .map(Duration::from_secs)
+        .ok_or_else(|| Error::input(format!("{text:?} is no age: write it as 60d, 36h or 10m")))
+}
+
+fn find(units: &[(&str, u64)], unit: &str) -> Option<u64> {
+    units
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, scale)| *scale)
+}
+
+/// Reads a number, whole or with decimals, and multiplies it by its unit.
+fn scaled(text: &str, scale_of: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let scale = scale_of(unit.trim())?;
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    let whole: u64 = whole.parse().ok()?;
+    if decimals.is_empty() || decimals.len() > 9 {
+        return None;
+    }
+    let part: u128 = decimals.parse().ok()?;
+    let part = part * u128::from(scale) / 10u128.pow(decimals.len() as u32);
+    whole
+        .checked_mul(scale)?
+        .checked_add(u64::try_from(part).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, size) in [
+            ("0", 0),
+            ("512", 512),
+            ("512B", 512),
+            ("1k", 1024),
+            ("20G", 20 << 30),
+            ("20GB", 20 << 30),
+            ("1.5GiB", 3 << 29),
+            ("2 TiB", 2 << 40),
+        ] {
+            assert_eq!(parse_size(text).unwrap(), size, "{text}");
+        }
+    }
+
+    #[test]
+    fn ages_are_read_as_people_write_them() {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("36h", 129_600),
+            ("60d", 5_184_000),
+            ("1.5m", 90),
+        ] {
+            assert_eq!(parse_age(text).unwrap().as_secs(), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_size_or_age_is_refused_with_a_good_one() {
+        for text in [
+            "",
+            "G",
+            "-1G",
+            "1e9",
+            "20X",
+            "1..5G",
+            "1.G",
+            ".5G",
+            "99999999T",
+            "iB",
+        ] {
+            let error = parse_size(text).unwrap_err().to_string();
+            assert!(error.contains("20G"), "{error}");
+        }
+        for text in ["", "60", "d", "60 years", "-1d"] {
+            let error = parse_age(text).unwrap_err().to_string();
+            assert!(error.contains("60d"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The only unsafe code: thin wrappers over system calls that std lacks.
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The first descriptor that systemd passes (sd_listen_fds(3)).
+const LISTEN_FDS_START: RawFd = 3;
+
+/// Fills `buffer` with random bytes from the kernel.
+pub fn random(buffer: &mut [u8]) -> Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let rest = &mut buffer[filled..];
+        // SAFETY: the pointer and the length are those of `rest`, which is writable.
+        let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(n) {
+            Ok(n) => filled += n,
+            Err(_) => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(Error::io("get random numbers from", "the kernel", e));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes an exclusive lock on a whole file for as long as the file stays open.
+/// `false` when somebody else holds it.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: flock takes a descriptor, which is open as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        e if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        e => Err(e),
+    }
+}
+
+/// SIGTERM and SIGINT as a descriptor that becomes readable when one arrives.
+#[derive(Debug)]
+pub struct Termination(OwnedFd);
+
+impl Termination {
+    /// Stops the two signals from ending the process, in this thread and in all that
+    /// it starts from now on.
+    pub fn new() -> Result<Self> {
+        // SAFETY: an all-zero sigset_t is a valid argument of sigemptyset, which
+        // initialises it; the other calls only read it.
+        let fd = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGTERM);
+            libc::sigaddset(&mut set, libc::SIGINT);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+            libc::signalfd(-1, &set, libc::SFD_CLOEXEC)
+        };
+        if fd < 0 {
+            return Err(Error::io(
+                "watch for",
+                "signals",
+                io::Error::last_os_error(),
+            ));
+        }
+        // SAFETY: signalfd has just returned this descriptor to us alone.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+impl AsRawFd for Termination {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Waits until one of the descriptors can be read, or the time is up; says which can.
+pub fn wait_readable<const N: usize>(fds: [RawFd; N], timeout: Duration) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the pointer and the length are those of the array.
+    let n = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, millis) };
+    if n < 0 {
+        let e = io::Error::last_os_error();
+        if e.kind() != io::ErrorKind::Interrupted {
+            return Err(e);
+        }
+        return Ok([false; N]);
+    }
+    Ok(polled.map(|p| p.revents != 0))
+}
+
+/// The listening sockets that systemd passed to this process, with their names.
+/// Empty when it passed none. The protocol is that of sd_listen_fds_with_names(3).
+pub fn listen_fds() -> Result<Vec<(String, UnixListener)>> {
+    let var = |name| std::env::var(name).unwrap_or_default();
+    if var("LISTEN_PID").parse() != Ok(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let count: RawFd = var("LISTEN_FDS").parse().map_err(|_| {
+        Error::input(format!(
+            "LISTEN_FDS is {:?}, which is not a number",
+            var("LISTEN_FDS")
+        ))
+    })?;
+    let names = var("LISTEN_FDNAMES");
+    let mut names = names.split(':');
+    (LISTEN_FDS_START..LISTEN_FDS_START.saturating_add(count))
+        .map(|fd| {
+            // SAFETY: fcntl only looks at the descriptor, and fails when it is not open.
+            if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+                let e = io::Error::last_os_error();
+                return Err(Error::io("take from systemd", format!("socket {fd}"), e));
+            }
+            // SAFETY: LISTEN_PID names this process, so the descriptor was passed for it
+            // to own, and this function is called once, at the start.
+            let listener = unsafe { UnixListener::from_raw_fd(fd) };
+            Ok((names.next().unwrap_or_default().to_string(), listener))
+        })
+        .collect()
+}
+
+/// Sets a file's mtime, which its owner may do whatever the file's mode is. A
+/// symbolic link is not followed.
+pub fn set_mtime(path: &Path, time: SystemTime) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let times = [
+        libc::timespec {
+            tv_sec: 0,
+            tv_nsec: libc::UTIME_OMIT,
+        },
+        libc::timespec {
+            tv_sec: since.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(since.subsec_nanos()),
+        },
+    ];
+    // SAFETY: `path` is a C string and `times` has the two elements that the call reads.
+    let done = unsafe {
+        libc::utimensat(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            times.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// stdout without std's lock and line buffer. It is closed when the file is dropped.
+pub fn stdout() -> File {
+    // SAFETY: descriptor 1 is open in every process that `go` or Nix starts, and nothing
+    // else here writes to it.
+    unsafe { File::from_raw_fd(libc::STDOUT_FILENO) }
+}
+
+/// The user this process acts as.
+pub fn effective_uid() -> u32 {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}

@@ -1,0 +1,25 @@
+//! A directory for one unit test, removed with it.
+
+use crate::id::BuildId;
+use std::path::{Path, PathBuf};
+
+pub struct TestDir(PathBuf);
+
+impl TestDir {
+    pub fn new() -> Self {
+        let path =
+            std::env::temp_dir().join(format!("nix-gocacheprog-{}", BuildId::new().unwrap()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,385 @@
+//! What a client and the daemon say to each other on the build socket.
+//!
+//! `go` speaks JSON with base64 bodies (`gocacheprog.rs`). The client reads that, at
+//! the build's own expense, and passes it on in frames of fixed size, so that the
+//! daemon parses nothing of a build's but the hello.
+//!
+//! First each side says one line of JSON. The client: [`Hello`], with the build ID that
+//! the hook bound into the sandbox, or none to register itself. The daemon: [`Welcome`],
+//! with an error or with the build's ID and directory. Fields may be added; a reader
+//! ignores those it does not know. A change that an older peer cannot ignore raises
+//! [`VERSION`].
+//!
+//! Then requests, and answers in any order. Numbers are little-endian:
+//!
+//! ```text
+//! get     'g'  request u64  action [32]
+//! put     'p'  request u64  action [32]  output [32]  size u64, then the body
+//! hit     'h'  request u64  output [32]  size u64  time i64 (ns since 1970)
+//! miss    'm'  request u64
+//! stored  's'  request u64
+//! refused 'r'  request u64  length u16, then that much UTF-8 text
+//! ```
+//!
+//! A client ends the session by closing its side. There is no message that carries a
+//! file descriptor, and none is ever received.
+
+use crate::error::{Error, Result};
+use crate::id::{ActionId, ID_LEN, OutputId};
+use crate::store::{Entry, SIZE_MAX};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, Read, Write};
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// The longest hello or welcome, in bytes.
+const LINE_MAX: u64 = 16 << 10;
+
+/// The longest text of a refusal, in bytes.
+const TEXT_MAX: usize = 1 << 10;
+
+/// The length of a get, in bytes.
+pub const GET_LEN: usize = 1 + 8 + ID_LEN;
+
+/// The length of the longest answer that is not a refusal, in bytes.
+pub const ANSWER_LEN: usize = 1 + 8 + ID_LEN + 8 + 8;
+
+/// What a client says first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The protocol's version as this client speaks it.
+    pub version: u32,
+    /// The build's ID; none to register a build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// A directory on the host that exists as long as the build does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<String>,
+    /// The derivation's name, for the log and for statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What the daemon answers to a hello.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The protocol's version as this daemon speaks it.
+    pub version: u32,
+    /// Why there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The build's ID.
+    #[serde(default)]
+    pub build: String,
+    /// The build directory's path on the host.
+    #[serde(default)]
+    pub directory: String,
+}
+
+/// What a client asks.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The output of an action.
+    Get {
+        /// The client's number for this request.
+        request: u64,
+        /// The key.
+        action: ActionId,
+    },
+    /// An action's output; its body follows.
+    Put {
+        /// The client's number for this request.
+        request: u64,
+        /// The key.
+        action: ActionId,
+        /// The body's SHA-256.
+        output: OutputId,
+        /// The body's length in bytes.
+        size: u64,
+    },
+}
+
+/// What the daemon answers, with the number of the request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The output is in the build directory.
+    Hit(Entry),
+    /// Nothing is known of that action.
+    Miss,
+    /// The body is in the store and in the build directory.
+    Stored,
+    /// The request failed; the session goes on.
+    Refused(String),
+}
+
+/// Reads the next request; `None` when the client has closed its side between two.
+///
+/// # Errors
+/// When the connection fails, ends within a frame, or says something unknown.
+pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
+    let Some(tag) = read_tag(from)? else {
+        return Ok(None);
+    };
+    let request = u64::from_le_bytes(take(from)?);
+    match tag {
+        b'g' => Ok(Some(Request::Get {
+            request,
+            action: ActionId(take(from)?),
+        })),
+        b'p' => {
+            let (action, output) = (ActionId(take(from)?), OutputId(take(from)?));
+            let size = u64::from_le_bytes(take(from)?);
+            if size > SIZE_MAX {
+                return Err(Error::peer(format!("a body of {size} bytes")));
+            }
+            Ok(Some(Request::Put {
+                request,
+                action,
+                output,
+                size,
+            }))
+        }
+        other => Err(Error::peer(format!("unknown request {other:#04x}"))),
+    }
+}
+
+/// Adds a request's frame to `out`; a put's body is to follow.
+pub fn push_request(out: &mut Vec<u8>, what: &Request) {
+    match what {
+        Request::Get { request, action } => {
+            out.push(b'g');
+            out.extend_from_slice(&request.to_le_bytes());
+            out.extend_from_slice(&action.0);
+        }
+        Request::Put {
+            request,
+            action,
+            output,
+            size,
+        } => {
+            out.push(b'p');
+            out.extend_from_slice(&request.to_le_bytes());
+            out.extend_from_slice(&action.0);
+            out.extend_from_slice(&output.0);
+            out.extend_from_slice(&size.to_le_bytes());
+        }
+    }
+}
+
+/// Reads the next answer; `None` when the daemon has closed its side between two.
+///
+/// # Errors
+/// When the connection fails, ends within a frame, or says something unknown.
+pub fn read_answer(from: &mut impl BufRead) -> Result<Option<(u64, Answer)>> {
+    let Some(tag) = read_tag(from)? else {
+        return Ok(None);
+    };
+    let request = u64::from_le_bytes(take(from)?);
+    let answer = match tag {
+        b'h' => Answer::Hit(Entry {
+            output: OutputId(take::<ID_LEN>(from)?),
+            size: u64::from_le_bytes(take(from)?),
+            time: i64::from_le_bytes(take(from)?),
+        }),
+        b'm' => Answer::Miss,
+        b's' => Answer::Stored,
+        b'r' => {
+            let length = usize::from(u16::from_le_bytes(take(from)?));
+            if length > TEXT_MAX {
+                return Err(Error::peer(format!("a refusal of {length} bytes")));
+            }
+            let mut text = vec![0; length];
+            from.read_exact(&mut text).map_err(cut)?;
+            Answer::Refused(String::from_utf8_lossy(&text).into_owned())
+        }
+        other => return Err(Error::peer(format!("unknown answer {other:#04x}"))),
+    };
+    Ok(Some((request, answer)))
+}
+
+/// Adds an answer's frame to `out`.
+pub fn push_answer(out: &mut Vec<u8>, request: u64, answer: &Answer) {
+    let tag = match answer {
+        Answer::Hit(_) => b'h',
+        Answer::Miss => b'm',
+        Answer::Stored => b's',
+        Answer::Refused(_) => b'r',
+    };
+    out.push(tag);
+    out.extend_from_slice(&request.to_le_bytes());
+    match answer {
+        Answer::Miss | Answer::Stored => {}
+        Answer::Hit(entry) => {
+            out.extend_from_slice(&entry.output.0);
+            out.extend_from_slice(&entry.size.to_le_bytes());
+            out.extend_from_slice(&entry.time.to_le_bytes());
+        }
+        Answer::Refused(text) => {
+            let text = &text.as_bytes()[..text.len().min(TEXT_MAX)];
+            // TEXT_MAX is far below u16::MAX.
+            out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+            out.extend_from_slice(text);
+        }
+    }
+}
+
+/// Reads one line of JSON; `None` when the peer closed its side before it said anything.
+///
+/// # Errors
+/// When the connection fails, or the line is too long, cut off or not what was expected.
+pub fn read_line<T: for<'a> Deserialize<'a>>(from: &mut impl BufRead) -> Result<Option<T>> {
+    let mut line = Vec::new();
+    from.take(LINE_MAX)
+        .read_until(b'\n', &mut line)
+        .map_err(failed)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        return Err(Error::peer(format!(
+            "a line that is cut off, or longer than {LINE_MAX} bytes"
+        )));
+    }
+    serde_json::from_slice(&line)
+        .map(Some)
+        .map_err(|e| Error::peer(format!("a line that is not what was expected: {e}")))
+}
+
+/// Writes one line of JSON.
+///
+/// # Errors
+/// When the connection fails.
+pub fn write_line(to: &mut impl Write, what: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(what).map_err(|e| Error::input(e.to_string()))?;
+    line.push(b'\n');
+    to.write_all(&line).map_err(failed)
+}
+
+fn read_tag(from: &mut impl BufRead) -> Result<Option<u8>> {
+    loop {
+        match from.fill_buf() {
+            Ok([]) => return Ok(None),
+            Ok([tag, ..]) => {
+                let tag = *tag;
+                from.consume(1);
+                return Ok(Some(tag));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+}
+
+fn take<const N: usize>(from: &mut impl Read) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes).map_err(cut)?;
+    Ok(bytes)
+}
+
+fn cut(e: std::io::Error) -> Error {
+    if e.kind() == std::io::ErrorKind::UnexpectedEof {
+        Error::peer("the connection ended within a frame")
+    } else {
+        failed(e)
+    }
+}
+
+fn failed(e: std::io::Error) -> Error {
+    Error::io("use", "the connection", e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            output: OutputId([3; 32]),
+            size: 1 << 40,
+            time: -5,
+        }
+    }
+
+    #[test]
+    fn requests_read_back_as_they_were_written() {
+        let requests = [
+            Request::Get {
+                request: 1,
+                action: ActionId([1; 32]),
+            },
+            Request::Put {
+                request: u64::MAX,
+                action: ActionId([2; 32]),
+                output: OutputId([3; 32]),
+                size: SIZE_MAX,
+            },
+        ];
+        let mut bytes = Vec::new();
+        for request in &requests {
+            push_request(&mut bytes, request);
+        }
+        let mut from = &bytes[..];
+        for request in requests {
+            assert_eq!(read_request(&mut from).unwrap(), Some(request));
+        }
+        assert_eq!(read_request(&mut from).unwrap(), None);
+    }
+
+    #[test]
+    fn answers_read_back_as_they_were_written() {
+        let answers = [
+            Answer::Hit(entry()),
+            Answer::Miss,
+            Answer::Stored,
+            Answer::Refused("no space".into()),
+        ];
+        let mut bytes = Vec::new();
+        for answer in &answers {
+            push_answer(&mut bytes, 7, answer);
+        }
+        let mut from = &bytes[..];
+        for answer in answers {
+            assert_eq!(read_answer(&mut from).unwrap(), Some((7, answer)));
+        }
+        assert_eq!(read_answer(&mut from).unwrap(), None);
+    }
+
+    #[test]
+    fn a_get_has_the_documented_bytes() {
+        let mut bytes = Vec::new();
+        push_request(
+            &mut bytes,
+            &Request::Get {
+                request: 258,
+                action: ActionId([0xab; 32]),
+            },
+        );
+        let mut expected = vec![b'g', 2, 1, 0, 0, 0, 0, 0, 0];
+        expected.extend([0xab; 32]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_off_is_an_error_at_every_length() {
+        let mut bytes = Vec::new();
+        push_answer(&mut bytes, 7, &Answer::Hit(entry()));
+        for length in 1..bytes.len() {
+            assert!(read_answer(&mut &bytes[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_frame_and_an_over_long_refusal_are_errors() {
+        assert!(read_request(&mut &b"{\"ID\":1,\"Command\":\"get\"}\n"[..]).is_err());
+        let mut bytes = vec![b'r', 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        bytes.resize(70_000, b'x');
+        assert!(read_answer(&mut &bytes[..]).is_err());
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_refused_in_bounded_memory() {
+        let mut endless = std::io::BufReader::new(std::io::repeat(b'x'));
+        assert!(read_line::<Hello>(&mut endless).is_err());
+    }
+}
