@@ -18,6 +18,9 @@ nixGocacheprogSetup() {
         return 0
     elif [[ -f $client && -x $client ]]; then
         export GOCACHEPROG=$client
+        # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In
+        # Nix all times are the same, so a change of an import that keeps a file's size would be missed.
+        export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
     else
         echo "nix-gocacheprog: no client at $client, so this build runs without the shared Go cache;" \
             "check pre-build-hook in nix.conf and, on the host, nix-gocacheprog doctor" >&2
