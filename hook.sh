@@ -16,16 +16,17 @@ nixGocacheprogSetup() {
     if [[ -n ${GOCACHEPROG-} ]]; then
         # The derivation's own: it knows better.
         return 0
-    elif [[ -f $client && -x $client ]]; then
-        export GOCACHEPROG=$client
-        # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In
-        # Nix all times are the same, so a change of an import that keeps a file's size would be missed.
-        export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
-    else
-        echo "nix-gocacheprog: no client at $client, so this build runs without the shared Go cache;" \
+    fi
+    # Run once before `go` depends on it: `go` gives up when its GOCACHEPROG does not start.
+    if ! [[ -f $client && -x $client ]] || ! "$client" --version >/dev/null 2>&1; then
+        echo "nix-gocacheprog: no working client at $client, so this build runs without the shared Go cache;" \
             "check pre-build-hook in nix.conf and, on the host, nix-gocacheprog doctor" >&2
         return 0
     fi
+    export GOCACHEPROG=$client
+    # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In Nix
+    # all times are the same, so a change of an import that keeps a file's size would be missed.
+    export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
 
     # A fixed-output derivation downloads modules: the module proxy is started here.
     if [[ -n ${outputHash-} ]]; then

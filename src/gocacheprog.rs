@@ -93,7 +93,7 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
     let body_size = u64::try_from(line.body_size)
         .ok()
         .filter(|size| *size <= SIZE_MAX)
-        .ok_or_else(|| Error::peer(format!("a body of {} bytes", line.body_size)))?;
+        .ok_or_else(|| Error::peer(format!("a request with a body of {} bytes", line.body_size)))?;
     let command = line
         .command()
         .unwrap_or_else(|e| Command::Bad(e.to_string()));

@@ -1,1 +1,9 @@
 //! Tests of the real binary.
+#![allow(clippy::unwrap_used, reason = "a test ends here when it must")]
+
+mod client;
+mod daemon;
+mod go;
+mod hook;
+mod peer;
+mod support;

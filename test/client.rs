@@ -1,0 +1,268 @@
+//! The client: what it answers to `go`, with and without a daemon, and to what no `go` says.
+
+use crate::support::{Daemon, TempDir, binary};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A client, with the test in the place of `go`.
+struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn start(runtime_dir: &Path, build_top: &Path) -> Self {
+        Self::start_in_mode(runtime_dir, build_top, "")
+    }
+
+    fn start_in_mode(runtime_dir: &Path, build_top: &Path, mode: &str) -> Self {
+        let mut child = Command::new(binary())
+            .args(["client", "--runtime-dir"])
+            .arg(runtime_dir)
+            .env("NIX_BUILD_TOP", build_top)
+            .env("NIX_GOCACHEPROG", mode)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut client = Self {
+            stdin: child.stdin.take(),
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        };
+        let greeting = client.answer();
+        assert_eq!(greeting["ID"], 0);
+        assert_eq!(
+            greeting["KnownCommands"],
+            serde_json::json!(["get", "put", "close"])
+        );
+        client
+    }
+
+    fn say(&mut self, text: &str) {
+        self.stdin
+            .as_mut()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+    }
+
+    fn answer(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
+    }
+
+    fn get(&mut self, id: u32, action: u8) -> serde_json::Value {
+        let action = STANDARD.encode([action; 32]);
+        self.say(&format!(
+            "{{\"ID\":{id},\"Command\":\"get\",\"ActionID\":\"{action}\"}}\n"
+        ));
+        self.answer()
+    }
+
+    /// Puts a body that is announced with another size.
+    fn put_as(&mut self, id: u32, action: u8, body: &[u8], size: usize) -> serde_json::Value {
+        let action = STANDARD.encode([action; 32]);
+        let output = STANDARD.encode(Sha256::digest(body));
+        self.say(&format!(
+            "{{\"ID\":{id},\"Command\":\"put\",\"ActionID\":\"{action}\",\"OutputID\":\"{output}\",\
+             \"BodySize\":{size}}}\n"
+        ));
+        if size > 0 {
+            self.say(&format!("\n\"{}\"\n", STANDARD.encode(body)));
+        }
+        self.answer()
+    }
+
+    fn put(&mut self, id: u32, action: u8, body: &[u8]) -> serde_json::Value {
+        self.put_as(id, action, body, body.len())
+    }
+
+    /// Closes as `go` does; gives what was said on stderr.
+    fn close(mut self) -> String {
+        self.say("{\"ID\":99,\"Command\":\"close\"}\n");
+        assert_eq!(self.answer(), serde_json::json!({"ID": 99}));
+        self.end(true)
+    }
+
+    fn end(mut self, success: bool) -> String {
+        drop(self.stdin.take());
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "");
+        let output = self.child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.success(), success, "{text}");
+        text
+    }
+}
+
+fn no_daemon() -> std::path::PathBuf {
+    "/nonexistent/nix-gocacheprog".into()
+}
+
+/// Reads the file that an answer names.
+fn file(answer: &serde_json::Value) -> Vec<u8> {
+    let path = answer["DiskPath"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no DiskPath in {answer}"));
+    assert_eq!(Path::new(path).extension(), None, "`go` wants none");
+    std::fs::read(path).unwrap()
+}
+
+/// Bodies around every size at which the client or the daemon does something else.
+fn bodies() -> Vec<Vec<u8>> {
+    [0, 1, 47, 48, 49, 4096, 49_151, 65_536, 1 << 20, 3_000_001]
+        .into_iter()
+        .map(|size: usize| (0..size).map(|i| (i * i / 7) as u8).collect())
+        .collect()
+}
+
+fn puts_and_gets(runtime_dir: &Path) {
+    let top = TempDir::new();
+    let mut first = Client::start(runtime_dir, top.path());
+    for (action, body) in (0..).zip(bodies()) {
+        assert_eq!(first.get(1, action)["Miss"], true);
+        assert_eq!(file(&first.put(2, action, &body)), body);
+    }
+    // Another command of the same build.
+    let mut second = Client::start(runtime_dir, top.path());
+    for (action, body) in (0..).zip(bodies()) {
+        let hit = second.get(3, action);
+        assert_eq!(hit["ID"], 3);
+        assert_eq!(hit["Size"], body.len());
+        assert_eq!(hit["OutputID"], STANDARD.encode(Sha256::digest(&body)));
+        assert!(hit["TimeNanos"].as_i64().unwrap() > 1_700_000_000_000_000_000);
+        assert!(hit["Time"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(file(&hit), body);
+    }
+    let files = second.get(4, 0)["DiskPath"].clone();
+    first.close();
+    second.close();
+    assert!(
+        Path::new(files.as_str().unwrap()).exists(),
+        "a path stays valid after the close"
+    );
+}
+
+#[test]
+fn bodies_of_every_size_go_in_and_come_out() {
+    puts_and_gets(&Daemon::start().runtime_dir());
+}
+
+#[test]
+fn without_a_daemon_a_build_has_a_cache_of_its_own() {
+    puts_and_gets(&no_daemon());
+}
+
+#[test]
+fn without_a_daemon_one_line_says_so() {
+    let top = TempDir::new();
+    let client = Client::start(&no_daemon(), top.path());
+    let said = client.close();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("/nonexistent/nix-gocacheprog"), "{said}");
+    assert!(said.contains("goes on without the shared cache"), "{said}");
+}
+
+#[test]
+fn with_a_daemon_nothing_is_said() {
+    let daemon = Daemon::start();
+    let top = TempDir::new();
+    let mut client = Client::start(&daemon.runtime_dir(), top.path());
+    assert_eq!(client.get(1, 1)["Miss"], true);
+    assert_eq!(client.close(), "");
+}
+
+#[test]
+fn a_bad_request_gets_an_error_and_the_next_one_an_answer() {
+    let daemon = Daemon::start();
+    for runtime_dir in [daemon.runtime_dir(), no_daemon()] {
+        let top = TempDir::new();
+        let mut client = Client::start(&runtime_dir, top.path());
+        for line in [
+            r#"{"ID":1,"Command":"shutdown"}"#,
+            r#"{"ID":1,"Command":"get"}"#,
+            r#"{"ID":1,"Command":"get","ActionID":""}"#,
+            r#"{"ID":1,"Command":"get","ActionID":"../../../etc/passwd"}"#,
+            r#"{"ID":1,"Command":"get","ActionID":"a/b=.."}"#,
+            r#"{"ID":1,"Command":"put","ActionID":"AAAA","OutputID":"AAAA","BodySize":0}"#,
+            &format!(
+                r#"{{"ID":1,"Command":"get","ActionID":"{}"}}"#,
+                "A".repeat(10_000)
+            ),
+            "{\"ID\":1,\"Command\":\"put\",\"ActionID\":\"!\",\"OutputID\":\"\",\"BodySize\":3}\n\n\"AAAA\"",
+        ] {
+            client.say(&format!("{line}\n"));
+            let answer = client.answer();
+            assert_eq!(answer["ID"], 1, "{line}");
+            assert!(answer["Err"].is_string(), "{line}: {answer}");
+        }
+        // A body that is shorter or longer than announced, small and large.
+        for size in [5, 200_000] {
+            let body = vec![3; size];
+            for wrong in [size - 1, size + 1] {
+                let answer = client.put_as(2, 9, &body, wrong);
+                assert!(answer["Err"].is_string(), "{size} as {wrong}: {answer}");
+                assert_eq!(client.get(3, 9)["Miss"], true);
+            }
+        }
+        assert_eq!(file(&client.put(4, 9, b"body")), b"body");
+        assert_eq!(file(&client.get(5, 9)), b"body");
+        client.close();
+    }
+}
+
+#[test]
+fn what_is_no_request_ends_the_client_with_an_error() {
+    let daemon = Daemon::start();
+    for text in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "{\"ID\":1,\"Command\":\"get\"",
+        "[1,2,3]\n",
+        "{\"ID\":1,\"Command\":\"put\",\"BodySize\":-3}\n",
+    ] {
+        let top = TempDir::new();
+        let mut client = Client::start(&daemon.runtime_dir(), top.path());
+        client.say(text);
+        let said = client.end(false);
+        assert!(said.contains("request"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_readonly_build_gets_from_the_shared_cache_and_puts_into_its_own() {
+    let daemon = Daemon::start();
+    let runtime_dir = daemon.runtime_dir();
+    let (top, other_top) = (TempDir::new(), TempDir::new());
+    let mut writer = Client::start(&runtime_dir, other_top.path());
+    writer.put(1, 1, b"shared");
+    let mut reader = Client::start_in_mode(&runtime_dir, top.path(), "readonly");
+    assert_eq!(file(&reader.get(2, 1)), b"shared");
+    assert_eq!(file(&reader.put(3, 2, b"private")), b"private");
+    assert_eq!(file(&reader.get(4, 2)), b"private");
+    assert_eq!(writer.get(5, 2)["Miss"], true);
+    // The next command of the same build has it.
+    let mut next = Client::start_in_mode(&runtime_dir, top.path(), "readonly");
+    assert_eq!(file(&next.get(6, 2)), b"private");
+    for client in [writer, reader, next] {
+        assert_eq!(client.close(), "");
+    }
+}
+
+#[test]
+fn a_client_that_go_leaves_without_a_word_ends() {
+    let daemon = Daemon::start();
+    let top = TempDir::new();
+    let mut client = Client::start(&daemon.runtime_dir(), top.path());
+    assert_eq!(client.get(1, 1)["Miss"], true);
+    client.end(true);
+    assert_eq!(daemon.session_end().gets, 1);
+}

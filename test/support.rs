@@ -1,0 +1,206 @@
+//! What the tests share: temporary folders, and a daemon that ends with its test.
+
+use std::io::{BufRead, BufReader};
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on the slowest machine; a test fails instead of hanging.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The binary under test: the packaged one where there is one.
+pub fn binary() -> PathBuf {
+    std::env::var_os("NIX_GOCACHEPROG_BIN").map_or_else(
+        || env!("CARGO_BIN_EXE_nix-gocacheprog").into(),
+        PathBuf::from,
+    )
+}
+
+pub fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("nix-gocacheprog-test-{}-{nth}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        TempDir(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Session {
+    pub gets: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub puts: u64,
+    pub errors: u64,
+}
+
+impl Session {
+    fn parse(line: &str) -> Option<Self> {
+        let (_, line) = line
+            .split_once("session ended: ")
+            .or_else(|| line.split_once("session broken off: "))?;
+        let field = |name: &str| {
+            line.split([' ', ':'])
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_else(|| panic!("no {name} in {line}"))
+                .parse()
+                .unwrap()
+        };
+        Some(Session {
+            gets: field("gets"),
+            hits: field("hits"),
+            misses: field("misses"),
+            puts: field("puts"),
+            errors: field("errors"),
+        })
+    }
+}
+
+impl AddAssign for Session {
+    fn add_assign(&mut self, other: Self) {
+        self.gets += other.gets;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.puts += other.puts;
+        self.errors += other.errors;
+    }
+}
+
+pub struct Daemon {
+    dir: TempDir,
+    child: Child,
+    ended: Mutex<Receiver<Session>>,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        Self::start_in(TempDir::new())
+    }
+
+    /// Starts a daemon with the cache and the sockets of this folder.
+    fn start_in(dir: TempDir) -> Self {
+        let mut child = Command::new(binary())
+            .arg("daemon")
+            .arg("--cache-dir")
+            .arg(dir.path().join("cache"))
+            .arg("--runtime-dir")
+            .arg(dir.path().join("run"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon starts");
+        let (send, ended) = channel();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                if let Some(session) = Session::parse(&line) {
+                    let _ = send.send(session);
+                } else {
+                    eprintln!("{line}");
+                }
+            }
+        });
+        let daemon = Daemon {
+            dir,
+            child,
+            ended: Mutex::new(ended),
+        };
+        let socket = daemon.runtime_dir().join("build/sock");
+        daemon.wait_until("the socket is there", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        daemon
+    }
+
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// The next session that has ended, as the daemon's log tells it.
+    pub fn session_end(&self) -> Session {
+        self.ended
+            .lock()
+            .unwrap()
+            .recv_timeout(LIMIT)
+            .expect("a session ends")
+    }
+
+    pub fn cache_dir(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    /// The most memory that the daemon has had resident so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
+        kilobytes.parse::<u64>().unwrap() << 10
+    }
+
+    /// Asks the daemon to end.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    }
+
+    /// Waits for the daemon's own end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Ends the daemon and starts another one in its place.
+    pub fn restart(&mut self) {
+        self.terminate();
+        assert!(self.wait().success());
+        let dir = std::mem::replace(&mut self.dir, TempDir::new());
+        *self = Self::start_in(dir);
+    }
+
+    /// How many actions are in the cache.
+    pub fn actions(&self) -> usize {
+        let files = |dir: &Path| {
+            let entries = std::fs::read_dir(dir).into_iter().flatten();
+            entries
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        let shards = files(&self.dir.path().join("cache/actions"));
+        shards.iter().map(|shard| files(shard).len()).sum()
+    }
+
+    pub fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
