@@ -24,6 +24,9 @@ nixGocacheprogSetup() {
         return 0
     fi
     export GOCACHEPROG=$client
+    # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In Nix
+    # all times are the same, so a change of an import that keeps a file's size would be missed.
+    export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
 
     # A fixed-output derivation downloads modules: the module proxy is started here.
     if [[ -n ${outputHash-} ]]; then
