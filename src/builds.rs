@@ -8,7 +8,9 @@
 //! `builds` can be entered but not listed by others, and a build ID cannot be guessed. A build
 //! directory is removed when its build has ended and its last session too, and not before.
 
-use crate::config::{BUILD_LIMIT, UNSEEN_BUILD_LIMIT};
+use crate::config::{
+    BUILD_LIMIT, PUTS_PER_BUILD_MAX, SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT, UNSEEN_BUILDS_MAX,
+};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
@@ -48,6 +50,8 @@ struct Build {
     created: SystemTime,
     last_used: SystemTime,
     sessions: usize,
+    /// What it has put so far, in bytes.
+    put: u64,
     /// What has happened in all its sessions since the daemon's start.
     counts: Arc<Mutex<Counts>>,
 }
@@ -129,6 +133,7 @@ impl Builds {
                 created: now,
                 last_used: now,
                 sessions: 0,
+                put: 0,
                 counts: Arc::default(),
             },
         );
@@ -140,12 +145,22 @@ impl Builds {
         self.directories.join(id.to_string())
     }
 
-    /// Holds a build's directory for a session; `None` when there is no such build.
-    pub fn enter(self: &Arc<Self>, id: BuildId) -> Option<BuildDir> {
+    /// Holds a build's directory for a session.
+    ///
+    /// # Errors
+    /// When there is no such build, or it has too many sessions.
+    pub fn enter(self: &Arc<Self>, id: BuildId) -> Result<BuildDir> {
         let mut table = self.table();
-        let build = table.get_mut(&id)?;
+        let build = table
+            .get_mut(&id)
+            .ok_or_else(|| Error::peer("no build of that ID is registered here"))?;
+        if build.sessions >= SESSIONS_PER_BUILD_MAX {
+            return Err(Error::peer(format!(
+                "the build has {SESSIONS_PER_BUILD_MAX} sessions already"
+            )));
+        }
         build.sessions += 1;
-        Some(BuildDir {
+        Ok(BuildDir {
             id,
             name: build.record.name.clone(),
             path: self.directory(id),
@@ -194,6 +209,17 @@ impl Builds {
             }
             !over
         });
+        let mut unseen: Vec<_> = table
+            .iter()
+            .filter(|(_, build)| build.sessions == 0 && build.record.lifeline.is_none())
+            .map(|(id, build)| (build.last_used, *id))
+            .collect();
+        unseen.sort_unstable_by_key(|(last_used, _)| *last_used);
+        let surplus = unseen.len().saturating_sub(UNSEEN_BUILDS_MAX);
+        for (_, id) in unseen.into_iter().take(surplus) {
+            table.remove(&id);
+            ended.push(id);
+        }
         let left = table.len();
         drop(table);
         for id in ended {
@@ -223,6 +249,7 @@ impl Builds {
                 created,
                 last_used,
                 sessions: 0,
+                put: 0,
                 counts: Arc::default(),
             },
         ))
@@ -273,6 +300,26 @@ impl BuildDir {
     /// Adds to what has happened in the build.
     pub fn count(&self, counts: Counts) {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) += counts;
+    }
+
+    /// Counts a put of so many bytes.
+    ///
+    /// # Errors
+    /// When the build has put as much as one build may.
+    pub fn charge(&self, size: u64) -> Result<()> {
+        let mut table = self.builds.table();
+        let Some(build) = table.get_mut(&self.id) else {
+            return Ok(());
+        };
+        let put = build.put.saturating_add(size);
+        if put > PUTS_PER_BUILD_MAX {
+            return Err(Error::peer(format!(
+                "the build has put {} bytes already, and may put {PUTS_PER_BUILD_MAX}",
+                build.put
+            )));
+        }
+        build.put = put;
+        Ok(())
     }
 }
 
@@ -340,7 +387,7 @@ mod tests {
         drop(session);
         assert_eq!(builds.reap(), 0);
         assert!(!builds.directory(id).exists());
-        assert!(builds.enter(id).is_none());
+        assert!(builds.enter(id).is_err());
     }
 
     #[test]
@@ -364,6 +411,42 @@ mod tests {
         assert_eq!(builds.reap(), 1);
         builds.now = much_later;
         assert_eq!(builds.reap(), 0);
+    }
+
+    #[test]
+    fn a_build_may_put_only_so_much_and_have_only_so_many_sessions() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let id = builds.register("greedy", None).unwrap();
+        let session = builds.enter(id).unwrap();
+        session.charge(PUTS_PER_BUILD_MAX).unwrap();
+        assert!(session.charge(1).is_err());
+        assert!(session.charge(u64::MAX).is_err());
+        session.charge(0).unwrap();
+        let mut sessions = vec![session];
+        while let Ok(session) = builds.enter(id) {
+            sessions.push(session);
+        }
+        assert_eq!(sessions.len(), SESSIONS_PER_BUILD_MAX);
+        sessions.pop();
+        assert!(builds.enter(id).is_ok());
+    }
+
+    #[test]
+    fn builds_that_nobody_saw_end_are_kept_in_a_bounded_number() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let held = builds.register("held", None).unwrap();
+        let session = builds.enter(held).unwrap();
+        for _ in 0..UNSEEN_BUILDS_MAX + 10 {
+            builds.register("abandoned", None).unwrap();
+        }
+        assert_eq!(builds.reap(), UNSEEN_BUILDS_MAX + 1);
+        let left = std::fs::read_dir(dir.path().join("builds"))
+            .unwrap()
+            .count();
+        assert_eq!(left, UNSEEN_BUILDS_MAX + 1);
+        assert!(session.path().exists());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The command line: what a person or Nix wrote becomes one [`Command`].
 
 use crate::admin::{self, Place, Task};
-use crate::config::{CACHE_DIR, RUNTIME_DIR};
+use crate::client;
+use crate::config::{CACHE_DIR, GIVE_UP_AFTER, RUNTIME_DIR};
 use crate::control::Gc;
 use crate::daemon;
 use crate::error::{Error, Result};
@@ -17,10 +18,10 @@ use std::time::Duration;
 pub enum Command {
     /// Run the daemon.
     Daemon(daemon::Options),
-    /// Serve `go`; the daemon is in this runtime directory, or where it usually is.
-    Client(Option<PathBuf>),
-    /// Say what the cache did for this build; the daemon is found as for `Client`.
-    Summary(Option<PathBuf>),
+    /// Serve `go`.
+    Client(client::Options),
+    /// Say what the cache did for this build.
+    Summary(client::Options),
     /// Print the mounts for a build.
     Hook {
         /// The derivation.
@@ -81,9 +82,13 @@ a private cache.
 
 Usage: GOCACHEPROG=\"nix-gocacheprog client\" go build ./...
 
-  --runtime-dir DIR  where the daemon's sockets are (/gocache/run in a sandbox, else
-                     /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
-  --summary          serve nobody: say in one line what the cache did for this build
+  --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
+                       /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --give-up-after AGE  go on without a daemon that has stopped moving for so long (60s)
+  --summary            serve nobody: say in one line what the cache did for this build
+
+With NIX_GOCACHEPROG=readonly in the environment the build reads the shared cache, and what it
+puts goes to a private one.
 ";
 
 const HOOK_HELP: &str = "\
@@ -193,19 +198,26 @@ fn parse_daemon(args: &mut lexopt::Parser) -> Result<Command> {
 }
 
 fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
-    let mut runtime_dir = std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from);
+    let mut options = client::Options {
+        runtime_dir: std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from),
+        give_up_after: GIVE_UP_AFTER,
+        readonly: std::env::var_os("NIX_GOCACHEPROG").is_some_and(|mode| mode == "readonly"),
+    };
     let mut summary = false;
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
-            Long("runtime-dir") => runtime_dir = Some(directory(args)?),
+            Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
+            Long("give-up-after") => {
+                options.give_up_after = size::parse_age(&text(args)?)?.max(Duration::from_secs(1));
+            }
             Long("summary") => summary = true,
             other => return general(other, CLIENT_HELP),
         }
     }
     Ok(if summary {
-        Command::Summary(runtime_dir)
+        Command::Summary(options)
     } else {
-        Command::Client(runtime_dir)
+        Command::Client(options)
     })
 }
 

@@ -15,7 +15,7 @@ mod private;
 pub mod summary;
 
 use crate::builds::output_name;
-use crate::config::{READ_BUFFER, STALL_LIMIT};
+use crate::config::READ_BUFFER;
 use crate::error::{Error, Result};
 use crate::gocacheprog::{self, Body, Command};
 use crate::id::{ActionId, OutputId};
@@ -28,27 +28,38 @@ use kept::Kept;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Pieces of a body are sent once they make up this much, in bytes.
 const SEND_AT_LEAST: usize = 64 << 10;
 
-/// Serves `go` until it closes our stdin. The daemon is looked for in `runtime_dir`, or
-/// where a sandbox or the host has it.
+/// How a client is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where the daemon's sockets are, if not where a sandbox or the host has them.
+    pub runtime_dir: Option<PathBuf>,
+    /// A daemon that has stopped moving is given up on after so long.
+    pub give_up_after: Duration,
+    /// Whether the build puts into the shared cache; if not, its puts go to a private one.
+    pub readonly: bool,
+}
+
+/// Serves `go` until it closes our stdin.
 ///
 /// # Errors
 /// When `go` says something that is no request, or no longer listens.
-pub fn run(runtime_dir: Option<&Path>) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
-    let (daemon, why_alone) = match Daemon::connect(runtime_dir) {
+    let (daemon, why_alone) = match Daemon::connect(options) {
         Ok(daemon) => (Some(daemon), None),
         Err(e) => (None, Some(e)),
     };
     let client = Client {
+        options,
         daemon,
         stdout: Mutex::new(stdout),
         state: Mutex::new(State {
@@ -62,6 +73,10 @@ pub fn run(runtime_dir: Option<&Path>) -> Result<()> {
     };
     if let Some(e) = why_alone {
         client.go_alone(&e);
+    }
+    if options.readonly {
+        // An earlier command of this build may have put something there.
+        client.state().private.open();
     }
     thread::scope(|scope| {
         if let Some(daemon) = &client.daemon {
@@ -78,7 +93,8 @@ pub fn run(runtime_dir: Option<&Path>) -> Result<()> {
     })
 }
 
-struct Client {
+struct Client<'a> {
+    options: &'a Options,
     daemon: Option<Daemon>,
     stdout: Mutex<File>,
     state: Mutex<State>,
@@ -121,7 +137,7 @@ enum Private {
     Unavailable(Error),
 }
 
-impl Client {
+impl Client<'_> {
     /// The thread that reads from `go`.
     fn pass_requests(&self, stdin: &mut impl BufRead) -> Result<()> {
         while let Some(request) = gocacheprog::read_request(stdin)? {
@@ -176,6 +192,9 @@ impl Client {
         size: u64,
         stdin: &mut impl BufRead,
     ) -> Result<()> {
+        if self.options.readonly {
+            return self.put_privately(id, action, output, size, stdin);
+        }
         self.state().add(id, Pending::Sending(output));
         let mut frame = Vec::new();
         wire::push_request(
@@ -239,6 +258,40 @@ impl Client {
         self.write(&out)
     }
 
+    /// Answers a put from the private cache, with a body that nobody else is to have.
+    fn put_privately(
+        &self,
+        id: i64,
+        action: ActionId,
+        output: OutputId,
+        size: u64,
+        stdin: &mut impl BufRead,
+    ) -> Result<()> {
+        let mut body = Body::new(stdin, size);
+        let mut kept = Kept::default();
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            match body.next_piece(&mut piece) {
+                Ok(true) => kept.push(&piece),
+                Ok(false) => break,
+                Err(e) => {
+                    body.skip()?;
+                    return self.tell(|out| gocacheprog::push_error(out, id, &e.chain()));
+                }
+            }
+        }
+        kept.push(&piece);
+        let put = Put {
+            action,
+            output,
+            body: kept,
+        };
+        let mut out = Vec::new();
+        self.state().private.put(&mut out, id, put);
+        self.write(&out)
+    }
+
     /// Sends to the daemon, unless we are alone.
     fn send(&self, frame: &[u8]) {
         let Some(daemon) = &self.daemon else { return };
@@ -278,10 +331,11 @@ impl Client {
             match e.kind() {
                 std::io::ErrorKind::WouldBlock => {
                     let state = self.state();
-                    if !state.pending.is_empty() && state.progress.elapsed() > STALL_LIMIT {
+                    let limit = self.options.give_up_after;
+                    if !state.pending.is_empty() && state.progress.elapsed() > limit {
                         return Err(Error::peer(format!(
                             "the daemon has not answered for {}s",
-                            STALL_LIMIT.as_secs()
+                            limit.as_secs()
                         )));
                     }
                 }
@@ -308,8 +362,9 @@ impl Client {
             )));
         };
         match (answer, pending) {
-            (Answer::Miss, Pending::Get(_)) => {
-                gocacheprog::push_miss(out, id);
+            (Answer::Miss, Pending::Get(action)) => {
+                let action = *action;
+                state.private.get_if_used(out, id, &action);
                 state.pending.remove(&id);
             }
             (Answer::Hit(entry), Pending::Get(_)) => {
@@ -326,7 +381,7 @@ impl Client {
                 state.say(&format!("the daemon refused a request: {why}"));
                 match state.pending.remove(&id) {
                     Some(Pending::Put(put)) => state.private.put(out, id, put),
-                    Some(Pending::Get(_)) => gocacheprog::push_miss(out, id),
+                    Some(Pending::Get(action)) => state.private.get_if_used(out, id, &action),
                     _ => {
                         state.pending.insert(id, Pending::SendingInVain);
                     }
@@ -419,6 +474,14 @@ impl State {
 }
 
 impl Private {
+    /// Answers a get that the daemon has missed: an output of this build, if it has put any here.
+    fn get_if_used(&mut self, out: &mut Vec<u8>, id: i64, action: &ActionId) {
+        match self {
+            Self::Open(..) => self.get(out, id, action),
+            _ => gocacheprog::push_miss(out, id),
+        }
+    }
+
     /// Answers a get: an output of this build, or a miss.
     fn get(&mut self, out: &mut Vec<u8>, id: i64, action: &ActionId) {
         if let Self::Open(session, directory) = self.open()

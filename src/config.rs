@@ -68,16 +68,43 @@ pub const HOOK_LIMIT: Duration = Duration::from_millis(800);
 /// A build waits no longer than this for the line in its log.
 pub const SUMMARY_LIMIT: Duration = Duration::from_millis(300);
 
-/// How long the daemon waits for a hello, and a client for its answer. A peer that is
-/// alive answers in milliseconds; a machine under load may take seconds.
+/// How long the daemon waits for a hello. A client that is alive says it in milliseconds;
+/// a machine under load may take seconds.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a client waits for a daemon that has stopped moving altogether. The
 /// daemon reads and answers as it goes, so that a slow disk does not reach this.
-pub const STALL_LIMIT: Duration = Duration::from_secs(60);
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
-/// How often a client looks whether the daemon has stopped moving.
-pub const STALL_CHECK: Duration = Duration::from_secs(5);
+/// A daemon that has not even said welcome by then is not waited for: a build that has
+/// only just begun loses little by going on alone.
+pub const WELCOME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Connections at one time, in all. Each takes a thread and two descriptors; 64 builds with
+/// 64 `go` commands each at one time do not reach it.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Connections of one user at one time: builds have users of their own in a sandbox, so
+/// that one of them cannot keep the others out.
+pub const CONNECTIONS_PER_USER_MAX: usize = CONNECTIONS_MAX / 2;
+
+/// Sessions of one build at one time.
+pub const SESSIONS_PER_BUILD_MAX: usize = 256;
+
+/// The largest body of a put, in bytes. `go` has been seen to put hundreds of megabytes.
+pub const BODY_MAX: u64 = 16 << 30;
+
+/// What one build may put in all, in bytes: more than the largest program's whole cache, and not
+/// enough to fill any disk by itself.
+pub const PUTS_PER_BUILD_MAX: u64 = 64 << 30;
+
+/// Build directories that are kept for builds which nobody saw end, of one daemon. The oldest go
+/// first, so that a build which registers itself again and again cannot fill the disk
+/// with directories.
+pub const UNSEEN_BUILDS_MAX: usize = 1024;
+
+/// The stack of a connection's thread, in bytes; a session uses some 20 KiB.
+pub const STACK: usize = 256 << 10;
 
 /// How long the daemon waits at its end for requests that are running.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);

@@ -4,7 +4,9 @@
 //! build socket alone; the control socket is for the hook and the administrator.
 
 use crate::builds::Builds;
-use crate::config::{self, HELLO_LIMIT, REAP_EVERY, STOP_LIMIT};
+use crate::config::{
+    self, CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, HELLO_LIMIT, REAP_EVERY, STACK, STOP_LIMIT,
+};
 use crate::control::{self, Parts};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
@@ -43,6 +45,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     // Before the first thread, so that no other one gets the signals.
     let termination = sys::Termination::new()?;
+    sys::raise_descriptor_limit();
     let store = Store::open(&options.cache_dir)?;
     let builds = Arc::new(Builds::open(&options.cache_dir)?);
     let sockets = Sockets::new(&options.runtime_dir)?;
@@ -131,11 +134,16 @@ impl Served {
         let Some(stream) = accept(listener) else {
             return;
         };
-        let served = Arc::clone(self);
-        start("session", move || match served.open(&stream) {
-            Ok(open) => session::serve(&stream, &served.parts.store, &served.parts.builds, &open),
-            Err(e) => log::warn(format!("no session: {}", e.chain())),
-        });
+        match Open::new(self, &stream) {
+            Ok(open) => start("session", move || {
+                let parts = &open.served.parts;
+                session::serve(&stream, &parts.store, &parts.builds, &open);
+            }),
+            Err(e) => {
+                log::warn(format!("no session: {}", e.chain()));
+                session::refuse(&stream, &e);
+            }
+        }
     }
 
     fn start_control(self: &Arc<Self>, listener: &UnixListener) {
@@ -170,7 +178,11 @@ fn accept(listener: &UnixListener) -> Option<UnixStream> {
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     // A thread that cannot be had drops the connection, and its client goes on alone.
-    if let Err(e) = thread::Builder::new().name(name.into()).spawn(work) {
+    if let Err(e) = thread::Builder::new()
+        .name(name.into())
+        .stack_size(STACK)
+        .spawn(work)
+    {
         log::error(format!("cannot start a thread: {e}"));
     }
 }
@@ -192,33 +204,47 @@ struct Table {
 #[derive(Debug)]
 struct Conversation {
     stream: UnixStream,
+    /// The peer's user.
+    user: u32,
     /// A request is running.
     busy: bool,
 }
 
 /// One open session; it is closed when this is dropped.
-struct Open<'a> {
-    served: &'a Served,
+struct Open {
+    served: Arc<Served>,
     serial: u64,
 }
 
-impl Served {
-    fn open(&self, stream: &UnixStream) -> Result<Open<'_>> {
+impl Open {
+    /// Opens a session, if there is room for one more.
+    fn new(served: &Arc<Served>, stream: &UnixStream) -> Result<Self> {
+        let user = sys::peer_user(stream)
+            .map_err(|e| Error::io("find the user of", "the connection", e))?;
+        let mut table = served.sessions.table();
+        let of_user = table.open.values().filter(|c| c.user == user).count();
+        if table.open.len() >= CONNECTIONS_MAX || of_user >= CONNECTIONS_PER_USER_MAX {
+            return Err(Error::peer(format!(
+                "too many connections ({} in all, {of_user} of user {user})",
+                table.open.len()
+            )));
+        }
         let stream = stream
             .try_clone()
             .map_err(|e| Error::io("hold on to", "the connection", e))?;
-        let mut table = self.sessions.table();
         table.serial += 1;
         let serial = table.serial;
         table.open.insert(
             serial,
             Conversation {
                 stream,
+                user,
                 busy: false,
             },
         );
-        Ok(Open {
-            served: self,
+        drop(table);
+        Ok(Self {
+            served: Arc::clone(served),
             serial,
         })
     }
@@ -258,7 +284,7 @@ impl Sessions {
     }
 }
 
-impl Gate for Open<'_> {
+impl Gate for Open {
     fn begin(&self) {
         if let Some(conversation) = self.served.sessions.table().open.get_mut(&self.serial) {
             conversation.busy = true;
@@ -282,7 +308,7 @@ impl Gate for Open<'_> {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.served.sessions.table().open.remove(&self.serial);
         self.served.sessions.closed.notify_all();

@@ -38,9 +38,9 @@ fn main() -> ExitCode {
         .is_some_and(|name| std::path::Path::new(&name).ends_with("hook"));
     let done = match cli::parse(std::env::args_os()) {
         Ok(Command::Daemon(options)) => daemon::run(&options),
-        Ok(Command::Client(runtime_dir)) => client::run(runtime_dir.as_deref()),
-        Ok(Command::Summary(runtime_dir)) => {
-            client::summary::run(runtime_dir);
+        Ok(Command::Client(options)) => client::run(&options),
+        Ok(Command::Summary(options)) => {
+            client::summary::run(options);
             Ok(())
         }
         Ok(Command::Hook {

@@ -5,7 +5,7 @@
 //! another one.
 
 use crate::builds::{BuildDir, Builds, output_name};
-use crate::config::{HELLO_LIMIT, READ_BUFFER};
+use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, BuildId, OutputId};
@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A build's access to a store: what it gets or puts appears in its directory.
 #[derive(Debug)]
@@ -118,8 +119,12 @@ pub trait Gate {
 /// Serves one client until it closes its side, breaks the rules or is told to end; logs
 /// the session's line.
 pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &impl Gate) {
-    let mut reader = BufReader::with_capacity(READ_BUFFER, stream);
-    let build = match greet(stream, &mut reader, builds) {
+    let connection = Connection {
+        stream,
+        hello_until: Some(Instant::now() + HELLO_LIMIT),
+    };
+    let mut reader = BufReader::with_capacity(READ_BUFFER, connection);
+    let build = match greet(&mut reader, builds) {
         Ok(Some(build)) => build,
         Ok(None) => return,
         Err(e) => {
@@ -133,7 +138,7 @@ pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &im
         gate,
         counted: Counts::default(),
     };
-    let ended = converse(stream, &mut reader, &mut session, &mut counter);
+    let ended = converse(&mut reader, &mut session, &mut counter);
     counter.count(session.counts);
     let build = format!("build={} name={:?}", build.id().short(), build.name());
     let counts = session.counts;
@@ -164,20 +169,20 @@ impl<G: Gate> Counter<'_, G> {
     }
 }
 
+/// Tells a client why it gets no session. It may not be listening, which must not hold us up.
+pub fn refuse(mut stream: &UnixStream, why: &Error) {
+    let welcome = Welcome {
+        version: wire::VERSION,
+        error: Some(why.to_string()),
+        ..Welcome::default()
+    };
+    let _ = stream.set_nonblocking(true);
+    let _ = wire::write_line(&mut stream, &welcome);
+}
+
 /// Hears the hello and answers it; `None` when the peer left without a word, or wanted to
 /// know no more than what has happened in its build.
-fn greet(
-    stream: &UnixStream,
-    reader: &mut impl BufRead,
-    builds: &Arc<Builds>,
-) -> Result<Option<BuildDir>> {
-    let limit = |limit| {
-        stream
-            .set_read_timeout(limit)
-            .map_err(|e| Error::io("set the time limit of", "the connection", e))
-    };
-    limit(Some(HELLO_LIMIT))?;
-    let mut stream = stream;
+fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result<Option<BuildDir>> {
     let entered = match wire::read_line::<Hello>(reader) {
         Ok(None) => return Ok(None),
         Ok(Some(hello)) if hello.summary => {
@@ -189,7 +194,7 @@ fn greet(
                 )),
                 ..Welcome::default()
             };
-            return wire::write_line(&mut stream, &welcome).map(|()| None);
+            return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
         Ok(Some(hello)) => enter(&hello, builds),
         Err(e) => Err(e),
@@ -205,11 +210,42 @@ fn greet(
         }
         Err(e) => welcome.error = Some(e.to_string()),
     }
-    let answered = wire::write_line(&mut stream, &welcome);
+    let connection = reader.get_mut();
+    let answered = wire::write_line(&mut connection.stream, &welcome);
     let build = entered?;
     answered?;
-    limit(None)?;
+    connection.take_time()?;
     Ok(Some(build))
+}
+
+/// A connection, on which the hello must be said before a point in time: a peer that
+/// sends a byte now and then must not hold a thread for ever.
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    hello_until: Option<Instant>,
+}
+
+impl Connection<'_> {
+    /// From now on the peer may be silent for as long as it likes: a build is.
+    fn take_time(&mut self) -> Result<()> {
+        self.hello_until = None;
+        self.stream
+            .set_read_timeout(None)
+            .map_err(|e| Error::io("set the time limit of", "the connection", e))
+    }
+}
+
+impl Read for Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(until) = self.hello_until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        self.stream.read(buffer)
+    }
 }
 
 fn enter(hello: &Hello, builds: &Arc<Builds>) -> Result<BuildDir> {
@@ -229,27 +265,28 @@ fn enter(hello: &Hello, builds: &Arc<Builds>) -> Result<BuildDir> {
             hello.top.as_deref().map(Path::new),
         )?,
     };
-    builds
-        .enter(id)
-        .ok_or_else(|| Error::peer("no build of that ID is registered here"))
+    builds.enter(id)
 }
 
 fn converse(
-    mut stream: &UnixStream,
-    reader: &mut BufReader<&UnixStream>,
+    reader: &mut BufReader<Connection<'_>>,
     session: &mut Session<'_>,
     counter: &mut Counter<'_, impl Gate>,
 ) -> Result<()> {
-    let gate = counter.gate;
+    let (build, gate) = (counter.build, counter.gate);
+    let mut stream = reader.get_ref().stream;
     let mut answers = Vec::new();
     loop {
-        if reader.buffer().is_empty() {
+        let idle = reader.buffer().is_empty();
+        if idle || answers.len() >= READ_BUFFER {
             // Before the answers are out: a build may ask for its sum as soon as it has them.
             counter.count(session.counts);
             stream
                 .write_all(&answers)
                 .map_err(|e| Error::io("answer on", "the connection", e))?;
             answers.clear();
+        }
+        if idle {
             if !gate.end() || reader.fill_buf().is_ok_and(<[u8]>::is_empty) {
                 return Ok(());
             }
@@ -267,7 +304,8 @@ fn converse(
                 size,
             } => {
                 let mut body = reader.take(size);
-                let stored = session.put(&action, &output, size, &mut body);
+                let stored = may_put(build, size)
+                    .and_then(|()| session.put(&action, &output, size, &mut body));
                 // What was refused must still be read, or the next request is not found.
                 std::io::copy(&mut body, &mut std::io::sink())
                     .map_err(|e| Error::io("read", "the body", e))?;
@@ -280,6 +318,15 @@ fn converse(
         log::debug(|| format!("request {request}: {answer:?}"));
         wire::push_answer(&mut answers, request, &answer);
     }
+}
+
+fn may_put(build: &BuildDir, size: u64) -> Result<()> {
+    if size > BODY_MAX {
+        return Err(Error::peer(format!(
+            "a body of {size} bytes is larger than the {BODY_MAX} that a build may put"
+        )));
+    }
+    build.charge(size)
 }
 
 impl From<Result<Option<Entry>>> for Answer {

@@ -17,10 +17,15 @@ struct Client {
 
 impl Client {
     fn start(runtime_dir: &Path, build_top: &Path) -> Self {
+        Self::start_in_mode(runtime_dir, build_top, "")
+    }
+
+    fn start_in_mode(runtime_dir: &Path, build_top: &Path, mode: &str) -> Self {
         let mut child = Command::new(binary())
             .args(["client", "--runtime-dir"])
             .arg(runtime_dir)
             .env("NIX_BUILD_TOP", build_top)
+            .env("NIX_GOCACHEPROG", mode)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -229,6 +234,26 @@ fn what_is_no_request_ends_the_client_with_an_error() {
         client.say(text);
         let said = client.end(false);
         assert!(said.contains("request"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_readonly_build_gets_from_the_shared_cache_and_puts_into_its_own() {
+    let daemon = Daemon::start();
+    let runtime_dir = daemon.runtime_dir();
+    let (top, other_top) = (TempDir::new(), TempDir::new());
+    let mut writer = Client::start(&runtime_dir, other_top.path());
+    writer.put(1, 1, b"shared");
+    let mut reader = Client::start_in_mode(&runtime_dir, top.path(), "readonly");
+    assert_eq!(file(&reader.get(2, 1)), b"shared");
+    assert_eq!(file(&reader.put(3, 2, b"private")), b"private");
+    assert_eq!(file(&reader.get(4, 2)), b"private");
+    assert_eq!(writer.get(5, 2)["Miss"], true);
+    // The next command of the same build has it.
+    let mut next = Client::start_in_mode(&runtime_dir, top.path(), "readonly");
+    assert_eq!(file(&next.get(6, 2)), b"private");
+    for client in [writer, reader, next] {
+        assert_eq!(client.close(), "");
     }
 }
 

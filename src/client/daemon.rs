@@ -1,9 +1,9 @@
 //! The client's end of a session with the daemon.
 
+use super::Options;
 use crate::builds::output_name;
 use crate::config::{
-    self, HELLO_LIMIT, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, STALL_CHECK,
-    STALL_LIMIT,
+    self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, WELCOME_LIMIT,
 };
 use crate::counts::Counts;
 use crate::error::{Error, Result};
@@ -27,14 +27,15 @@ impl Daemon {
     ///
     /// # Errors
     /// When there is no daemon, it does not answer, or the build directory is out of reach.
-    pub fn connect(runtime_dir: Option<&Path>) -> Result<Self> {
-        let (stream, welcome, in_sandbox) = greet(runtime_dir, false)?;
+    pub fn connect(options: &Options) -> Result<Self> {
+        let (stream, welcome, in_sandbox) = greet(options, false)?;
         let id = BuildId::parse(&welcome.build)
             .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);
         // Nothing in it may be listed, but it must be there.
         crate::fs::metadata(&directory)?;
-        limit(&stream, STALL_CHECK, STALL_LIMIT)?;
+        // The answering thread looks up this often whether the daemon still moves.
+        limit(&stream, options.give_up_after / 4, options.give_up_after)?;
         Ok(Self { stream, directory })
     }
 
@@ -80,12 +81,13 @@ impl Daemon {
 ///
 /// # Errors
 /// When there is no daemon, or it does not answer.
-pub fn counts(runtime_dir: Option<&Path>) -> Result<Option<Counts>> {
-    greet(runtime_dir, true).map(|(_, welcome, _)| welcome.counts)
+pub fn counts(options: &Options) -> Result<Option<Counts>> {
+    greet(options, true).map(|(_, welcome, _)| welcome.counts)
 }
 
 /// Says hello and hears the answer; says too whether this is a sandbox that the hook has set up.
-fn greet(runtime_dir: Option<&Path>, summary: bool) -> Result<(UnixStream, Welcome, bool)> {
+fn greet(options: &Options, summary: bool) -> Result<(UnixStream, Welcome, bool)> {
+    let runtime_dir = options.runtime_dir.as_deref();
     let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
     let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
     let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
@@ -96,7 +98,8 @@ fn greet(runtime_dir: Option<&Path>, summary: bool) -> Result<(UnixStream, Welco
     let socket = config::build_socket(runtime_dir);
     let mut stream =
         UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
-    limit(&stream, HELLO_LIMIT, HELLO_LIMIT)?;
+    let welcome_limit = WELCOME_LIMIT.min(options.give_up_after);
+    limit(&stream, welcome_limit, welcome_limit)?;
     let build = if in_sandbox { registered_build() } else { None };
     let text = |name| std::env::var(name).ok();
     wire::write_line(
