@@ -59,7 +59,7 @@ fn id_of(body: &[u8]) -> OutputId {
 
 /// A body is known by its number.
 fn body(number: u64) -> Vec<u8> {
-    let length = [0, 1, 100, 4096, 5000, 70_000, 300_000][number as usize % 7];
+    let length = [0, 1, 100, 4096, 5000, 70_000, 140_000][number as usize % 7];
     let mut random = Random(number);
     (0..length)
         .map(|at| {
@@ -383,6 +383,16 @@ fn the_store_is_as_its_model_whatever_fails_and_stops() {
     }
 }
 
+/// A body that takes its time, so that others come in between.
+struct Slow<'a>(&'a [u8]);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_micros(500));
+        self.0.read(buffer)
+    }
+}
+
 #[test]
 fn puts_and_gets_go_on_while_all_is_evicted_again_and_again() {
     let dir = TestDir::in_memory();
@@ -408,8 +418,9 @@ fn puts_and_gets_go_on_while_all_is_evicted_again_and_again() {
                             let body = body(of);
                             let action = action(of + 10 * random.below(3));
                             if random.below(2) == 0 {
+                                let size = body.len() as u64;
                                 session
-                                    .put(&action, &id_of(&body), body.len() as u64, &mut &body[..])
+                                    .put(&action, &id_of(&body), size, &mut Slow(&body))
                                     .unwrap();
                             } else if let Some(entry) = session.get(&action).unwrap() {
                                 let name = crate::builds::output_name(&build, &entry.output);
