@@ -13,6 +13,7 @@ mod daemon;
 mod kept;
 mod private;
 mod salt;
+pub mod summary;
 
 use crate::builds::output_name;
 use crate::config::READ_BUFFER;
