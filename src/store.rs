@@ -330,7 +330,8 @@ impl Store {
 }
 
 impl Entry {
-    fn encode(&self) -> String {
+    /// The entry as the target of a symbolic link.
+    pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(ENTRY_LEN);
         bytes.extend_from_slice(&self.output.0);
         bytes.extend_from_slice(&self.size.to_be_bytes()[3..]);
@@ -338,7 +339,8 @@ impl Entry {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    fn decode(text: &[u8]) -> Option<Self> {
+    /// Reads what `encode` writes; anything else is `None`.
+    pub fn decode(text: &[u8]) -> Option<Self> {
         let mut bytes = [0; ENTRY_LEN];
         // The engine may want room for a whole last group.
         let mut room = [0; ENTRY_LEN + 4];
@@ -421,13 +423,17 @@ impl TmpFile {
         Self(path)
     }
 
-    fn keep(self) {
-        std::mem::forget(self);
+    fn keep(mut self) {
+        // Not `mem::forget`, which would leak the path, of each put.
+        self.0 = PathBuf::new();
     }
 }
 
 impl Drop for TmpFile {
     fn drop(&mut self) {
+        if self.0.as_os_str().is_empty() {
+            return;
+        }
         if let Err(e) = fs::remove_file(&self.0) {
             log::warn(e.chain());
         }
