@@ -18,6 +18,7 @@ mod hook;
 mod id;
 mod log;
 mod private;
+mod proxy;
 mod session;
 mod size;
 mod store;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             hook::run(drv, chroot, runtime_dir);
             Ok(())
         }
+        Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Print(text)) => {
             // A reader that has had enough is no error.
             let _ = std::io::stdout().write_all(text.as_bytes());
