@@ -28,6 +28,9 @@ nixGocacheprogSetup() {
     # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In Nix
     # all times are the same, so a change of an import that keeps a file's size would be missed.
     export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
+    # For the same reason a test that reads a file is run again: `go` would take the result of another
+    # file of the same size. What the test was compiled to still comes from the cache.
+    export GOFLAGS="${GOFLAGS:+$GOFLAGS }-count=1"
 
     # A fixed-output derivation downloads modules: the module proxy is started here.
     if [[ -n ${outputHash-} ]]; then

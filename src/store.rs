@@ -636,13 +636,17 @@ impl TmpFile {
         Self(path)
     }
 
-    fn keep(self) {
-        std::mem::forget(self);
+    fn keep(mut self) {
+        // Not `mem::forget`, which would leak the path, of each put.
+        self.0 = PathBuf::new();
     }
 }
 
 impl Drop for TmpFile {
     fn drop(&mut self) {
+        if self.0.as_os_str().is_empty() {
+            return;
+        }
         if let Err(e) = fs::remove_file(&self.0) {
             log::warn(e.chain());
         }
