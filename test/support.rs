@@ -89,24 +89,36 @@ impl AddAssign for Session {
 }
 
 pub struct Daemon {
-    dir: TempDir,
+    /// Where its cache and its sockets are.
+    dir: PathBuf,
+    /// Removes them with the daemon, unless they are the test's own.
+    _own: Option<TempDir>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
 }
 
 impl Daemon {
     pub fn start() -> Self {
-        Self::start_in(TempDir::new())
+        let dir = TempDir::new();
+        let mut daemon = Self::start_in(dir.path());
+        daemon._own = Some(dir);
+        daemon
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
-    fn start_in(dir: TempDir) -> Self {
+    pub fn start_in(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(dir: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(binary())
             .arg("daemon")
             .arg("--cache-dir")
-            .arg(dir.path().join("cache"))
+            .arg(dir.join("cache"))
             .arg("--runtime-dir")
-            .arg(dir.path().join("run"))
+            .arg(dir.join("run"))
+            .args(args)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon starts");
@@ -122,7 +134,8 @@ impl Daemon {
             }
         });
         let daemon = Daemon {
-            dir,
+            dir: dir.into(),
+            _own: None,
             child,
             ended: Mutex::new(ended),
         };
@@ -134,7 +147,7 @@ impl Daemon {
     }
 
     pub fn runtime_dir(&self) -> PathBuf {
-        self.dir.path().join("run")
+        self.dir.join("run")
     }
 
     /// The next session that has ended, as the daemon's log tells it.
@@ -147,7 +160,7 @@ impl Daemon {
     }
 
     pub fn cache_dir(&self) -> PathBuf {
-        self.dir.path().join("cache")
+        self.dir.join("cache")
     }
 
     pub fn pid(&self) -> u32 {
@@ -173,12 +186,19 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 
+    /// Ends the daemon, as systemd would.
+    pub fn end(mut self) {
+        self.terminate();
+        assert!(self.wait().success());
+    }
+
     /// Ends the daemon and starts another one in its place.
     pub fn restart(&mut self) {
         self.terminate();
         assert!(self.wait().success());
-        let dir = std::mem::replace(&mut self.dir, TempDir::new());
-        *self = Self::start_in(dir);
+        let own = self._own.take();
+        *self = Self::start_in(&self.dir);
+        self._own = own;
     }
 
     /// How many actions are in the cache.
@@ -189,7 +209,7 @@ impl Daemon {
                 .map(|entry| entry.unwrap().path())
                 .collect::<Vec<_>>()
         };
-        let shards = files(&self.dir.path().join("cache/actions"));
+        let shards = files(&self.dir.join("cache/actions"));
         shards.iter().map(|shard| files(shard).len()).sum()
     }
 
