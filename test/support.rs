@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -90,18 +92,30 @@ impl AddAssign for Session {
 
 pub struct Daemon {
     dir: TempDir,
+    user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
 }
 
 impl Daemon {
     pub fn start() -> Self {
-        Self::start_in(TempDir::new())
+        Self::start_in(TempDir::new(), None)
+    }
+
+    /// Starts a daemon as this user, which takes root.
+    pub fn start_as(user: u32) -> Self {
+        let dir = TempDir::new();
+        chown(dir.path(), Some(user), Some(user)).expect("root");
+        Self::start_in(dir, Some(user))
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
-    fn start_in(dir: TempDir) -> Self {
-        let mut child = Command::new(binary())
+    fn start_in(dir: TempDir, user: Option<u32>) -> Self {
+        let mut command = Command::new(binary());
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
             .arg(dir.path().join("cache"))
@@ -123,6 +137,7 @@ impl Daemon {
         });
         let daemon = Daemon {
             dir,
+            user,
             child,
             ended: Mutex::new(ended),
         };
@@ -144,6 +159,13 @@ impl Daemon {
             .unwrap()
             .recv_timeout(LIMIT)
             .expect("a session ends")
+    }
+
+    /// Ends the daemon, for all sessions that it had and that nobody has asked for yet.
+    pub fn sessions(mut self) -> Vec<Session> {
+        self.terminate();
+        assert!(self.wait().success());
+        self.ended.lock().unwrap().iter().collect()
     }
 
     pub fn cache_dir(&self) -> PathBuf {
@@ -178,7 +200,7 @@ impl Daemon {
         self.terminate();
         assert!(self.wait().success());
         let dir = std::mem::replace(&mut self.dir, TempDir::new());
-        *self = Self::start_in(dir);
+        *self = Self::start_in(dir, self.user);
     }
 
     /// How many actions are in the cache.
