@@ -197,7 +197,6 @@ fn a_program_from_a_full_cache_is_the_one_built_without_us() {
             assert_eq!(session.errors, 0);
         }
         assert_eq!(cached.run(0, "hello"), "hello\n");
-        assert!(cached.log.contains("(cached)"), "{}", cached.log);
         for built in [&filling, &cached] {
             assert!(built.program(0, "hello") == without.program(0, "hello"));
         }
