@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -93,14 +95,25 @@ pub struct Daemon {
     dir: PathBuf,
     /// Removes them with the daemon, unless they are the test's own.
     _own: Option<TempDir>,
+    user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
 }
 
 impl Daemon {
     pub fn start() -> Self {
+        Self::start_owning(TempDir::new(), None)
+    }
+
+    /// Starts a daemon as this user, which takes root.
+    pub fn start_as(user: u32) -> Self {
         let dir = TempDir::new();
-        let mut daemon = Self::start_in(dir.path());
+        chown(dir.path(), Some(user), Some(user)).expect("root");
+        Self::start_owning(dir, Some(user))
+    }
+
+    fn start_owning(dir: TempDir, user: Option<u32>) -> Self {
+        let mut daemon = Self::spawn(dir.path(), user, &[]);
         daemon._own = Some(dir);
         daemon
     }
@@ -112,7 +125,15 @@ impl Daemon {
 
     /// The same, with more arguments.
     pub fn start_with(dir: &Path, args: &[&str]) -> Self {
-        let mut child = Command::new(binary())
+        Self::spawn(dir, None, args)
+    }
+
+    fn spawn(dir: &Path, user: Option<u32>, args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
             .arg(dir.join("cache"))
@@ -136,6 +157,7 @@ impl Daemon {
         let daemon = Daemon {
             dir: dir.into(),
             _own: None,
+            user,
             child,
             ended: Mutex::new(ended),
         };
@@ -157,6 +179,13 @@ impl Daemon {
             .unwrap()
             .recv_timeout(LIMIT)
             .expect("a session ends")
+    }
+
+    /// Ends the daemon, for all sessions that it had and that nobody has asked for yet.
+    pub fn sessions(mut self) -> Vec<Session> {
+        self.terminate();
+        assert!(self.wait().success());
+        self.ended.lock().unwrap().iter().collect()
     }
 
     pub fn cache_dir(&self) -> PathBuf {
@@ -197,7 +226,7 @@ impl Daemon {
         self.terminate();
         assert!(self.wait().success());
         let own = self._own.take();
-        *self = Self::start_in(&self.dir);
+        *self = Self::spawn(&self.dir, self.user, &[]);
         self._own = own;
     }
 
