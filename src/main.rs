@@ -3,11 +3,13 @@
 //! `main` maps the command line to a function, prints the error chain, and has the only
 //! exit code. ARCHITECTURE.md says what the parts are.
 
+mod admin;
 mod builds;
 mod cli;
 mod client;
 mod config;
 mod control;
+mod counts;
 mod daemon;
 mod derivation;
 mod error;
@@ -18,10 +20,12 @@ mod id;
 mod log;
 mod session;
 mod size;
+mod stats;
 mod store;
 mod sys;
 #[cfg(test)]
 mod test_dir;
+mod upkeep;
 mod wire;
 
 use cli::Command;
@@ -38,6 +42,11 @@ fn main() -> ExitCode {
         Ok(Command::Daemon(options)) => daemon::run(&options),
         Ok(Command::Client(options)) => client::run(&options),
         Ok(Command::Hook(options)) => return ExitCode::from(hook::run(options)),
+        Ok(Command::Summary(options)) => {
+            client::summary::run(options);
+            Ok(())
+        }
+        Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Print(text)) => {
             // A reader that has had enough is no error.
             let _ = std::io::stdout().write_all(text.as_bytes());

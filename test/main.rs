@@ -3,6 +3,7 @@
 
 mod client;
 mod daemon;
+mod go;
 mod hook;
 mod peer;
 mod support;

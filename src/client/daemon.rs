@@ -5,6 +5,7 @@ use crate::builds::output_name;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, WELCOME_LIMIT,
 };
+use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{BuildId, OutputId};
 use crate::wire::{self, Hello, Welcome};
@@ -27,35 +28,7 @@ impl Daemon {
     /// # Errors
     /// When there is no daemon, it does not answer, or the build directory is out of reach.
     pub fn connect(options: &Options) -> Result<Self> {
-        let runtime_dir = options.runtime_dir.as_deref();
-        let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
-        let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
-        let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
-            sandbox
-        } else {
-            Path::new(RUNTIME_DIR)
-        });
-        let socket = config::build_socket(runtime_dir);
-        let mut stream = UnixStream::connect(&socket)
-            .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
-        let welcome_limit = WELCOME_LIMIT.min(options.give_up_after);
-        limit(&stream, welcome_limit, welcome_limit)?;
-        let build = if in_sandbox { registered_build() } else { None };
-        let text = |name| std::env::var(name).ok();
-        wire::write_line(
-            &mut stream,
-            &Hello {
-                version: wire::VERSION,
-                build: build.map(|id| id.to_string()),
-                top: text("NIX_BUILD_TOP"),
-                name: text("name"),
-            },
-        )?;
-        let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
-            .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
-        if let Some(error) = welcome.error {
-            return Err(Error::peer(format!("the daemon says: {error}")));
-        }
+        let (stream, welcome, in_sandbox) = greet(options, false)?;
         let id = BuildId::parse(&welcome.build)
             .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);
@@ -101,6 +74,49 @@ impl Daemon {
     pub fn hang_up(&self) {
         // The daemon may have done so before.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// What has happened in this build, if the daemon can say so.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer.
+pub fn counts(options: &Options) -> Result<Option<Counts>> {
+    greet(options, true).map(|(_, welcome, _)| welcome.counts)
+}
+
+/// Says hello and hears the answer; says too whether this is a sandbox that the hook has set up.
+fn greet(options: &Options, summary: bool) -> Result<(UnixStream, Welcome, bool)> {
+    let runtime_dir = options.runtime_dir.as_deref();
+    let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
+    let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
+    let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
+        sandbox
+    } else {
+        Path::new(RUNTIME_DIR)
+    });
+    let socket = config::build_socket(runtime_dir);
+    let mut stream =
+        UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
+    let welcome_limit = WELCOME_LIMIT.min(options.give_up_after);
+    limit(&stream, welcome_limit, welcome_limit)?;
+    let build = if in_sandbox { registered_build() } else { None };
+    let text = |name| std::env::var(name).ok();
+    wire::write_line(
+        &mut stream,
+        &Hello {
+            version: wire::VERSION,
+            build: build.map(|id| id.to_string()),
+            top: text("NIX_BUILD_TOP"),
+            name: text("name"),
+            summary,
+        },
+    )?;
+    let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
+        .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
+    match welcome.error {
+        Some(error) => Err(Error::peer(format!("the daemon says: {error}"))),
+        None => Ok((stream, welcome, in_sandbox)),
     }
 }
 
