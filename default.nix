@@ -19,8 +19,9 @@ let
     ]
     || inside "src"
     || inside "systemd"
-    # The manifest names them, so they have to be there.
+    # The manifest names them, and unit tests read the data.
     || name == "test"
+    || inside "test/data"
     || (inside "test" && (type == "directory" || lib.hasSuffix ".rs" name) && !inside "test/nix");
 in
 pkgs.pkgsStatic.rustPlatform.buildRustPackage {
