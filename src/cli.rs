@@ -6,6 +6,7 @@ use crate::config::{CACHE_DIR, CONNECT_LIMIT, GIVE_UP_AFTER, LISTEN, READ_LIMIT,
 use crate::control::Gc;
 use crate::daemon;
 use crate::error::{Error, Result};
+use crate::hook;
 use crate::proxy;
 use crate::size;
 use crate::store::Limits;
@@ -24,14 +25,7 @@ pub enum Command {
     /// Say what the cache did for this build.
     Summary(client::Options),
     /// Print the mounts for a build.
-    Hook {
-        /// The derivation.
-        drv: PathBuf,
-        /// The chroot of its build.
-        chroot: Option<PathBuf>,
-        /// Where the daemon's sockets are.
-        runtime_dir: PathBuf,
-    },
+    Hook(hook::Options),
     /// Look after the cache.
     Admin(admin::Place, admin::Task),
     /// Be a module proxy.
@@ -103,9 +97,12 @@ Usage: nix-gocacheprog hook DRV [CHROOT]
 
   --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog, or
                      NIX_GOCACHEPROG_RUNTIME_DIR)
+  --chain PROGRAM    another pre-build-hook: run first, with the same arguments, and both
+                     answers are given. Nix gives no options: write a script with
+                     exec nix-gocacheprog hook --chain PROGRAM \"$@\"
 
 It always succeeds, within a second. When something is off it prints nothing, and the build
-goes on without the shared cache.
+goes on without the shared cache. A PROGRAM that fails is passed on as it is.
 ";
 
 const STATS_HELP: &str = "\
@@ -248,10 +245,12 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
 
 fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
     let mut runtime_dir = default_runtime_dir();
+    let mut chain = None;
     let mut paths = Vec::new();
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("runtime-dir") => runtime_dir = directory(args)?,
+            Long("chain") => chain = Some(PathBuf::from(args.value().map_err(bad)?)),
             Value(path) if paths.len() < 2 => paths.push(PathBuf::from(path)),
             other => return general(other, HOOK_HELP),
         }
@@ -260,11 +259,12 @@ fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
     let drv = paths.next().ok_or_else(|| {
         Error::input("hook takes a derivation and a chroot, as Nix gives them to a pre-build-hook")
     })?;
-    Ok(Command::Hook {
+    Ok(Command::Hook(hook::Options {
         drv,
         chroot: paths.next(),
         runtime_dir,
-    })
+        chain,
+    }))
 }
 
 fn parse_stats(args: &mut lexopt::Parser) -> Result<Command> {
@@ -428,8 +428,8 @@ mod tests {
             &["nix-gocacheprog", "hook", "/nix/store/x.drv", "/c"],
         ] {
             assert!(
-                matches!(parsed(args), Ok(Command::Hook { drv, chroot, .. })
-                    if drv == Path::new("/nix/store/x.drv") && chroot == Some("/c".into())),
+                matches!(parsed(args), Ok(Command::Hook(hook))
+                    if hook.drv == Path::new("/nix/store/x.drv") && hook.chroot == Some("/c".into())),
                 "{args:?}"
             );
         }
