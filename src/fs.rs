@@ -1,6 +1,7 @@
 //! `std::fs`, with the operation and the path in each error.
 
 use crate::error::{Error, Result};
+use crate::id::BuildId;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,15 @@ pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
         .mode(mode)
         .open(path)
         .map_err(|e| Error::io("open", path, e))
+}
+
+/// Opens a new file for reading and writing, in the temporary directory and without a name: it
+/// is gone when it is closed.
+pub fn nameless_file() -> Result<File> {
+    let path = std::env::temp_dir().join(format!(".nix-gocacheprog-{}", BuildId::new()?));
+    let file = open_or_create(&path, 0o600)?;
+    remove_file(&path)?;
+    Ok(file)
 }
 
 /// Reads a whole text file.

@@ -1,6 +1,8 @@
-//! The client's end of a session with the daemon.
+//! The build's end of a session with the daemon: the client's and the proxy's.
+//!
+//! It finds the daemon and says hello. What is asked and answered then is the caller's own;
+//! nothing here ever waits for an answer but the welcome.
 
-use super::Options;
 use crate::builds::output_name;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, WELCOME_LIMIT,
@@ -15,19 +17,37 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A session that the daemon has agreed to.
+#[derive(Debug)]
 pub struct Daemon {
     stream: UnixStream,
+    build: BuildId,
     /// The build directory as this process sees it.
     directory: PathBuf,
 }
 
 impl Daemon {
     /// Says hello: for the build that the hook registered, if there is one, or for a new one.
+    /// A daemon in `runtime_dir` is asked, or the one that a sandbox or the host has; it is
+    /// given up on when it has not moved for `give_up_after`.
     ///
     /// # Errors
     /// When there is no daemon, it does not answer, or the build directory is out of reach.
-    pub fn connect(options: &Options) -> Result<Self> {
-        let runtime_dir = options.runtime_dir.as_deref();
+    pub fn connect(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+        let top = std::env::var("NIX_BUILD_TOP").ok();
+        Self::connect_as(runtime_dir, give_up_after, None, top)
+    }
+
+    /// The same for a build that was registered before, or for a new one that lasts as long
+    /// as the path `top` is there.
+    ///
+    /// # Errors
+    /// As above, and when the daemon knows of no such build.
+    pub fn connect_as(
+        runtime_dir: Option<&Path>,
+        give_up_after: Duration,
+        build: Option<BuildId>,
+        top: Option<String>,
+    ) -> Result<Self> {
         let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
         let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
         let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
@@ -38,17 +58,16 @@ impl Daemon {
         let socket = config::build_socket(runtime_dir);
         let mut stream = UnixStream::connect(&socket)
             .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
-        let welcome_limit = WELCOME_LIMIT.min(options.give_up_after);
+        let welcome_limit = WELCOME_LIMIT.min(give_up_after);
         limit(&stream, welcome_limit, welcome_limit)?;
-        let build = if in_sandbox { registered_build() } else { None };
-        let text = |name| std::env::var(name).ok();
+        let build = build.or_else(|| in_sandbox.then(registered_build).flatten());
         wire::write_line(
             &mut stream,
             &Hello {
                 version: wire::VERSION,
                 build: build.map(|id| id.to_string()),
-                top: text("NIX_BUILD_TOP"),
-                name: text("name"),
+                top,
+                name: std::env::var("name").ok(),
             },
         )?;
         let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
@@ -62,8 +81,17 @@ impl Daemon {
         // Nothing in it may be listed, but it must be there.
         crate::fs::metadata(&directory)?;
         // The answering thread looks up this often whether the daemon still moves.
-        limit(&stream, options.give_up_after / 4, options.give_up_after)?;
-        Ok(Self { stream, directory })
+        limit(&stream, give_up_after / 4, give_up_after)?;
+        Ok(Self {
+            stream,
+            build: id,
+            directory,
+        })
+    }
+
+    /// The build that this is a session of.
+    pub fn build(&self) -> BuildId {
+        self.build
     }
 
     /// Sends one or more frames, or a part of one.
