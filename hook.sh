@@ -24,6 +24,13 @@ nixGocacheprogSetup() {
         return 0
     fi
     export GOCACHEPROG=$client
+    nixGocacheprogClient=$client
+    # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In Nix
+    # all times are the same, so a change of an import that keeps a file's size would be missed.
+    export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
+    # For the same reason a test that reads a file is run again: `go` would take the result of another
+    # file of the same size. What the test was compiled to still comes from the cache.
+    export GOFLAGS="${GOFLAGS:+$GOFLAGS }-count=1"
 
     # A fixed-output derivation downloads modules: the module proxy is started here.
     if [[ -n ${outputHash-} ]]; then
@@ -31,6 +38,15 @@ nixGocacheprogSetup() {
     fi
 }
 
+# One line on what the cache did for this build, within a fraction of a second, or none.
+nixGocacheprogSummary() {
+    if [[ -n ${nixGocacheprogClient-} ]]; then
+        "$nixGocacheprogClient" --summary || true
+    fi
+}
+
 # A derivation with a configure phase of its own, or none, does not run the first.
 postConfigureHooks+=(nixGocacheprogSetup)
 preBuildHooks+=(nixGocacheprogSetup)
+exitHooks+=(nixGocacheprogSummary)
+failureHooks+=(nixGocacheprogSummary)

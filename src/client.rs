@@ -10,6 +10,8 @@
 //! stdout is protocol and nothing else is ever written there.
 
 mod kept;
+mod salt;
+pub mod summary;
 
 use crate::builds::output_name;
 use crate::config::READ_BUFFER;
@@ -23,6 +25,7 @@ use crate::session::Session;
 use crate::sys;
 use crate::wire::{self, Answer, Request};
 use kept::Kept;
+use salt::Salt;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -59,6 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
         };
     let client = Client {
         options,
+        salt: Salt::of_this_build(),
         daemon,
         stdout: Mutex::new(stdout),
         state: Mutex::new(State {
@@ -94,6 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 struct Client<'a> {
     options: &'a Options,
+    salt: Salt,
     daemon: Option<Daemon>,
     stdout: Mutex<File>,
     state: Mutex<State>,
@@ -142,10 +147,12 @@ impl Client<'_> {
         while let Some(request) = gocacheprog::read_request(stdin)? {
             let (id, size) = (request.id, request.body_size);
             match request.command {
-                Command::Put(action, output) => self.put(id, action, output, size, stdin)?,
+                Command::Put(action, output) => {
+                    self.put(id, self.salt.apply(action), output, size, stdin)?;
+                }
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
-                    self.get(id, action)?;
+                    self.get(id, self.salt.apply(action))?;
                 }
                 Command::Close => {
                     Body::new(stdin, size).skip()?;

@@ -7,6 +7,7 @@ use crate::builds::output_name;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, WELCOME_LIMIT,
 };
+use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{BuildId, OutputId};
 use crate::wire::{self, Hello, Welcome};
@@ -48,33 +49,14 @@ impl Daemon {
         build: Option<BuildId>,
         top: Option<String>,
     ) -> Result<Self> {
-        let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
-        let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
-        let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
-            sandbox
-        } else {
-            Path::new(RUNTIME_DIR)
-        });
-        let socket = config::build_socket(runtime_dir);
-        let mut stream = UnixStream::connect(&socket)
-            .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
-        let welcome_limit = WELCOME_LIMIT.min(give_up_after);
-        limit(&stream, welcome_limit, welcome_limit)?;
-        let build = build.or_else(|| in_sandbox.then(registered_build).flatten());
-        wire::write_line(
-            &mut stream,
-            &Hello {
-                version: wire::VERSION,
-                build: build.map(|id| id.to_string()),
-                top,
-                name: std::env::var("name").ok(),
-            },
-        )?;
-        let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
-            .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
-        if let Some(error) = welcome.error {
-            return Err(Error::peer(format!("the daemon says: {error}")));
-        }
+        let hello = Hello {
+            version: wire::VERSION,
+            build: build.map(|id| id.to_string()),
+            top,
+            name: std::env::var("name").ok(),
+            summary: false,
+        };
+        let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
         let id = BuildId::parse(&welcome.build)
             .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);
@@ -129,6 +111,52 @@ impl Daemon {
     pub fn hang_up(&self) {
         // The daemon may have done so before.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// What has happened in this build, if the daemon can say so.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer.
+pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Option<Counts>> {
+    let hello = Hello {
+        version: wire::VERSION,
+        build: None,
+        top: None,
+        name: None,
+        summary: true,
+    };
+    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome.counts)
+}
+
+/// Says hello, for the build that the hook registered unless another is named, and hears the
+/// answer; says too whether this is a sandbox that the hook has set up.
+fn greet(
+    runtime_dir: Option<&Path>,
+    give_up_after: Duration,
+    mut hello: Hello,
+) -> Result<(UnixStream, Welcome, bool)> {
+    let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
+    let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
+    let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
+        sandbox
+    } else {
+        Path::new(RUNTIME_DIR)
+    });
+    let socket = config::build_socket(runtime_dir);
+    let mut stream =
+        UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
+    let welcome_limit = WELCOME_LIMIT.min(give_up_after);
+    limit(&stream, welcome_limit, welcome_limit)?;
+    if hello.build.is_none() && in_sandbox {
+        hello.build = registered_build().map(|id| id.to_string());
+    }
+    wire::write_line(&mut stream, &hello)?;
+    let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
+        .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
+    match welcome.error {
+        Some(error) => Err(Error::peer(format!("the daemon says: {error}"))),
+        None => Ok((stream, welcome, in_sandbox)),
     }
 }
 

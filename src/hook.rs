@@ -61,7 +61,9 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
         name: name.strip_suffix(".drv").unwrap_or(name).to_string(),
         chroot: chroot.map(lifeline),
     };
-    let Reply::Registered { build, directory } = control::ask(&socket, &ask, HOOK_LIMIT)? else {
+    let Reply::Registered { build, directory } =
+        control::ask(&socket, &ask, HOOK_LIMIT, &mut |_| {})?
+    else {
         return Err(Error::peer(
             "the daemon's answer does not fit the question: is it of another version?",
         ));

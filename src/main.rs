@@ -3,12 +3,14 @@
 //! `main` maps the command line to a function, prints the error chain, and has the only
 //! exit code. ARCHITECTURE.md says what the parts are.
 
+mod admin;
 mod builds;
 mod cli;
 mod client;
 mod config;
 mod connection;
 mod control;
+mod counts;
 mod daemon;
 mod derivation;
 mod error;
@@ -18,12 +20,15 @@ mod hook;
 mod id;
 mod log;
 mod private;
+mod proxy;
 mod session;
 mod size;
+mod stats;
 mod store;
 mod sys;
 #[cfg(test)]
 mod test_dir;
+mod upkeep;
 mod wire;
 
 use cli::Command;
@@ -37,6 +42,10 @@ fn main() -> ExitCode {
     let done = match cli::parse(std::env::args_os()) {
         Ok(Command::Daemon(options)) => daemon::run(&options),
         Ok(Command::Client(options)) => client::run(&options),
+        Ok(Command::Summary(options)) => {
+            client::summary::run(options);
+            Ok(())
+        }
         Ok(Command::Hook {
             drv,
             chroot,
@@ -45,6 +54,8 @@ fn main() -> ExitCode {
             hook::run(drv, chroot, runtime_dir);
             Ok(())
         }
+        Ok(Command::Admin(place, task)) => admin::run(&place, task),
+        Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Print(text)) => {
             // A reader that has had enough is no error.
             let _ = std::io::stdout().write_all(text.as_bytes());

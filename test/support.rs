@@ -14,10 +14,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// The binary under test: the packaged one where there is one.
 pub fn binary() -> PathBuf {
-    std::env::var_os("NIX_GOCACHEPROG_BIN").map_or_else(
-        || env!("CARGO_BIN_EXE_nix-gocacheprog").into(),
-        PathBuf::from,
-    )
+    std::env::var_os("NIX_GOCACHEPROG_BIN")
+        .or(option_env!("CARGO_BIN_EXE_nix-gocacheprog").map(Into::into))
+        .map(PathBuf::from)
+        .expect("a binary in NIX_GOCACHEPROG_BIN")
 }
 
 pub fn text(bytes: &[u8]) -> &str {
@@ -150,6 +150,10 @@ impl Daemon {
         self.dir.path().join("cache")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory that the daemon has had resident so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -160,7 +164,7 @@ impl Daemon {
 
     /// Asks the daemon to end.
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
     }
 
