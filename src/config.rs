@@ -154,3 +154,32 @@ pub fn build_socket(runtime_dir: &Path) -> PathBuf {
 pub fn control_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("control/sock")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nix_and_rust_agree_on_names_and_paths() {
+        let text = include_str!("../const.nix");
+        let found: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().split_once(" = "))
+            .collect();
+        let said: Vec<_> = [
+            ("setupHookName", SETUP_HOOK_NAME),
+            ("sandboxDir", SANDBOX_DIR),
+            ("sandboxClient", SANDBOX_CLIENT),
+            ("sandboxRuntimeDir", SANDBOX_RUNTIME_DIR),
+            ("cacheDir", CACHE_DIR),
+            ("runtimeDir", RUNTIME_DIR),
+        ]
+        .map(|(name, value)| (name, format!("\"{value}\";")))
+        .into();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        assert_eq!(found, said);
+    }
+}

@@ -119,6 +119,14 @@ impl Daemon {
 /// # Errors
 /// When there is no daemon, or it does not answer.
 pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Option<Counts>> {
+    look_in(runtime_dir, give_up_after).map(|welcome| welcome.counts)
+}
+
+/// How the daemon answers, without a session.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer, or speaks another version.
+pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Welcome> {
     let hello = Hello {
         version: wire::VERSION,
         build: None,
@@ -126,7 +134,7 @@ pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Opt
         name: None,
         summary: true,
     };
-    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome.counts)
+    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome)
 }
 
 /// Says hello, for the build that the hook registered unless another is named, and hears the
@@ -154,10 +162,19 @@ fn greet(
     wire::write_line(&mut stream, &hello)?;
     let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
         .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
-    match welcome.error {
-        Some(error) => Err(Error::peer(format!("the daemon says: {error}"))),
-        None => Ok((stream, welcome, in_sandbox)),
+    if let Some(error) = welcome.error {
+        return Err(Error::peer(format!("the daemon says: {error}")));
     }
+    if welcome.version != wire::VERSION {
+        return Err(Error::peer(format!(
+            "the daemon (release {:?}) speaks version {} of the protocol, this client version {}: install the \
+             same release on both sides",
+            welcome.release,
+            welcome.version,
+            wire::VERSION
+        )));
+    }
+    Ok((stream, welcome, in_sandbox))
 }
 
 /// The build whose directory the hook bound into this sandbox.

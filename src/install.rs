@@ -203,7 +203,11 @@ impl Installation {
             out.push_str(&file.diff());
         }
         out.push_str("\nthen run\n");
-        for command in self.commands(host, true).into_iter().chain(self.commands(host, false)) {
+        for command in self
+            .commands(host, true)
+            .into_iter()
+            .chain(self.commands(host, false))
+        {
             out.push_str(&format!("    {}\n", command.join(" ")));
         }
         out.push_str(&self.notes);
@@ -426,7 +430,9 @@ impl Host {
         }
         if !self.layout.user {
             if sys::effective_uid() != 0 && !dry_run {
-                return Err(Error::input("this needs root: run it with sudo, or with --user for a Nix of your own"));
+                return Err(Error::input(
+                    "this needs root: run it with sudo, or with --user for a Nix of your own",
+                ));
             }
             return Ok(());
         }
@@ -454,7 +460,12 @@ impl Host {
         if is_writable(&main) {
             return Some(main);
         }
-        settings.includes.iter().rev().find(|path| is_writable(path)).cloned()
+        settings
+            .includes
+            .iter()
+            .rev()
+            .find(|path| is_writable(path))
+            .cloned()
     }
 
     fn needs_user(&self) -> bool {
@@ -463,10 +474,27 @@ impl Host {
 
     fn add_user(&self) -> Result<()> {
         let home = self.layout.cache_dir.to_string_lossy().into_owned();
-        let useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", &home];
+        let useradd = [
+            "useradd",
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            &home,
+        ];
         let mut useradd = useradd.map(String::from).to_vec();
         useradd.extend(["--shell", "/usr/sbin/nologin", USER].map(String::from));
-        let adduser = ["adduser", "-S", "-D", "-H", "-h", &home, "-s", "/sbin/nologin", USER];
+        let adduser = [
+            "adduser",
+            "-S",
+            "-D",
+            "-H",
+            "-h",
+            &home,
+            "-s",
+            "/sbin/nologin",
+            USER,
+        ];
         let adduser = adduser.map(String::from).to_vec();
         if is_command("useradd") {
             self.run(&useradd)
@@ -481,7 +509,11 @@ impl Host {
         if !self.is_live || layout::user_ids().is_none() {
             return Ok(());
         }
-        let command = if is_command("userdel") { "userdel" } else { "deluser" };
+        let command = if is_command("userdel") {
+            "userdel"
+        } else {
+            "deluser"
+        };
         self.run(&[command, USER].map(String::from))?;
         say(&format!("removed the user {USER}\n"))
     }
@@ -495,9 +527,10 @@ impl Host {
         }
         for dir in [cache.clone(), cache.join("builds")] {
             fs::ensure_dir(&dir, 0o711)?;
-            if let Some((uid, gid)) = layout::user_ids().filter(|_| self.is_live && !self.layout.user) {
-                std::os::unix::fs::chown(&dir, Some(uid), Some(gid))
-                    .map_err(|e| Error::io("set the owner of", &dir, e))?;
+            if let Some((uid, gid)) =
+                layout::user_ids().filter(|_| self.is_live && !self.layout.user)
+            {
+                fs::chown(&dir, uid, gid)?;
             }
         }
         Ok(())
@@ -511,7 +544,9 @@ impl Host {
         if !self.is_live {
             return Ok(());
         }
-        let (program, args) = command.split_first().ok_or_else(|| Error::input("an empty command"))?;
+        let (program, args) = command
+            .split_first()
+            .ok_or_else(|| Error::input("an empty command"))?;
         let output = Command::new(program)
             .args(args)
             .stdin(Stdio::null())

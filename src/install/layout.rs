@@ -12,7 +12,10 @@ pub const USER: &str = "nix-gocacheprog";
 pub const SERVICE_UNIT: &str = "nix-gocacheprog.service";
 
 /// Its sockets.
-pub const SOCKET_UNITS: [&str; 2] = ["nix-gocacheprog-build.socket", "nix-gocacheprog-control.socket"];
+pub const SOCKET_UNITS: [&str; 2] = [
+    "nix-gocacheprog-build.socket",
+    "nix-gocacheprog-control.socket",
+];
 
 const SERVICE: &str = include_str!("../../systemd/nix-gocacheprog.service");
 const BUILD_SOCKET: &str = include_str!("../../systemd/nix-gocacheprog-build.socket");
@@ -91,7 +94,11 @@ impl Host {
         Ok(Self {
             root: PathBuf::from("/"),
             is_live: true,
-            layout: if user { Layout::of_user()? } else { Layout::of_system() },
+            layout: if user {
+                Layout::of_user()?
+            } else {
+                Layout::of_system()
+            },
         })
     }
 
@@ -116,8 +123,16 @@ impl Host {
 
     /// The command `systemctl` with these arguments.
     pub fn systemctl(&self, args: &[&str]) -> Vec<String> {
-        let user = if self.layout.user { &["--user"][..] } else { &[] };
-        [&["systemctl"], user, args].concat().into_iter().map(String::from).collect()
+        let user = if self.layout.user {
+            &["--user"][..]
+        } else {
+            &[]
+        };
+        [&["systemctl"], user, args]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect()
     }
 }
 
@@ -139,7 +154,11 @@ impl Layout {
 
     /// One for a user whose Nix has no daemon.
     fn of_user() -> Result<Self> {
-        let dir = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let dir = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|dir| dir.is_absolute())
+        };
         let home = dir("HOME").ok_or_else(|| Error::input("HOME is not set to a directory"))?;
         let config = dir("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let cache = dir("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
@@ -191,7 +210,10 @@ impl Layout {
             (service, SERVICE.into()),
             (build, BUILD_SOCKET.into()),
             (control, CONTROL_SOCKET.into()),
-            ("/etc/tmpfiles.d/nix-gocacheprog.conf".into(), TMPFILES.into()),
+            (
+                "/etc/tmpfiles.d/nix-gocacheprog.conf".into(),
+                TMPFILES.into(),
+            ),
         ]
     }
 
@@ -204,11 +226,15 @@ impl Layout {
             self.runtime_dir.display()
         );
         if self.user {
-            return format!("\nsystemd does not run for this user. Start the daemon when you log in:\n\n    {dirs} &\n");
+            return format!(
+                "\nsystemd does not run for this user. Start the daemon when you log in:\n\n    {dirs} &\n"
+            );
         }
         let indented = |text: &str| {
             let text = self.filled(text);
-            text.lines().map(|line| format!("    {line}\n")).collect::<String>()
+            text.lines()
+                .map(|line| format!("    {line}\n"))
+                .collect::<String>()
         };
         format!(
             "\nsystemd does not run here. Let your init run the daemon, as the user {USER}:\n\n    {dirs}\n\n\
@@ -266,7 +292,10 @@ mod tests {
     #[test]
     fn a_hook_of_somebody_elses_is_named_in_a_script_whatever_its_path() {
         let layout = Layout::of_system();
-        assert_eq!(layout.hook_content(None), Content::Link(layout.program.clone()));
+        assert_eq!(
+            layout.hook_content(None),
+            Content::Link(layout.program.clone())
+        );
         let Content::Text(script, mode) = layout.hook_content(Some("/opt/it's a hook")) else {
             panic!("no script")
         };
@@ -280,7 +309,11 @@ mod tests {
     #[test]
     fn an_example_for_another_init_names_the_program_and_the_sockets() {
         let text = Layout::of_system().without_systemd();
-        for wanted in ["command=/usr/local/bin/nix-gocacheprog", "chpst", "/run/nix-gocacheprog"] {
+        for wanted in [
+            "command=/usr/local/bin/nix-gocacheprog",
+            "chpst",
+            "/run/nix-gocacheprog",
+        ] {
             assert!(text.contains(wanted), "{text}");
         }
         assert!(!text.contains("PROGRAM") && !text.contains("RUNTIME"));

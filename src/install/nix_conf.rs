@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 const BEGIN: &str = "# BEGIN nix-gocacheprog (`nix-gocacheprog uninstall` removes this)";
 
 /// The same after a last line that had no end, so that it gets that back.
-const BEGIN_JOINED: &str =
-    "# BEGIN nix-gocacheprog (`nix-gocacheprog uninstall` removes this, and the end of the line above)";
+const BEGIN_JOINED: &str = "# BEGIN nix-gocacheprog (`nix-gocacheprog uninstall` removes this, and the end of the line above)";
 
 const END: &str = "# END nix-gocacheprog";
 
@@ -95,7 +94,9 @@ impl Settings {
             let line = line.split('#').next().unwrap_or_default().trim();
             if let Some((name, value)) = line.split_once('=') {
                 self.values.push((name.trim().into(), value.trim().into()));
-            } else if let Some(("include" | "!include", included)) = line.split_once(char::is_whitespace) {
+            } else if let Some(("include" | "!include", included)) =
+                line.split_once(char::is_whitespace)
+            {
                 let dir = path.parent().unwrap_or(path);
                 let included = dir.join(included.trim());
                 self.includes.push(included.clone());
@@ -142,7 +143,11 @@ mod tests {
     fn the_last_setting_counts_and_ours_does_not() {
         let dir = TestDir::new();
         let main = dir.path().join("nix.conf");
-        std::fs::write(dir.path().join("extra.conf"), "pre-build-hook = /second # why\n").unwrap();
+        std::fs::write(
+            dir.path().join("extra.conf"),
+            "pre-build-hook = /second # why\n",
+        )
+        .unwrap();
         let text = "pre-build-hook = /first\n!include extra.conf\n!include missing.conf\n";
         std::fs::write(&main, with_block(text, LINE)).unwrap();
         let settings = Settings::read(&main).unwrap();
@@ -150,8 +155,16 @@ mod tests {
         assert_eq!(settings.get("sandbox"), None);
         assert_eq!(
             settings.includes,
-            [dir.path().join("extra.conf"), dir.path().join("missing.conf")]
+            [
+                dir.path().join("extra.conf"),
+                dir.path().join("missing.conf")
+            ]
         );
-        assert!(Settings::read(Path::new("/nowhere")).unwrap().get("x").is_none());
+        assert!(
+            Settings::read(Path::new("/nowhere"))
+                .unwrap()
+                .get("x")
+                .is_none()
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Every file is written aside and renamed into place, so that an interruption leaves the
 //! old one or the new one.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs;
 use std::fmt::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -37,7 +37,9 @@ impl File {
         let path = &self.path;
         let metadata = path.symlink_metadata();
         match &self.content {
-            Content::Text(text, _) => std::fs::read_to_string(path).is_ok_and(|found| found == *text),
+            Content::Text(text, _) => {
+                std::fs::read_to_string(path).is_ok_and(|found| found == *text)
+            }
             Content::Program(from) => {
                 let is_runnable = metadata.is_ok_and(|m| m.is_file() && m.mode() & 0o777 == 0o755);
                 is_runnable && is_same_file(path, from)
@@ -57,18 +59,16 @@ impl File {
         fs::remove_file(&aside)?;
         match &self.content {
             Content::Absent => return fs::remove_file(path),
-            Content::Link(target) => std::os::unix::fs::symlink(target, &aside)
-                .map_err(|e| Error::io("make the link", &aside, e))?,
+            Content::Link(target) => fs::symlink(target, &aside)?,
             Content::Program(from) => {
-                std::fs::copy(from, &aside).map_err(|e| Error::io("copy this program to", &aside, e))?;
+                fs::copy(from, &aside)?;
                 fs::set_mode(&aside, 0o755)?;
             }
             Content::Text(text, mode) => {
-                std::fs::write(&aside, text).map_err(|e| Error::io("write", &aside, e))?;
-                let mode = match std::fs::metadata(path) {
+                fs::write_all(&fs::create_new(&aside, *mode)?, &aside, text.as_bytes())?;
+                let mode = match fs::metadata(path) {
                     Ok(old) => {
-                        std::os::unix::fs::chown(&aside, Some(old.uid()), Some(old.gid()))
-                            .map_err(|e| Error::io("set the owner of", &aside, e))?;
+                        fs::chown(&aside, old.uid(), old.gid())?;
                         old.permissions().mode() & 0o7777
                     }
                     Err(_) => *mode,
@@ -83,7 +83,11 @@ impl File {
     pub fn diff(&self) -> String {
         let path = self.path.display();
         let was = self.path.symlink_metadata().is_ok();
-        let from = if was { self.path.as_path() } else { Path::new("/dev/null") };
+        let from = if was {
+            self.path.as_path()
+        } else {
+            Path::new("/dev/null")
+        };
         let mut out = String::new();
         match &self.content {
             Content::Text(text, mode) => {
@@ -188,7 +192,9 @@ mod tests {
         let path = dir.path().join("nix.conf");
         std::fs::write(&path, "a\n").unwrap();
         fs::set_mode(&path, 0o600).unwrap();
-        file(path.clone(), Content::Text("b\n".into(), 0o644)).make().unwrap();
+        file(path.clone(), Content::Text("b\n".into(), 0o644))
+            .make()
+            .unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
     }
 

@@ -4,7 +4,7 @@
 
 use super::Mode;
 use super::layout::Host;
-use super::plan::aside;
+use super::plan::{Content, File, aside};
 use crate::error::{Error, Result};
 use crate::fs;
 use serde::{Deserialize, Serialize};
@@ -55,12 +55,10 @@ impl Record {
     /// When the disk or a missing right prevents it.
     pub fn write(&self, host: &Host) -> Result<()> {
         let path = Self::path(host);
-        let aside = aside(&path);
         fs::create_dir_all(&host.at(&host.layout.lib))?;
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::input(e.to_string()))?;
-        std::fs::write(&aside, text + "\n").map_err(|e| Error::io("write", &aside, e))?;
-        fs::set_mode(&aside, 0o644)?;
-        fs::rename(&aside, &path)
+        let content = Content::Text(text + "\n", 0o644);
+        File { path, content }.make()
     }
 
     /// Removes it.
