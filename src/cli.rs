@@ -94,6 +94,9 @@ Usage: GOCACHEPROG=\"nix-gocacheprog client\" go build ./...
 
   --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
                        /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --cache-dir DIR      where the private cache is: by default in the build's own directory or,
+                       outside of a Nix build, in ~/.cache/nix-gocacheprog, where it is kept
+                       within the daemon's default limits
   --give-up-after AGE  go on without a daemon that has stopped moving for so long (60s)
   --summary            serve nobody: say in one line what the cache did for this build
 
@@ -274,6 +277,7 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
         runtime_dir: std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from),
         give_up_after: GIVE_UP_AFTER,
         readonly: std::env::var_os("NIX_GOCACHEPROG").is_some_and(|mode| mode == "readonly"),
+        cache_dir: None,
     };
     let mut summary = false;
     while let Some(arg) = args.next().map_err(bad)? {
@@ -282,6 +286,7 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
             Long("give-up-after") => {
                 options.give_up_after = limit(args)?;
             }
+            Long("cache-dir") => options.cache_dir = Some(directory(args)?),
             Long("summary") => summary = true,
             other => return general(other, CLIENT_HELP),
         }
