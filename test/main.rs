@@ -5,5 +5,7 @@ mod client;
 mod daemon;
 mod go;
 mod hook;
+mod nix;
 mod peer;
+mod setup_hook;
 mod support;
