@@ -47,6 +47,16 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Takes a shared lock on a whole file for as long as the file stays open; waits for who holds an
+/// exclusive one.
+pub fn lock_shared(file: &File) -> io::Result<()> {
+    // SAFETY: flock takes a descriptor, which is open as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
 /// SIGTERM and SIGINT as a descriptor that becomes readable when one arrives.
 #[derive(Debug)]
 pub struct Termination(OwnedFd);
