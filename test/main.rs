@@ -6,4 +6,6 @@ mod daemon;
 mod go;
 mod hook;
 mod peer;
+mod proxy;
 mod support;
+mod upstream;
