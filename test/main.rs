@@ -8,5 +8,7 @@ mod go;
 mod hook;
 mod nix;
 mod peer;
+mod proxy;
 mod setup_hook;
 mod support;
+mod upstream;
