@@ -2,11 +2,12 @@
 
 use crate::admin::{self, Place, Task};
 use crate::client;
-use crate::config::{CACHE_DIR, GIVE_UP_AFTER, RUNTIME_DIR};
+use crate::config::{CACHE_DIR, CONNECT_LIMIT, GIVE_UP_AFTER, LISTEN, READ_LIMIT, RUNTIME_DIR};
 use crate::control::Gc;
 use crate::daemon;
 use crate::error::{Error, Result};
 use crate::hook;
+use crate::proxy;
 use crate::size;
 use crate::store::Limits;
 use lexopt::prelude::*;
@@ -27,6 +28,8 @@ pub enum Command {
     Hook(hook::Options),
     /// Look after the cache.
     Admin(admin::Place, admin::Task),
+    /// Be a module proxy.
+    Proxy(proxy::Options),
     /// Print a text.
     Print(&'static str),
 }
@@ -42,6 +45,7 @@ Usage: nix-gocacheprog SUBCOMMAND [OPTION...]
   daemon   own the cache and serve builds
   client   serve `go` as its GOCACHEPROG, with the daemon behind it
   hook     print the sandbox mounts for a build, as Nix's pre-build-hook
+  proxy    be a Go module proxy that keeps what it fetches in the cache
 
   stats    say how large the cache is, and who uses it
   gc       evict what is not used
@@ -142,6 +146,26 @@ Usage: nix-gocacheprog verify [OPTION...]
 The daemon is asked to do it. Where none runs it is done on the cache directory itself.
 ";
 
+const PROXY_HELP: &str = "\
+Be a Go module proxy, in front of the upstreams that GOPROXY lists. What never changes is
+kept in the daemon's cache or, without a daemon, in one of this user's own. Prints its URL
+once it accepts connections.
+
+Usage: nix-gocacheprog proxy [OPTION...]
+
+  --listen ADDR        where to listen (127.0.0.1:0, that is, a free port)
+  --build PID          serve one build: end when this process does, cache nothing without a
+                       daemon, and leave what fails to `go`, which must have the same list
+                       behind this proxy, as in GOPROXY=\"URL|$GOPROXY\"
+  --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
+                       /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --connect-limit AGE  how long a connection to an upstream may take to be made (10s)
+  --read-limit AGE     how long an upstream may be silent (60s)
+
+GOPROXY, GOAUTH=netrc, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and
+NIX_SSL_CERT_FILE mean what they mean to `go`. At its end it logs how many requests it has sent.
+";
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -168,6 +192,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         "stats" => parse_stats(&mut args),
         "gc" => parse_gc(&mut args),
         "verify" => parse_verify(&mut args),
+        "proxy" => parse_proxy(&mut args),
         "help" => Ok(Command::Print(HELP)),
         other => Err(Error::input(format!("there is no subcommand {other:?}"))),
     }
@@ -205,7 +230,7 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
         match arg {
             Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
             Long("give-up-after") => {
-                options.give_up_after = size::parse_age(&text(args)?)?.max(Duration::from_secs(1));
+                options.give_up_after = limit(args)?;
             }
             Long("summary") => summary = true,
             other => return general(other, CLIENT_HELP),
@@ -304,6 +329,42 @@ fn default_place() -> Place {
     }
 }
 
+fn parse_proxy(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = proxy::Options {
+        listen: LISTEN.to_string(),
+        build: None,
+        runtime_dir: std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from),
+        limits: proxy::Limits {
+            connect: CONNECT_LIMIT,
+            read: READ_LIMIT,
+        },
+    };
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("listen") => options.listen = text(args)?,
+            Long("build") => {
+                let pid = text(args)?;
+                let number = pid.parse().map_err(|_| {
+                    Error::input(format!(
+                        "--build takes the number of a process, not {pid:?}"
+                    ))
+                });
+                options.build = Some(number?);
+            }
+            Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
+            Long("connect-limit") => options.limits.connect = limit(args)?,
+            Long("read-limit") => options.limits.read = limit(args)?,
+            other => return general(other, PROXY_HELP),
+        }
+    }
+    Ok(Command::Proxy(options))
+}
+
+/// A time limit, which nothing could keep if it were nothing.
+fn limit(args: &mut lexopt::Parser) -> Result<Duration> {
+    Ok(size::parse_age(&text(args)?)?.max(Duration::from_secs(1)))
+}
+
 /// What every subcommand understands.
 fn general(arg: lexopt::Arg<'_>, help: &'static str) -> Result<Command> {
     match arg {
@@ -397,6 +458,8 @@ mod tests {
             (&["x", "gc", "--all", "--max-age", "1d"], "--all"),
             (&["x", "stats", "now"], "now"),
             (&["x", "hook"], "derivation"),
+            (&["x", "proxy", "--build", "me"], "me"),
+            (&["x", "proxy", "--read-limit", "never"], "never"),
             (&["x", "hook", "a", "b", "c"], "\"c\""),
         ] {
             let error = parsed(args).unwrap_err().to_string();

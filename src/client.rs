@@ -9,22 +9,21 @@
 //! Whatever happens, `go` gets a correct answer to each request: it ends the build otherwise.
 //! stdout is protocol and nothing else is ever written there.
 
-mod daemon;
 mod kept;
-mod private;
 mod salt;
 pub mod summary;
 
 use crate::builds::output_name;
 use crate::config::READ_BUFFER;
+use crate::connection::Daemon;
 use crate::error::{Error, Result};
 use crate::gocacheprog::{self, Body, Command};
 use crate::id::{ActionId, OutputId};
 use crate::log;
+use crate::private;
 use crate::session::Session;
 use crate::sys;
 use crate::wire::{self, Answer, Request};
-use daemon::Daemon;
 use kept::Kept;
 use salt::Salt;
 use std::collections::HashMap;
@@ -56,10 +55,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
-    let (daemon, why_alone) = match Daemon::connect(options) {
-        Ok(daemon) => (Some(daemon), None),
-        Err(e) => (None, Some(e)),
-    };
+    let (daemon, why_alone) =
+        match Daemon::connect(options.runtime_dir.as_deref(), options.give_up_after) {
+            Ok(daemon) => (Some(daemon), None),
+            Err(e) => (None, Some(e)),
+        };
     let client = Client {
         options,
         salt: Salt::of_this_build(),

@@ -130,6 +130,21 @@ pub const REQUEST_LINE_MAX: usize = 64 << 10;
 /// Room for reading from a socket or a pipe, in bytes. A pipe holds as much.
 pub const READ_BUFFER: usize = 64 << 10;
 
+/// Where the proxy listens: out of reach for other hosts, on a port that is free, because all
+/// fixed-output builds of a host share its network.
+pub const LISTEN: &str = "127.0.0.1:0";
+
+/// How long the proxy waits for a connection to an upstream.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the proxy waits for an upstream's next bytes, and for its first ones: a module proxy
+/// that has to fetch a repository first takes its time.
+pub const READ_LIMIT: Duration = Duration::from_secs(60);
+
+/// Requests that the proxy works on at one time, each in a thread of its own. `go` sends a few
+/// dozen.
+pub const REQUESTS_MAX: usize = 256;
+
 /// The socket on which builds talk to the daemon.
 pub fn build_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("build/sock")

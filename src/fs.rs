@@ -4,6 +4,7 @@
 //! that is nothing at all.
 
 use crate::error::{Error, Result};
+use crate::id::BuildId;
 use crate::sys;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::Write;
@@ -88,6 +89,15 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         let _ = remove_file(&fresh);
     }
     replaced
+}
+
+/// Opens a new file for reading and writing, in the temporary directory and without a name: it
+/// is gone when it is closed.
+pub fn nameless_file() -> Result<File> {
+    let path = std::env::temp_dir().join(format!(".nix-gocacheprog-{}", BuildId::new()?));
+    let file = open_or_create(&path, 0o600)?;
+    remove_file(&path)?;
+    Ok(file)
 }
 
 /// Reads a whole text file.

@@ -8,6 +8,7 @@ mod builds;
 mod cli;
 mod client;
 mod config;
+mod connection;
 mod control;
 mod counts;
 mod daemon;
@@ -18,6 +19,8 @@ mod gocacheprog;
 mod hook;
 mod id;
 mod log;
+mod private;
+mod proxy;
 mod session;
 mod size;
 mod stats;
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
+        Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Print(text)) => {
             // A reader that has had enough is no error.
             let _ = std::io::stdout().write_all(text.as_bytes());

@@ -233,6 +233,19 @@ pub fn become_user(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
+/// A process as a descriptor that becomes readable when it ends (pidfd_open(2)).
+pub fn process(pid: u32) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: the call takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: pidfd_open has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// stdout without std's lock and line buffer. It is closed when the file is dropped.
 pub fn stdout() -> File {
     // SAFETY: descriptor 1 is open in every process that `go` or Nix starts, and nothing

@@ -1,6 +1,8 @@
-//! The client's end of a session with the daemon.
+//! The build's end of a session with the daemon: the client's and the proxy's.
+//!
+//! It finds the daemon and says hello. What is asked and answered then is the caller's own;
+//! nothing here ever waits for an answer but the welcome.
 
-use super::Options;
 use crate::builds::output_name;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, WELCOME_LIMIT,
@@ -16,27 +18,62 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A session that the daemon has agreed to.
+#[derive(Debug)]
 pub struct Daemon {
     stream: UnixStream,
+    build: BuildId,
     /// The build directory as this process sees it.
     directory: PathBuf,
 }
 
 impl Daemon {
     /// Says hello: for the build that the hook registered, if there is one, or for a new one.
+    /// A daemon in `runtime_dir` is asked, or the one that a sandbox or the host has; it is
+    /// given up on when it has not moved for `give_up_after`.
     ///
     /// # Errors
     /// When there is no daemon, it does not answer, or the build directory is out of reach.
-    pub fn connect(options: &Options) -> Result<Self> {
-        let (stream, welcome, in_sandbox) = greet(options, false)?;
+    pub fn connect(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+        let top = std::env::var("NIX_BUILD_TOP").ok();
+        Self::connect_as(runtime_dir, give_up_after, None, top)
+    }
+
+    /// The same for a build that was registered before, or for a new one that lasts as long
+    /// as the path `top` is there.
+    ///
+    /// # Errors
+    /// As above, and when the daemon knows of no such build.
+    pub fn connect_as(
+        runtime_dir: Option<&Path>,
+        give_up_after: Duration,
+        build: Option<BuildId>,
+        top: Option<String>,
+    ) -> Result<Self> {
+        let hello = Hello {
+            version: wire::VERSION,
+            build: build.map(|id| id.to_string()),
+            top,
+            name: std::env::var("name").ok(),
+            summary: false,
+        };
+        let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
         let id = BuildId::parse(&welcome.build)
             .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);
         // Nothing in it may be listed, but it must be there.
         crate::fs::metadata(&directory)?;
         // The answering thread looks up this often whether the daemon still moves.
-        limit(&stream, options.give_up_after / 4, options.give_up_after)?;
-        Ok(Self { stream, directory })
+        limit(&stream, give_up_after / 4, give_up_after)?;
+        Ok(Self {
+            stream,
+            build: id,
+            directory,
+        })
+    }
+
+    /// The build that this is a session of.
+    pub fn build(&self) -> BuildId {
+        self.build
     }
 
     /// Sends one or more frames, or a part of one.
@@ -81,13 +118,24 @@ impl Daemon {
 ///
 /// # Errors
 /// When there is no daemon, or it does not answer.
-pub fn counts(options: &Options) -> Result<Option<Counts>> {
-    greet(options, true).map(|(_, welcome, _)| welcome.counts)
+pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Option<Counts>> {
+    let hello = Hello {
+        version: wire::VERSION,
+        build: None,
+        top: None,
+        name: None,
+        summary: true,
+    };
+    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome.counts)
 }
 
-/// Says hello and hears the answer; says too whether this is a sandbox that the hook has set up.
-fn greet(options: &Options, summary: bool) -> Result<(UnixStream, Welcome, bool)> {
-    let runtime_dir = options.runtime_dir.as_deref();
+/// Says hello, for the build that the hook registered unless another is named, and hears the
+/// answer; says too whether this is a sandbox that the hook has set up.
+fn greet(
+    runtime_dir: Option<&Path>,
+    give_up_after: Duration,
+    mut hello: Hello,
+) -> Result<(UnixStream, Welcome, bool)> {
     let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
     let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
     let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
@@ -98,20 +146,12 @@ fn greet(options: &Options, summary: bool) -> Result<(UnixStream, Welcome, bool)
     let socket = config::build_socket(runtime_dir);
     let mut stream =
         UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
-    let welcome_limit = WELCOME_LIMIT.min(options.give_up_after);
+    let welcome_limit = WELCOME_LIMIT.min(give_up_after);
     limit(&stream, welcome_limit, welcome_limit)?;
-    let build = if in_sandbox { registered_build() } else { None };
-    let text = |name| std::env::var(name).ok();
-    wire::write_line(
-        &mut stream,
-        &Hello {
-            version: wire::VERSION,
-            build: build.map(|id| id.to_string()),
-            top: text("NIX_BUILD_TOP"),
-            name: text("name"),
-            summary,
-        },
-    )?;
+    if hello.build.is_none() && in_sandbox {
+        hello.build = registered_build().map(|id| id.to_string());
+    }
+    wire::write_line(&mut stream, &hello)?;
     let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
         .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
     match welcome.error {

@@ -15,6 +15,18 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// When no directory can be made or written.
 pub fn open() -> Result<(Session<'static>, PathBuf)> {
+    let root = directory()?;
+    let store: &'static Store = Box::leak(Box::new(Store::open_shared(&root)?));
+    let files = root.join("files");
+    fs::ensure_dir(&files, 0o700)?;
+    Ok((Session::new(store, &files), files))
+}
+
+/// Where its store is: a directory that nobody else can enter, made if it is missing.
+///
+/// # Errors
+/// When no directory can be made, or it belongs to another user.
+pub fn directory() -> Result<PathBuf> {
     let root = root()?;
     fs::create_dir_all(&root)?;
     if fs::metadata(&root)?.uid() != sys::effective_uid() {
@@ -24,10 +36,7 @@ pub fn open() -> Result<(Session<'static>, PathBuf)> {
         )));
     }
     fs::set_mode(&root, 0o700)?;
-    let store: &'static Store = Box::leak(Box::new(Store::open_shared(&root)?));
-    let files = root.join("files");
-    fs::ensure_dir(&files, 0o700)?;
-    Ok((Session::new(store, &files), files))
+    Ok(root)
 }
 
 /// A build's own directory; outside of a build, the user's cache directory.
