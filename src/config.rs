@@ -51,6 +51,14 @@ pub const UPKEEP_EVERY: Duration = Duration::from_secs(15);
 /// How often what is too old is looked for: a walk over the whole store.
 pub const AGE_CHECK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// How often a user's own cache is brought within its limits: a walk over all of it, for which
+/// somebody's `go` command may have to wait.
+pub const PRIVATE_UPKEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a dev shell goes on with one build directory, before a new one lets go of what is
+/// not used any more.
+pub const SHELL_BUILD_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// When live builds keep the store above its limit, it is tried again after so long.
 pub const EVICT_AGAIN_AFTER: Duration = Duration::from_secs(2 * 60);
 

@@ -13,11 +13,13 @@ mod control;
 mod counts;
 mod daemon;
 mod derivation;
+mod doctor;
 mod error;
 mod fs;
 mod gocacheprog;
 mod hook;
 mod id;
+mod install;
 mod log;
 mod private;
 mod proxy;
@@ -51,6 +53,9 @@ fn main() -> ExitCode {
         }
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Proxy(options)) => proxy::run(&options),
+        Ok(Command::Install(options)) => install::install(&options),
+        Ok(Command::Uninstall(removal)) => install::uninstall(&removal),
+        Ok(Command::Doctor(options)) => doctor::run(&options),
         Ok(Command::Print(text)) => {
             // A reader that has had enough is no error.
             let _ = std::io::stdout().write_all(text.as_bytes());

@@ -6,5 +6,7 @@ mod daemon;
 mod evaluation;
 mod go;
 mod hook;
+mod nix;
 mod peer;
+mod setup_hook;
 mod support;
