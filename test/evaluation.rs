@@ -94,3 +94,24 @@ fn the_setup_hook_works_in_every_builder() {
         "{log}"
     );
 }
+
+#[test]
+fn the_hook_tells_odd_derivations_apart_too() {
+    for suite in SUITES {
+        let root = TempDir::new();
+        let output = Command::new(repository("test/nix/enter"))
+            .arg(repository("test/nix/odd"))
+            .arg(binary())
+            .env("NIX_SUITE", suite)
+            .env("NIX_ROOT", root.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.ends_with("all built\n"),
+            "{suite}: {said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
