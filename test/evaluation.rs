@@ -1,8 +1,8 @@
-//! What Nix makes of overlay.nix, module.nix and default.nix, and systemd of the units.
+//! What Nix makes of overlay.nix, module.nix, default.nix and hook.sh, and systemd of the units.
 //!
 //! The expressions in test/nix/eval each give a set of sentences and whether they are true.
 
-use crate::support::binary;
+use crate::support::{TempDir, binary};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,4 +72,46 @@ fn the_package_installs_units_that_systemd_accepts() {
     let install = repository("test/nix/eval/install");
     let said = in_nix("default", &install, &[binary().to_str().unwrap()]);
     assert_eq!(said, "", "systemd or the package's layout");
+}
+
+#[test]
+fn the_setup_hook_works_in_every_builder() {
+    // A store of its own, or all would be built already the second time.
+    let root = TempDir::new();
+    let output = Command::new(repository("test/nix/enter"))
+        .arg(repository("test/nix/builders"))
+        .arg(binary())
+        .env("NIX_ROOT", root.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(
+        log.contains("GOCACHEPROG=/gocache/client")
+            && log.contains("GOCACHEPROG=/its/own")
+            && log.contains("no working client at /nowhere"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_hook_tells_odd_derivations_apart_too() {
+    for suite in SUITES {
+        let root = TempDir::new();
+        let output = Command::new(repository("test/nix/enter"))
+            .arg(repository("test/nix/odd"))
+            .arg(binary())
+            .env("NIX_SUITE", suite)
+            .env("NIX_ROOT", root.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.ends_with("all built\n"),
+            "{suite}: {said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }

@@ -17,6 +17,31 @@ let
     pkgsStatic.rustPlatform.buildRustPackage = attrs: attrs;
   };
   package = import ../../../default.nix { inherit pkgs; };
+  # A flake is given its inputs; this one looks at packages only when they are asked for.
+  flake = (import ../../../flake.nix).outputs {
+    self = flake;
+    nixpkgs = {
+      lib.genAttrs =
+        names: make:
+        builtins.listToAttrs (
+          map (name: {
+            inherit name;
+            value = make name;
+          }) names
+        );
+      legacyPackages = {
+        x86_64-linux = pkgs;
+        aarch64-linux = pkgs;
+      };
+    };
+  };
+  forEachSystem =
+    outputs: names:
+    builtins.attrNames outputs == [
+      "aarch64-linux"
+      "x86_64-linux"
+    ]
+    && builtins.all (output: builtins.attrNames output == names) (builtins.attrValues outputs);
   files = dir: builtins.attrNames (builtins.readDir "${package.src}/${dir}");
 in
 {
@@ -37,6 +62,20 @@ in
       && builtins.elem "main.rs" (files "test");
 
     "of the tests it is what the manifest names" = !builtins.elem "demo" (files "test") && !builtins.elem "nix" (files "test");
+
+    "the flake has the package, the overlay, the module, the checks and a shell" =
+      forEachSystem flake.packages [
+        "default"
+        "nix-gocacheprog"
+      ]
+      && forEachSystem flake.checks [
+        "nixos"
+        "package"
+      ]
+      && forEachSystem flake.devShells [ "default" ]
+      && builtins.isFunction flake.overlays.default
+      && builtins.isFunction flake.nixosModules.default
+      && flake.packages.x86_64-linux.default.src == package.src;
 
     "the packages are those of the lock file" = builtins.pathExists package.cargoLock.lockFile;
   };
