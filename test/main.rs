@@ -3,6 +3,7 @@
 
 mod client;
 mod daemon;
+mod evaluation;
 mod go;
 mod hook;
 mod nix;

@@ -91,7 +91,10 @@ impl AddAssign for Session {
 }
 
 pub struct Daemon {
-    dir: TempDir,
+    /// Where its cache and its sockets are.
+    dir: PathBuf,
+    /// Removes them with the daemon, unless they are the test's own.
+    _own: Option<TempDir>,
     user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
@@ -99,18 +102,33 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start() -> Self {
-        Self::start_in(TempDir::new(), None)
+        Self::start_owning(TempDir::new(), None)
     }
 
     /// Starts a daemon as this user, which takes root.
     pub fn start_as(user: u32) -> Self {
         let dir = TempDir::new();
         chown(dir.path(), Some(user), Some(user)).expect("root");
-        Self::start_in(dir, Some(user))
+        Self::start_owning(dir, Some(user))
+    }
+
+    fn start_owning(dir: TempDir, user: Option<u32>) -> Self {
+        let mut daemon = Self::spawn(dir.path(), user, &[]);
+        daemon._own = Some(dir);
+        daemon
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
-    fn start_in(dir: TempDir, user: Option<u32>) -> Self {
+    pub fn start_in(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(dir: &Path, args: &[&str]) -> Self {
+        Self::spawn(dir, None, args)
+    }
+
+    fn spawn(dir: &Path, user: Option<u32>, args: &[&str]) -> Self {
         let mut command = Command::new(binary());
         if let Some(user) = user {
             command.uid(user).gid(user);
@@ -118,9 +136,10 @@ impl Daemon {
         let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
-            .arg(dir.path().join("cache"))
+            .arg(dir.join("cache"))
             .arg("--runtime-dir")
-            .arg(dir.path().join("run"))
+            .arg(dir.join("run"))
+            .args(args)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon starts");
@@ -136,7 +155,8 @@ impl Daemon {
             }
         });
         let daemon = Daemon {
-            dir,
+            dir: dir.into(),
+            _own: None,
             user,
             child,
             ended: Mutex::new(ended),
@@ -149,7 +169,7 @@ impl Daemon {
     }
 
     pub fn runtime_dir(&self) -> PathBuf {
-        self.dir.path().join("run")
+        self.dir.join("run")
     }
 
     /// The next session that has ended, as the daemon's log tells it.
@@ -169,7 +189,7 @@ impl Daemon {
     }
 
     pub fn cache_dir(&self) -> PathBuf {
-        self.dir.path().join("cache")
+        self.dir.join("cache")
     }
 
     pub fn pid(&self) -> u32 {
@@ -195,12 +215,19 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 
+    /// Ends the daemon, as systemd would.
+    pub fn end(mut self) {
+        self.terminate();
+        assert!(self.wait().success());
+    }
+
     /// Ends the daemon and starts another one in its place.
     pub fn restart(&mut self) {
         self.terminate();
         assert!(self.wait().success());
-        let dir = std::mem::replace(&mut self.dir, TempDir::new());
-        *self = Self::start_in(dir, self.user);
+        let own = self._own.take();
+        *self = Self::spawn(&self.dir, self.user, &[]);
+        self._own = own;
     }
 
     /// How many actions are in the cache.
@@ -211,7 +238,7 @@ impl Daemon {
                 .map(|entry| entry.unwrap().path())
                 .collect::<Vec<_>>()
         };
-        let shards = files(&self.dir.path().join("cache/actions"));
+        let shards = files(&self.dir.join("cache/actions"));
         shards.iter().map(|shard| files(shard).len()).sum()
     }
 
