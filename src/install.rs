@@ -262,22 +262,22 @@ impl Installation {
         }
         if self.user {
             host.add_user()?;
-            say(&format!("added the user {USER}\n"))?;
+            host.say(&format!("added the user {USER}\n"))?;
         }
         host.make_cache()?;
         for file in &self.files {
             file.make()?;
-            say(&format!("wrote {}\n", file.path.display()))?;
+            host.say(&format!("wrote {}\n", file.path.display()))?;
         }
         host.run_all(&before)?;
         // Last, when all that a build needs is there.
         if let Some(file) = &self.nix_conf {
             file.make()?;
-            say(&format!("added to {}\n", file.path.display()))?;
+            host.say(&format!("added to {}\n", file.path.display()))?;
         }
         host.run_all(&after)?;
         if !host.has_systemd() && !layout.user {
-            say("restart nix-daemon, so that it reads its configuration\n")?;
+            host.say("restart nix-daemon, so that it reads its configuration\n")?;
         }
         self.record.finished = true;
         self.record.write(host)
@@ -345,10 +345,10 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
         for file in confs.iter().chain(&files).filter(|file| !file.is_made()) {
             out.push_str(&file.diff());
         }
-        return say(&out);
+        return host.say(&out);
     }
     let made = |file: &File| {
-        say(&format!("removed from {}\n", file.path.display()))?;
+        host.say(&format!("removed from {}\n", file.path.display()))?;
         file.make()
     };
     // Nix first, so that no build is sent to what is gone.
@@ -371,7 +371,7 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
         fs::remove_file(&plan::aside(&file.path))?;
         if !file.is_made() {
             file.make()?;
-            say(&format!("removed {}\n", file.path.display()))?;
+            host.say(&format!("removed {}\n", file.path.display()))?;
         }
     }
     if host.has_systemd() {
@@ -381,12 +381,12 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
     let cache = host.at(&layout.cache_dir);
     if remove_cache {
         fs::remove_dir_all(&cache)?;
-        say(&format!("removed {}\n", cache.display()))?;
+        host.say(&format!("removed {}\n", cache.display()))?;
         if record.user {
             host.remove_user()?;
         }
     } else if cache.exists() {
-        say(&format!(
+        host.say(&format!(
             "kept {}{}; `nix-gocacheprog uninstall --remove-cache` before, or `rm -r` now, removes it\n",
             cache.display(),
             if record.user { " and its user" } else { "" }
@@ -515,7 +515,7 @@ impl Host {
             "deluser"
         };
         self.run(&[command, USER].map(String::from))?;
-        say(&format!("removed the user {USER}\n"))
+        self.say(&format!("removed the user {USER}\n"))
     }
 
     /// The cache, for its user and with what static mounts need: builds can reach their own
@@ -534,6 +534,11 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Tells a person what has been done.
+    fn say(&self, text: &str) -> Result<()> {
+        if self.is_live { say(text) } else { Ok(()) }
     }
 
     fn run_all(&self, commands: &[Vec<String>]) -> Result<()> {
@@ -576,4 +581,224 @@ fn is_writable(path: &Path) -> bool {
 fn is_command(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::collections::BTreeMap;
+
+    /// A host in a folder, where no command is run.
+    struct Folder {
+        dir: TestDir,
+        host: Host,
+        program: PathBuf,
+    }
+
+    impl Folder {
+        fn new(nix_conf: &str) -> Self {
+            let dir = TestDir::new();
+            let root = dir.path().join("root");
+            for made in [
+                "etc/nix",
+                "etc/systemd/system",
+                "usr/local/bin",
+                "run/systemd/system",
+                "var/cache",
+            ] {
+                std::fs::create_dir_all(root.join(made)).unwrap();
+            }
+            std::fs::write(root.join("etc/nix/nix.conf"), nix_conf).unwrap();
+            let program = dir.path().join("program");
+            std::fs::write(&program, "the program").unwrap();
+            fs::set_mode(&program, 0o755).unwrap();
+            let host = Host {
+                root,
+                is_live: false,
+                layout: Layout::of_system(),
+            };
+            Self { dir, host, program }
+        }
+
+        fn plan(&self, mode: Mode) -> Installation {
+            Installation::plan(&self.host, mode, &self.program).unwrap()
+        }
+
+        fn install(&self, mode: Mode) {
+            self.plan(mode).make(&self.host).unwrap();
+            assert!(self.plan(mode).is_done());
+        }
+
+        fn uninstall(&self) {
+            let record = Record::read(&self.host).unwrap().unwrap();
+            remove(&self.host, &record, true, false).unwrap();
+        }
+
+        fn conf(&self, name: &str) -> String {
+            std::fs::read_to_string(self.host.root.join("etc/nix").join(name)).unwrap()
+        }
+
+        /// Every file with its mode and its content, every link with its target.
+        fn files(&self) -> BTreeMap<PathBuf, (u32, String)> {
+            let mut found = BTreeMap::new();
+            let mut left = vec![self.host.root.clone()];
+            while let Some(path) = left.pop() {
+                let metadata = path.symlink_metadata().unwrap();
+                let content = if metadata.is_symlink() {
+                    std::fs::read_link(&path).unwrap().display().to_string()
+                } else if metadata.is_dir() {
+                    left.extend(
+                        std::fs::read_dir(&path)
+                            .unwrap()
+                            .map(|entry| entry.unwrap().path()),
+                    );
+                    String::new()
+                } else {
+                    std::fs::read_to_string(&path).unwrap()
+                };
+                found.insert(path, (metadata.mode(), content));
+            }
+            found
+        }
+    }
+
+    #[test]
+    fn what_is_installed_is_complete_and_uninstalled_without_a_trace() {
+        for (mode, line) in [
+            (
+                Mode::Hook,
+                "pre-build-hook = /usr/local/lib/nix-gocacheprog/hook\n",
+            ),
+            (
+                Mode::Static,
+                "extra-sandbox-paths = /gocache/client=/usr/local/bin/nix-gocacheprog? \
+                 /gocache/run/build=/run/nix-gocacheprog/build? /gocache/builds=/var/cache/nix-gocacheprog/builds?\n",
+            ),
+        ] {
+            let folder = Folder::new("cores = 4");
+            let before = folder.files();
+            folder.install(mode);
+            assert!(
+                folder.conf("nix.conf").contains(line),
+                "{}",
+                folder.conf("nix.conf")
+            );
+            let hook = folder.host.at(&folder.host.layout.hook);
+            assert_eq!(
+                std::fs::read_link(hook).unwrap(),
+                folder.host.layout.program
+            );
+            for (unit, _) in folder.host.layout.units() {
+                assert!(folder.host.at(&unit).is_file(), "{}", unit.display());
+            }
+            folder.uninstall();
+            assert_eq!(folder.files(), before);
+        }
+    }
+
+    #[test]
+    fn a_dry_run_shows_each_change_and_makes_none() {
+        let folder = Folder::new("cores = 4\n");
+        let before = folder.files();
+        let shown = folder.plan(Mode::Hook).show(&folder.host);
+        for wanted in [
+            "+pre-build-hook = /usr/local/lib/nix-gocacheprog/hook\n",
+            "+ExecStart=/usr/local/bin/nix-gocacheprog daemon\n",
+            "a copy of",
+            "systemctl try-restart nix-daemon.service",
+        ] {
+            assert!(shown.contains(wanted), "{shown}");
+        }
+        assert!(!shown.contains("cores = 4"), "{shown}");
+        assert_eq!(folder.files(), before);
+    }
+
+    #[test]
+    fn an_installation_cut_off_anywhere_is_completed_by_the_next_and_removed_without_a_trace() {
+        let whole = {
+            let folder = Folder::new("a = b\n");
+            let plan = folder.plan(Mode::Hook);
+            plan.files.len() + 1
+        };
+        for made in 0..whole {
+            let folder = Folder::new("a = b\n");
+            let before = folder.files();
+            let mut plan = folder.plan(Mode::Hook);
+            // The rest cannot be written: a directory is in the way.
+            let rest: Vec<_> = plan.files.iter().chain(&plan.nix_conf).skip(made).collect();
+            let obstacle = plan::aside(&rest[0].path);
+            std::fs::create_dir_all(&obstacle).unwrap();
+            plan.make(&folder.host).unwrap_err();
+            std::fs::remove_dir(&obstacle).unwrap();
+            assert!(!folder.plan(Mode::Hook).is_done(), "{made}");
+            folder.install(Mode::Hook);
+            folder.uninstall();
+            assert_eq!(folder.files(), before, "{made}");
+        }
+    }
+
+    #[test]
+    fn a_hook_of_somebody_elses_is_chained_and_restored() {
+        let folder = Folder::new("pre-build-hook = /opt/theirs\n");
+        let before = folder.files();
+        folder.install(Mode::Hook);
+        let hook = std::fs::read_to_string(folder.host.at(&folder.host.layout.hook)).unwrap();
+        assert!(hook.contains("hook --chain '/opt/theirs' \"$@\""), "{hook}");
+        folder.uninstall();
+        assert_eq!(folder.files(), before);
+    }
+
+    #[test]
+    fn another_mode_replaces_the_first() {
+        let folder = Folder::new("");
+        folder.install(Mode::Hook);
+        assert!(!folder.plan(Mode::Static).is_done());
+        folder.install(Mode::Static);
+        assert!(!folder.conf("nix.conf").contains("pre-build-hook"));
+        folder.install(Mode::Hook);
+        assert!(!folder.conf("nix.conf").contains("extra-sandbox-paths"));
+    }
+
+    #[test]
+    fn a_managed_nix_conf_is_left_alone_and_a_file_that_it_includes_is_used() {
+        let folder = Folder::new("");
+        let conf = folder.host.root.join("etc/nix/nix.conf");
+        let managed = folder.dir.path().join("managed.conf");
+        std::fs::write(&managed, "!include nix.custom.conf\n").unwrap();
+        std::fs::remove_file(&conf).unwrap();
+        std::os::unix::fs::symlink(&managed, &conf).unwrap();
+        let before = folder.files();
+        folder.install(Mode::Hook);
+        assert!(folder.conf("nix.custom.conf").contains("pre-build-hook"));
+        assert_eq!(
+            std::fs::read_to_string(&managed).unwrap(),
+            "!include nix.custom.conf\n"
+        );
+        folder.uninstall();
+        assert_eq!(folder.files(), before);
+
+        std::fs::write(&managed, "cores = 4\n").unwrap();
+        let plan = folder.plan(Mode::Hook);
+        assert!(plan.nix_conf.is_none());
+        assert!(
+            plan.notes.contains("    pre-build-hook = /usr/local/lib/"),
+            "{}",
+            plan.notes
+        );
+    }
+
+    #[test]
+    fn without_systemd_no_unit_is_written_and_other_inits_are_explained() {
+        let folder = Folder::new("");
+        std::fs::remove_dir_all(folder.host.root.join("run/systemd")).unwrap();
+        let plan = folder.plan(Mode::Hook);
+        assert!(
+            plan.files
+                .iter()
+                .all(|file| !file.path.starts_with(folder.host.root.join("etc/systemd")))
+        );
+        assert!(plan.notes.contains("OpenRC") && plan.notes.contains("runit"));
+        assert!(plan.commands(&folder.host, true).is_empty());
+    }
 }
