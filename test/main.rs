@@ -6,4 +6,5 @@ mod daemon;
 mod go;
 mod hook;
 mod peer;
+mod store;
 mod support;
