@@ -24,13 +24,54 @@ nixGocacheprogSetup() {
         return 0
     fi
     export GOCACHEPROG=$client
+    nixGocacheprogClient=$client
+    # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In Nix
+    # all times are the same, so a change of an import that keeps a file's size would be missed.
+    export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
+    # For the same reason a test that reads a file is run again: `go` would take the result of another
+    # file of the same size. What the test was compiled to still comes from the cache.
+    export GOFLAGS="${GOFLAGS:+$GOFLAGS }-count=1"
 
-    # A fixed-output derivation downloads modules: the module proxy is started here.
+    # A fixed-output derivation downloads modules.
     if [[ -n ${outputHash-} ]]; then
-        :
+        nixGocacheprogProxy
+    fi
+}
+
+# Puts the module proxy in front of the user's own GOPROXY list. It ends with this shell; where it fails, `go` goes
+# on to the list.
+nixGocacheprogProxy() {
+    local url='' list=${GOPROXY-} log=${NIX_BUILD_TOP:-${TMPDIR:-/tmp}}/.nix-gocacheprog-proxy.log
+    if [[ -z $list ]]; then
+        list=$(go env GOPROXY 2>/dev/null) || true
+    fi
+    case $list in
+    # Nothing would come from a module proxy.
+    '' | off | off[,\|]* | direct | direct[,\|]*) return 0 ;;
+    file:*[,\|]*) ;;
+    file:*) return 0 ;;
+    esac
+    # Twice in the background, so that a `wait` of the build does not wait for it.
+    read -r -t 10 url < <(
+        (GOPROXY=$list exec -a nix-gocacheprog "$nixGocacheprogClient" proxy --build $$ </dev/null 2>"$log" &)
+    ) || true
+    if [[ $url == http://* ]]; then
+        export GOPROXY="$url|$list"
+    else
+        echo "nix-gocacheprog: the module proxy did not start, so modules are downloaded without the cache;" \
+            "$log says why" >&2
+    fi
+}
+
+# One line on what the cache did for this build, within a fraction of a second, or none.
+nixGocacheprogSummary() {
+    if [[ -n ${nixGocacheprogClient-} ]]; then
+        "$nixGocacheprogClient" --summary || true
     fi
 }
 
 # A derivation with a configure phase of its own, or none, does not run the first.
 postConfigureHooks+=(nixGocacheprogSetup)
 preBuildHooks+=(nixGocacheprogSetup)
+exitHooks+=(nixGocacheprogSummary)
+failureHooks+=(nixGocacheprogSummary)

@@ -11,6 +11,7 @@
 use crate::config::{
     BUILD_LIMIT, PUTS_PER_BUILD_MAX, SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT, UNSEEN_BUILDS_MAX,
 };
+use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId, push_hex};
@@ -51,6 +52,8 @@ struct Build {
     sessions: usize,
     /// What it has put so far, in bytes.
     put: u64,
+    /// What has happened in all its sessions since the daemon's start.
+    counts: Arc<Mutex<Counts>>,
 }
 
 /// A build directory in use by a session: it stays as long as this does.
@@ -59,6 +62,7 @@ pub struct BuildDir {
     id: BuildId,
     name: String,
     path: PathBuf,
+    counts: Arc<Mutex<Counts>>,
     builds: Arc<Builds>,
 }
 
@@ -130,6 +134,7 @@ impl Builds {
                 last_used: now,
                 sessions: 0,
                 put: 0,
+                counts: Arc::default(),
             },
         );
         Ok(id)
@@ -159,8 +164,37 @@ impl Builds {
             id,
             name: build.record.name.clone(),
             path: self.directory(id),
+            counts: Arc::clone(&build.counts),
             builds: Arc::clone(self),
         })
+    }
+
+    /// What has happened in a build: in the one of this ID or, without one, in all that
+    /// registered themselves from this directory.
+    pub fn counts(&self, id: Option<BuildId>, top: Option<&Path>) -> Counts {
+        let table = self.table();
+        let mut sum = Counts::default();
+        let of = |build: &Build| *build.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match (id, top) {
+            (Some(id), _) => {
+                if let Some(build) = table.get(&id) {
+                    sum = of(build);
+                }
+            }
+            (None, Some(top)) => table
+                .values()
+                .filter(|build| build.record.lifeline.as_deref() == Some(top))
+                .for_each(|build| sum += of(build)),
+            (None, None) => {}
+        }
+        sum
+    }
+
+    /// How many builds are registered, and how many sessions they have open.
+    pub fn live(&self) -> (usize, usize) {
+        let table = self.table();
+        let sessions = table.values().map(|build| build.sessions).sum();
+        (table.len(), sessions)
     }
 
     /// Removes the directories of builds that have ended; says how many builds are left.
@@ -216,6 +250,7 @@ impl Builds {
                 last_used,
                 sessions: 0,
                 put: 0,
+                counts: Arc::default(),
             },
         ))
     }
@@ -260,6 +295,11 @@ impl BuildDir {
     /// The directory's path on the host.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Adds to what has happened in the build.
+    pub fn count(&self, counts: Counts) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) += counts;
     }
 
     /// Counts a put of so many bytes.

@@ -1,10 +1,17 @@
 //! The command line: what a person or Nix wrote becomes one [`Command`].
 
+use crate::admin::{self, Place, Task};
 use crate::client;
-use crate::config::{CACHE_DIR, GIVE_UP_AFTER, RUNTIME_DIR};
+use crate::config::{CACHE_DIR, CONNECT_LIMIT, GIVE_UP_AFTER, LISTEN, READ_LIMIT, RUNTIME_DIR};
+use crate::control::Gc;
 use crate::daemon;
+use crate::doctor;
 use crate::error::{Error, Result};
+use crate::hook;
+use crate::install::{self, Mode};
+use crate::proxy;
 use crate::size;
+use crate::store::Limits;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,15 +24,20 @@ pub enum Command {
     Daemon(daemon::Options),
     /// Serve `go`.
     Client(client::Options),
+    /// Say what the cache did for this build.
+    Summary(client::Options),
     /// Print the mounts for a build.
-    Hook {
-        /// The derivation.
-        drv: PathBuf,
-        /// The chroot of its build.
-        chroot: Option<PathBuf>,
-        /// Where the daemon's sockets are.
-        runtime_dir: PathBuf,
-    },
+    Hook(hook::Options),
+    /// Look after the cache.
+    Admin(admin::Place, admin::Task),
+    /// Be a module proxy.
+    Proxy(proxy::Options),
+    /// Install on this host.
+    Install(install::Options),
+    /// Take an installation away.
+    Uninstall(install::Removal),
+    /// Say what is right and wrong.
+    Doctor(doctor::Options),
     /// Print a text.
     Print(&'static str),
 }
@@ -41,6 +53,15 @@ Usage: nix-gocacheprog SUBCOMMAND [OPTION...]
   daemon   own the cache and serve builds
   client   serve `go` as its GOCACHEPROG, with the daemon behind it
   hook     print the sandbox mounts for a build, as Nix's pre-build-hook
+  proxy    be a Go module proxy that keeps what it fetches in the cache
+
+  stats    say how large the cache is, and who uses it
+  gc       evict what is not used
+  verify   look for damage in the cache
+
+  install    install on this host, which is not NixOS, and set up Nix
+  uninstall  take that away again
+  doctor     say what is right and what is wrong, and what mends it
 
 `nix-gocacheprog SUBCOMMAND --help` says more. A program named `client` or `hook` is that
 subcommand.
@@ -54,6 +75,9 @@ Usage: nix-gocacheprog daemon [OPTION...]
   --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
   --runtime-dir DIR  where the sockets are (/run/nix-gocacheprog): build/sock, which builds
                      use, and control/sock, which root and the hook use
+  --max-size SIZE    what the cache may take on disk (20G); the least recently used goes first
+  --max-age AGE      what was not used for so long goes (60d)
+  --min-free SIZE    what is left free on the file system (5% of it, at most 10G)
   --idle-exit AGE    when systemd has started it: end after so long without a build (10m)
 
 Sockets that systemd passes, named `build` and `control`, are used instead of its own.
@@ -70,7 +94,11 @@ Usage: GOCACHEPROG=\"nix-gocacheprog client\" go build ./...
 
   --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
                        /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --cache-dir DIR      where the private cache is: by default in the build's own directory or,
+                       outside of a Nix build, in ~/.cache/nix-gocacheprog, where it is kept
+                       within the daemon's default limits
   --give-up-after AGE  go on without a daemon that has stopped moving for so long (60s)
+  --summary            serve nobody: say in one line what the cache did for this build
 
 With NIX_GOCACHEPROG=readonly in the environment the build reads the shared cache, and what it
 puts goes to a private one.
@@ -84,9 +112,108 @@ Usage: nix-gocacheprog hook DRV [CHROOT]
 
   --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog, or
                      NIX_GOCACHEPROG_RUNTIME_DIR)
+  --chain PROGRAM    another pre-build-hook: run first, with the same arguments, and both
+                     answers are given. Nix gives no options: write a script with
+                     exec nix-gocacheprog hook --chain PROGRAM \"$@\"
 
 It always succeeds, within a second. When something is off it prints nothing, and the build
-goes on without the shared cache.
+goes on without the shared cache. A PROGRAM that fails is passed on as it is.
+";
+
+const STATS_HELP: &str = "\
+Say how large the cache is, how well it serves, and who uses it most.
+
+Usage: nix-gocacheprog stats [OPTION...]
+
+  --json             for programs: sizes in bytes, times in seconds
+  --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
+  --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog)
+
+The daemon is asked to do it. Where none runs it is done on the cache directory itself.
+";
+
+const GC_HELP: &str = "\
+Evict the least recently used: what the limits of the daemon do not allow, down to 90% of its
+size limit, and what nothing needs. What live builds use stays.
+
+Usage: nix-gocacheprog gc [OPTION...]
+
+  --max-size SIZE    down to this size, as in 20G or 1.5GiB
+  --max-age AGE      what was not used for so long, as in 60d or 36h
+  --all              everything
+  --dry-run          only say what would go
+  --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
+  --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog)
+
+The daemon is asked to do it. Where none runs it is done on the cache directory itself.
+";
+
+const VERIFY_HELP: &str = "\
+Read all outputs and compare them with their names, and look for actions whose output is
+missing. It lists what is damaged, and fails then.
+
+Usage: nix-gocacheprog verify [OPTION...]
+
+  --repair           remove what is damaged: the next build puts it again
+  --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
+  --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog)
+
+The daemon is asked to do it. Where none runs it is done on the cache directory itself.
+";
+
+const PROXY_HELP: &str = "\
+Be a Go module proxy, in front of the upstreams that GOPROXY lists. What never changes is
+kept in the daemon's cache or, without a daemon, in one of this user's own. Prints its URL
+once it accepts connections.
+
+Usage: nix-gocacheprog proxy [OPTION...]
+
+  --listen ADDR        where to listen (127.0.0.1:0, that is, a free port)
+  --build PID          serve one build: end when this process does, cache nothing without a
+                       daemon, and leave what fails to `go`, which must have the same list
+                       behind this proxy, as in GOPROXY=\"URL|$GOPROXY\"
+  --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
+                       /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --connect-limit AGE  how long a connection to an upstream may take to be made (10s)
+  --read-limit AGE     how long an upstream may be silent (60s)
+
+GOPROXY, GOAUTH=netrc, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and
+NIX_SSL_CERT_FILE mean what they mean to `go`. At its end it logs how many requests it has sent.
+";
+
+const INSTALL_HELP: &str = "\
+Install on this host: the program, systemd's units, a user for the daemon, and a line in
+nix.conf. It can be run again at any time, and changes only what is missing. A pre-build-hook that
+is there already is kept and run first. At its end it runs `doctor`.
+
+Usage: sudo nix-gocacheprog install [OPTION...]
+
+  --mode hook    give each build its own mounts, by Nix's pre-build-hook (the default)
+  --mode static  give every build the same mounts: for Lix, which ignores the hook
+  --user         for a Nix of your own, without root
+  --dry-run      only show the changes
+";
+
+const UNINSTALL_HELP: &str = "\
+Take away what `install` has made, and ask whether the cache goes too.
+
+Usage: sudo nix-gocacheprog uninstall [OPTION...]
+
+  --remove-cache  remove the cache, without a question
+  --keep-cache    keep the cache and its user, without a question
+  --user          what `install --user` has made
+  --dry-run       only show the changes
+";
+
+const DOCTOR_HELP: &str = "\
+Say what is right and what is wrong with the program, its sockets, the daemon, Nix's
+configuration and the cache, and what mends it. Fails when something is wrong.
+
+Usage: nix-gocacheprog doctor [OPTION...]
+
+  --json             for programs
+  --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
+  --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog)
 ";
 
 /// Reads the command line.
@@ -112,6 +239,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         "daemon" => parse_daemon(&mut args),
         "client" => parse_client(&mut args),
         "hook" => parse_hook(&mut args),
+        "stats" => parse_stats(&mut args),
+        "gc" => parse_gc(&mut args),
+        "verify" => parse_verify(&mut args),
+        "proxy" => parse_proxy(&mut args),
+        "install" => parse_install(&mut args),
+        "uninstall" => parse_uninstall(&mut args),
+        "doctor" => parse_doctor(&mut args),
         "help" => Ok(Command::Print(HELP)),
         other => Err(Error::input(format!("there is no subcommand {other:?}"))),
     }
@@ -119,14 +253,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
 
 fn parse_daemon(args: &mut lexopt::Parser) -> Result<Command> {
     let mut options = daemon::Options {
-        cache_dir: default_dir("NIX_GOCACHEPROG_CACHE_DIR", "CACHE_DIRECTORY", CACHE_DIR),
+        cache_dir: default_cache_dir(),
         runtime_dir: default_runtime_dir(),
+        limits: Limits::default(),
         idle_exit: Duration::from_secs(600),
     };
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("cache-dir") => options.cache_dir = directory(args)?,
             Long("runtime-dir") => options.runtime_dir = directory(args)?,
+            Long("max-size") => options.limits.max_size = size::parse_size(&text(args)?)?,
+            Long("max-age") => options.limits.max_age = size::parse_age(&text(args)?)?,
+            Long("min-free") => options.limits.min_free = Some(size::parse_size(&text(args)?)?),
             Long("idle-exit") => options.idle_exit = size::parse_age(&text(args)?)?,
             other => return general(other, DAEMON_HELP),
         }
@@ -139,25 +277,35 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
         runtime_dir: std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from),
         give_up_after: GIVE_UP_AFTER,
         readonly: std::env::var_os("NIX_GOCACHEPROG").is_some_and(|mode| mode == "readonly"),
+        cache_dir: None,
     };
+    let mut summary = false;
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
             Long("give-up-after") => {
-                options.give_up_after = size::parse_age(&text(args)?)?.max(Duration::from_secs(1));
+                options.give_up_after = limit(args)?;
             }
+            Long("cache-dir") => options.cache_dir = Some(directory(args)?),
+            Long("summary") => summary = true,
             other => return general(other, CLIENT_HELP),
         }
     }
-    Ok(Command::Client(options))
+    Ok(if summary {
+        Command::Summary(options)
+    } else {
+        Command::Client(options)
+    })
 }
 
 fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
     let mut runtime_dir = default_runtime_dir();
+    let mut chain = None;
     let mut paths = Vec::new();
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("runtime-dir") => runtime_dir = directory(args)?,
+            Long("chain") => chain = Some(PathBuf::from(args.value().map_err(bad)?)),
             Value(path) if paths.len() < 2 => paths.push(PathBuf::from(path)),
             other => return general(other, HOOK_HELP),
         }
@@ -166,11 +314,164 @@ fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
     let drv = paths.next().ok_or_else(|| {
         Error::input("hook takes a derivation and a chroot, as Nix gives them to a pre-build-hook")
     })?;
-    Ok(Command::Hook {
+    Ok(Command::Hook(hook::Options {
         drv,
         chroot: paths.next(),
         runtime_dir,
-    })
+        chain,
+    }))
+}
+
+fn parse_stats(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut place = default_place();
+    let mut json = false;
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("json") => json = true,
+            Long("cache-dir") => place.name(directory(args)?),
+            Long("runtime-dir") => place.runtime_dir = directory(args)?,
+            other => return general(other, STATS_HELP),
+        }
+    }
+    Ok(Command::Admin(place, Task::Stats { json }))
+}
+
+fn parse_gc(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut place = default_place();
+    let (mut max_size, mut max_age, mut all, mut dry_run) = (None, None, false, false);
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("max-size") => max_size = Some(size::parse_size(&text(args)?)?),
+            Long("max-age") => max_age = Some(size::parse_age(&text(args)?)?),
+            Long("all") => all = true,
+            Long("dry-run") => dry_run = true,
+            Long("cache-dir") => place.name(directory(args)?),
+            Long("runtime-dir") => place.runtime_dir = directory(args)?,
+            other => return general(other, GC_HELP),
+        }
+    }
+    let what = match (all, max_size, max_age) {
+        (true, None, None) => Gc::All,
+        (false, ..) => Gc::Beyond { max_size, max_age },
+        _ => {
+            return Err(Error::input(
+                "--all leaves nothing to --max-size or --max-age",
+            ));
+        }
+    };
+    Ok(Command::Admin(place, Task::Gc { what, dry_run }))
+}
+
+fn parse_verify(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut place = default_place();
+    let mut repair = false;
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("repair") => repair = true,
+            Long("cache-dir") => place.name(directory(args)?),
+            Long("runtime-dir") => place.runtime_dir = directory(args)?,
+            other => return general(other, VERIFY_HELP),
+        }
+    }
+    Ok(Command::Admin(place, Task::Verify { repair }))
+}
+
+fn default_place() -> Place {
+    Place {
+        cache_dir: default_cache_dir(),
+        is_named: false,
+        runtime_dir: default_runtime_dir(),
+    }
+}
+
+fn parse_proxy(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = proxy::Options {
+        listen: LISTEN.to_string(),
+        build: None,
+        runtime_dir: std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from),
+        limits: proxy::Limits {
+            connect: CONNECT_LIMIT,
+            read: READ_LIMIT,
+        },
+    };
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("listen") => options.listen = text(args)?,
+            Long("build") => {
+                let pid = text(args)?;
+                let number = pid.parse().map_err(|_| {
+                    Error::input(format!(
+                        "--build takes the number of a process, not {pid:?}"
+                    ))
+                });
+                options.build = Some(number?);
+            }
+            Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
+            Long("connect-limit") => options.limits.connect = limit(args)?,
+            Long("read-limit") => options.limits.read = limit(args)?,
+            other => return general(other, PROXY_HELP),
+        }
+    }
+    Ok(Command::Proxy(options))
+}
+
+fn parse_install(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = install::Options::default();
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("mode") => {
+                options.mode = match text(args)?.as_str() {
+                    "hook" => Mode::Hook,
+                    "static" => Mode::Static,
+                    other => {
+                        return Err(Error::input(format!(
+                            "--mode is hook or static, not {other:?}"
+                        )));
+                    }
+                }
+            }
+            Long("user") => options.user = true,
+            Long("dry-run") => options.dry_run = true,
+            other => return general(other, INSTALL_HELP),
+        }
+    }
+    Ok(Command::Install(options))
+}
+
+fn parse_uninstall(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut removal = install::Removal::default();
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("remove-cache") => removal.cache = Some(true),
+            Long("keep-cache") => removal.cache = Some(false),
+            Long("user") => removal.user = true,
+            Long("dry-run") => removal.dry_run = true,
+            other => return general(other, UNINSTALL_HELP),
+        }
+    }
+    Ok(Command::Uninstall(removal))
+}
+
+fn parse_doctor(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = doctor::Options {
+        json: false,
+        runtime_dir: default_runtime_dir(),
+        cache_dir: default_cache_dir(),
+    };
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("json") => options.json = true,
+            Long("cache-dir") => options.cache_dir = directory(args)?,
+            Long("runtime-dir") => options.runtime_dir = directory(args)?,
+            other => return general(other, DOCTOR_HELP),
+        }
+    }
+    Ok(Command::Doctor(options))
+}
+
+/// A time limit, which nothing could keep if it were nothing.
+fn limit(args: &mut lexopt::Parser) -> Result<Duration> {
+    Ok(size::parse_age(&text(args)?)?.max(Duration::from_secs(1)))
 }
 
 /// What every subcommand understands.
@@ -188,6 +489,10 @@ fn default_dir(ours: &str, systemds: &str, otherwise: &str) -> PathBuf {
         .filter_map(std::env::var_os)
         .find(|dir| !dir.is_empty())
         .map_or_else(|| PathBuf::from(otherwise), PathBuf::from)
+}
+
+fn default_cache_dir() -> PathBuf {
+    default_dir("NIX_GOCACHEPROG_CACHE_DIR", "CACHE_DIRECTORY", CACHE_DIR)
 }
 
 fn default_runtime_dir() -> PathBuf {
@@ -232,8 +537,8 @@ mod tests {
             &["nix-gocacheprog", "hook", "/nix/store/x.drv", "/c"],
         ] {
             assert!(
-                matches!(parsed(args), Ok(Command::Hook { drv, chroot, .. })
-                    if drv == Path::new("/nix/store/x.drv") && chroot == Some("/c".into())),
+                matches!(parsed(args), Ok(Command::Hook(hook))
+                    if hook.drv == Path::new("/nix/store/x.drv") && hook.chroot == Some("/c".into())),
                 "{args:?}"
             );
         }
@@ -254,8 +559,16 @@ mod tests {
             (&["x", "frobnicate"], "frobnicate"),
             (&["x", "daemon", "--frob"], "--frob"),
             (&["x", "daemon", "--idle-exit", "soon"], "soon"),
+            (&["x", "daemon", "--max-size", "much"], "20G"),
+            (&["x", "daemon", "--max-age", "60"], "60d"),
+            (&["x", "daemon", "--min-free", "5%"], "20G"),
             (&["x", "daemon", "--cache-dir"], "--cache-dir"),
+            (&["x", "gc", "--max-size", "x"], "20G"),
+            (&["x", "gc", "--all", "--max-age", "1d"], "--all"),
+            (&["x", "stats", "now"], "now"),
             (&["x", "hook"], "derivation"),
+            (&["x", "proxy", "--build", "me"], "me"),
+            (&["x", "proxy", "--read-limit", "never"], "never"),
             (&["x", "hook", "a", "b", "c"], "\"c\""),
         ] {
             let error = parsed(args).unwrap_err().to_string();

@@ -9,25 +9,27 @@
 //! Whatever happens, `go` gets a correct answer to each request: it ends the build otherwise.
 //! stdout is protocol and nothing else is ever written there.
 
-mod daemon;
 mod kept;
-mod private;
+mod salt;
+pub mod summary;
 
 use crate::builds::output_name;
-use crate::config::READ_BUFFER;
+use crate::config::{READ_BUFFER, RUNTIME_DIR};
+use crate::connection::Daemon;
 use crate::error::{Error, Result};
 use crate::gocacheprog::{self, Body, Command};
 use crate::id::{ActionId, OutputId};
 use crate::log;
+use crate::private;
 use crate::session::Session;
 use crate::sys;
 use crate::wire::{self, Answer, Request};
-use daemon::Daemon;
 use kept::Kept;
+use salt::Salt;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +46,8 @@ pub struct Options {
     pub give_up_after: Duration,
     /// Whether the build puts into the shared cache; if not, its puts go to a private one.
     pub readonly: bool,
+    /// Where the user's own cache is, for a client without a daemon.
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// Serves `go` until it closes our stdin.
@@ -53,31 +57,37 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
-    let (daemon, why_alone) = match Daemon::connect(options) {
-        Ok(daemon) => (Some(daemon), None),
-        Err(e) => (None, Some(e)),
-    };
+    let (daemon, why_alone) =
+        match Daemon::connect(options.runtime_dir.as_deref(), options.give_up_after) {
+            Ok(daemon) => (Some(daemon), None),
+            Err(e) => (None, Some(e)),
+        };
     let client = Client {
         options,
+        salt: Salt::of_this_build(),
         daemon,
         stdout: Mutex::new(stdout),
         state: Mutex::new(State {
             pending: HashMap::new(),
             progress: Instant::now(),
             alone: false,
-            private: Private::Unused,
+            private: Private::Unused(options.cache_dir.clone()),
             said: false,
         }),
         answered: Condvar::new(),
     };
     if let Some(e) = why_alone {
+        // A host where nothing is installed has no daemon to be missed.
+        client.state().said = options.runtime_dir.is_none()
+            && private::build_top().is_none()
+            && !Path::new(RUNTIME_DIR).exists();
         client.go_alone(&e);
     }
     if options.readonly {
         // An earlier command of this build may have put something there.
         client.state().private.open();
     }
-    thread::scope(|scope| {
+    let done = thread::scope(|scope| {
         if let Some(daemon) = &client.daemon {
             scope.spawn(|| client.pass_answers(daemon));
         }
@@ -89,11 +99,16 @@ pub fn run(options: &Options) -> Result<()> {
             daemon.hang_up();
         }
         done
-    })
+    });
+    // Closes stdout: `go` waits for that.
+    drop(client);
+    private::tidy_up(options.cache_dir.as_deref());
+    done
 }
 
 struct Client<'a> {
     options: &'a Options,
+    salt: Salt,
     daemon: Option<Daemon>,
     stdout: Mutex<File>,
     state: Mutex<State>,
@@ -131,7 +146,8 @@ struct Put {
 
 /// The cache of this build alone.
 enum Private {
-    Unused,
+    /// Nothing needed it yet; in this directory, if one is named.
+    Unused(Option<PathBuf>),
     Open(Session<'static>, PathBuf),
     Unavailable(Error),
 }
@@ -142,10 +158,12 @@ impl Client<'_> {
         while let Some(request) = gocacheprog::read_request(stdin)? {
             let (id, size) = (request.id, request.body_size);
             match request.command {
-                Command::Put(action, output) => self.put(id, action, output, size, stdin)?,
+                Command::Put(action, output) => {
+                    self.put(id, self.salt.apply(action), output, size, stdin)?;
+                }
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
-                    self.get(id, action)?;
+                    self.get(id, self.salt.apply(action))?;
                 }
                 Command::Close => {
                     Body::new(stdin, size).skip()?;
@@ -510,13 +528,13 @@ impl Private {
                 }
             }
             Self::Unavailable(e) => gocacheprog::push_error(out, id, &e.chain()),
-            Self::Unused => {}
+            Self::Unused(_) => {}
         }
     }
 
     fn open(&mut self) -> &mut Self {
-        if matches!(self, Self::Unused) {
-            *self = match private::open() {
+        if let Self::Unused(cache_dir) = self {
+            *self = match private::open(cache_dir.as_deref()) {
                 Ok((session, directory)) => Self::Open(session, directory),
                 Err(e) => Self::Unavailable(e),
             };

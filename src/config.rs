@@ -25,9 +25,56 @@ pub const RUNTIME_DIR: &str = "/run/nix-gocacheprog";
 /// Go's own cache records use as seldom; an LRU needs no finer clock.
 pub const USE_RECORDED_EVERY: Duration = Duration::from_secs(60 * 60);
 
+/// An action's own use matters only when its output is kept for other actions.
+pub const ACTION_USE_RECORDED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The cache is kept below this size, in bytes, unless a flag says otherwise.
+pub const MAX_SIZE: u64 = 20 << 30;
+
+/// What was not used for so long goes, unless a flag says otherwise.
+pub const MAX_AGE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// Unless a flag says otherwise, one part in so many of the file system is left free …
+pub const MIN_FREE_PART: u64 = 20;
+
+/// … but no more than this, in bytes.
+pub const MIN_FREE_MAX: u64 = 10 << 30;
+
+/// When the limit is passed, eviction goes on down to this percentage of it, so that it is
+/// seldom needed.
+pub const EVICT_TO_PERCENT: u64 = 90;
+
+/// How often the background looks whether anything is to be done. A put that passes the
+/// size limit does not wait for it.
+pub const UPKEEP_EVERY: Duration = Duration::from_secs(15);
+
+/// How often what is too old is looked for: a walk over the whole store.
+pub const AGE_CHECK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How often a user's own cache is brought within its limits: a walk over all of it, for which
+/// somebody's `go` command may have to wait.
+pub const PRIVATE_UPKEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a dev shell goes on with one build directory, before a new one lets go of what is
+/// not used any more.
+pub const SHELL_BUILD_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When live builds keep the store above its limit, it is tried again after so long.
+pub const EVICT_AGAIN_AFTER: Duration = Duration::from_secs(2 * 60);
+
+/// How often what was written is brought to disk: after a crash of the machine, what came
+/// later has to be checked.
+pub const SYNC_EVERY: Duration = Duration::from_secs(3 * 60);
+
+/// A clock may have been set between a write and a sync point, by so much.
+pub const SYNC_SLACK: Duration = Duration::from_secs(10 * 60);
+
 /// A hook that is late stalls every build of that Nix; this leaves room below the
 /// second that is promised.
 pub const HOOK_LIMIT: Duration = Duration::from_millis(800);
+
+/// A build waits no longer than this for the line in its log.
+pub const SUMMARY_LIMIT: Duration = Duration::from_millis(300);
 
 /// How long the daemon waits for a hello. A client that is alive says it in milliseconds;
 /// a machine under load may take seconds.
@@ -91,6 +138,21 @@ pub const REQUEST_LINE_MAX: usize = 64 << 10;
 /// Room for reading from a socket or a pipe, in bytes. A pipe holds as much.
 pub const READ_BUFFER: usize = 64 << 10;
 
+/// Where the proxy listens: out of reach for other hosts, on a port that is free, because all
+/// fixed-output builds of a host share its network.
+pub const LISTEN: &str = "127.0.0.1:0";
+
+/// How long the proxy waits for a connection to an upstream.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the proxy waits for an upstream's next bytes, and for its first ones: a module proxy
+/// that has to fetch a repository first takes its time.
+pub const READ_LIMIT: Duration = Duration::from_secs(60);
+
+/// Requests that the proxy works on at one time, each in a thread of its own. `go` sends a few
+/// dozen.
+pub const REQUESTS_MAX: usize = 256;
+
 /// The socket on which builds talk to the daemon.
 pub fn build_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("build/sock")
@@ -99,4 +161,33 @@ pub fn build_socket(runtime_dir: &Path) -> PathBuf {
 /// The socket on which the hook and the administrator talk to the daemon.
 pub fn control_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("control/sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nix_and_rust_agree_on_names_and_paths() {
+        let text = include_str!("../const.nix");
+        let found: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().split_once(" = "))
+            .collect();
+        let said: Vec<_> = [
+            ("setupHookName", SETUP_HOOK_NAME),
+            ("sandboxDir", SANDBOX_DIR),
+            ("sandboxClient", SANDBOX_CLIENT),
+            ("sandboxRuntimeDir", SANDBOX_RUNTIME_DIR),
+            ("cacheDir", CACHE_DIR),
+            ("runtimeDir", RUNTIME_DIR),
+        ]
+        .map(|(name, value)| (name, format!("\"{value}\";")))
+        .into();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        assert_eq!(found, said);
+    }
 }

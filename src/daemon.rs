@@ -7,13 +7,16 @@ use crate::builds::Builds;
 use crate::config::{
     self, CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, HELLO_LIMIT, REAP_EVERY, STACK, STOP_LIMIT,
 };
-use crate::control;
+use crate::control::{self, Parts};
+use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::log;
 use crate::session::{self, Gate};
-use crate::store::Store;
+use crate::stats::Stats;
+use crate::store::{Limits, Store};
 use crate::sys;
+use crate::upkeep::Upkeep;
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,6 +32,8 @@ pub struct Options {
     pub cache_dir: PathBuf,
     /// Where the sockets are, unless systemd passes them.
     pub runtime_dir: PathBuf,
+    /// What the cache is kept within.
+    pub limits: Limits,
     /// A daemon that systemd starts on demand ends after so long without a session.
     pub idle_exit: Duration,
 }
@@ -51,10 +56,16 @@ pub fn run(options: &Options) -> Result<()> {
         sockets.place
     ));
     let served = Arc::new(Served {
-        store,
-        builds,
+        parts: Parts {
+            store,
+            builds,
+            stats: Stats::open(&options.cache_dir),
+            limits: options.limits,
+            upkeep: Upkeep::default(),
+        },
         sessions: Sessions::default(),
     });
+    let upkeep = served.start_upkeep()?;
     let mut idle_since = Instant::now();
     let mut reaped = Instant::now();
     loop {
@@ -78,7 +89,7 @@ pub fn run(options: &Options) -> Result<()> {
             served.start_control(&sockets.control);
         }
         if reaped.elapsed() >= REAP_EVERY {
-            served.builds.reap();
+            served.parts.builds.reap();
             reaped = Instant::now();
         }
         if build || control || !served.sessions.none_open() {
@@ -88,27 +99,45 @@ pub fn run(options: &Options) -> Result<()> {
             break;
         }
     }
-    served.sessions.stop();
-    served.builds.reap();
+    let all_ended = served.sessions.stop();
+    served.parts.upkeep.stop();
+    let upkeep_ended = upkeep.join();
+    served.parts.builds.reap();
+    served.parts.stats.save();
+    // Whoever is cut off may be writing still.
+    if all_ended && upkeep_ended.is_ok() {
+        served.parts.store.close()?;
+    }
     Ok(())
 }
 
-/// What every connection's thread works on.
+/// What every thread works on.
 #[derive(Debug)]
 struct Served {
-    store: Store,
-    builds: Arc<Builds>,
+    parts: Parts,
     sessions: Sessions,
 }
 
 impl Served {
+    fn start_upkeep(self: &Arc<Self>) -> Result<thread::JoinHandle<()>> {
+        let served = Arc::clone(self);
+        thread::Builder::new()
+            .name("upkeep".into())
+            .spawn(move || {
+                let parts = &served.parts;
+                parts.upkeep.run(&parts.store, &parts.stats, &parts.limits);
+            })
+            .map_err(|e| Error::io("start", "a thread", e))
+    }
+
     fn start_session(self: &Arc<Self>, listener: &UnixListener) {
         let Some(stream) = accept(listener) else {
             return;
         };
         match Open::new(self, &stream) {
             Ok(open) => start("session", move || {
-                session::serve(&stream, &open.served.store, &open.served.builds, &open);
+                let parts = &open.served.parts;
+                session::serve(&stream, &parts.store, &parts.builds, &open);
             }),
             Err(e) => {
                 log::warn(format!("no session: {}", e.chain()));
@@ -125,7 +154,8 @@ impl Served {
         start("control", move || {
             // A silent peer must not hold a thread for ever.
             let _ = stream.set_read_timeout(Some(HELLO_LIMIT));
-            if let Err(e) = control::serve(&stream, &served.builds) {
+            let _ = stream.set_write_timeout(Some(HELLO_LIMIT));
+            if let Err(e) = control::serve(&stream, &served.parts) {
                 log::warn(format!("on the control socket: {}", e.chain()));
             }
         });
@@ -226,8 +256,8 @@ impl Sessions {
     }
 
     /// Ends the sessions: those between two requests at once, the others after the one
-    /// that is running, for which it waits a bounded time.
-    fn stop(&self) {
+    /// that is running, for which it waits a bounded time; says whether all have ended.
+    fn stop(&self) -> bool {
         let mut table = self.table();
         table.stopping = true;
         for conversation in table.open.values().filter(|c| !c.busy) {
@@ -245,6 +275,7 @@ impl Sessions {
                 STOP_LIMIT.as_secs()
             ));
         }
+        table.open.is_empty()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -266,6 +297,14 @@ impl Gate for Open {
             conversation.busy = false;
         }
         !table.stopping
+    }
+
+    fn count(&self, name: &str, counts: Counts) {
+        let parts = &self.served.parts;
+        parts.stats.add(name, counts);
+        if counts.puts > 0 && parts.store.size() > parts.limits.max_size {
+            parts.upkeep.wake();
+        }
     }
 }
 
@@ -294,8 +333,9 @@ impl Sockets {
         let sockets = if passed.is_empty() {
             fs::create_dir_all(runtime_dir)?;
             Self {
-                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
+                // First, so that whoever sees the other one finds this one too.
                 control: bind(&config::control_socket(runtime_dir), 0o700, 0o600)?,
+                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
                 activated: false,
                 place: runtime_dir.display().to_string(),
             }

@@ -1,49 +1,118 @@
 //! `std::fs`, with the operation and the path in each error.
+//!
+//! Every operation passes `faults::before`, where the tests make it fail; outside of them
+//! that is nothing at all.
 
 use crate::error::{Error, Result};
+use crate::id::BuildId;
+use crate::sys;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+#[cfg(test)]
+pub mod faults;
+
+#[cfg(not(test))]
+mod faults {
+    #[inline(always)]
+    pub fn before(_op: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn before_write(_length: usize) -> Option<usize> {
+        None
+    }
+}
+
+fn attempt<T>(
+    op: &'static str,
+    path: &Path,
+    act: impl FnOnce() -> std::io::Result<T>,
+) -> Result<T> {
+    faults::before(op)
+        .and_then(|()| act())
+        .map_err(|e| Error::io(op, path, e))
+}
 
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| Error::io("open", path, e))
+    attempt("open", path, || File::open(path))
 }
 
 /// Creates a new file with this mode; one that is there is an error.
 pub fn create_new(path: &Path, mode: u32) -> Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|e| Error::io("create", path, e))
+    attempt("create", path, || {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
+    })
 }
 
 /// Opens a file for reading and writing, creating it if need be.
 pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(mode)
-        .open(path)
-        .map_err(|e| Error::io("open", path, e))
+    attempt("open", path, || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode)
+            .open(path)
+    })
+}
+
+/// Writes to an open file; `path` is for the error.
+pub fn write_all(mut file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(cut) = faults::before_write(bytes.len()) {
+        let _ = file.write_all(&bytes[..cut]);
+    }
+    attempt("write", path, || file.write_all(bytes))
+}
+
+/// Replaces a small file as a whole: after a power cut it is there as it was before, or
+/// as it is now.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let fresh = path.with_extension("new");
+    remove_file(&fresh)?;
+    let file = create_new(&fresh, mode)?;
+    let replaced = write_all(&file, &fresh, bytes)
+        .and_then(|()| attempt("sync", &fresh, || file.sync_data()))
+        .and_then(|()| rename(&fresh, path));
+    if replaced.is_err() {
+        // The first error says more than a second one.
+        let _ = remove_file(&fresh);
+    }
+    replaced
+}
+
+/// Opens a new file for reading and writing, in the temporary directory and without a name: it
+/// is gone when it is closed.
+pub fn nameless_file() -> Result<File> {
+    let path = std::env::temp_dir().join(format!(".nix-gocacheprog-{}", BuildId::new()?));
+    let file = open_or_create(&path, 0o600)?;
+    remove_file(&path)?;
+    Ok(file)
 }
 
 /// Reads a whole text file.
 pub fn read_to_string(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))
+    attempt("read", path, || std::fs::read_to_string(path))
 }
 
 /// Makes one directory and gives it exactly this mode, whatever the umask.
 /// One that is there already is kept, and given the mode.
 pub fn ensure_dir(path: &Path, mode: u32) -> Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(Error::io("create the directory", path, e)),
+    match attempt("create the directory", path, || {
+        DirBuilder::new().mode(mode).create(path)
+    }) {
+        Err(e) if e.kind() != Some(std::io::ErrorKind::AlreadyExists) => return Err(e),
+        _ => {}
     }
     if metadata(path)?.permissions().mode() & 0o7777 != mode {
         set_mode(path, mode)?;
@@ -53,59 +122,98 @@ pub fn ensure_dir(path: &Path, mode: u32) -> Result<()> {
 
 /// Makes a directory and those above it that are missing.
 pub fn create_dir_all(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|e| Error::io("create the directory", path, e))
+    attempt("create the directory", path, || {
+        std::fs::create_dir_all(path)
+    })
 }
 
 /// Makes one new directory; one that is there is an error.
 pub fn create_dir(path: &Path, mode: u32) -> Result<()> {
-    DirBuilder::new()
-        .mode(mode)
-        .create(path)
-        .map_err(|e| Error::io("create the directory", path, e))?;
+    attempt("create the directory", path, || {
+        DirBuilder::new().mode(mode).create(path)
+    })?;
     set_mode(path, mode)
 }
 
 /// Sets the permission bits.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    std::fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(|e| Error::io("set the mode of", path, e))
+    attempt("set the mode of", path, || {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    })
+}
+
+/// Sets a file's mtime, or that of a symbolic link itself.
+pub fn set_mtime(path: &Path, time: SystemTime) -> Result<()> {
+    attempt("set the time of", path, || sys::set_mtime(path, time))
 }
 
 /// What `stat` says, following links.
 pub fn metadata(path: &Path) -> Result<Metadata> {
-    std::fs::metadata(path).map_err(|e| Error::io("look at", path, e))
+    attempt("look at", path, || std::fs::metadata(path))
+}
+
+/// What `lstat` says.
+pub fn symlink_metadata(path: &Path) -> Result<Metadata> {
+    attempt("look at", path, || std::fs::symlink_metadata(path))
 }
 
 /// Makes `link` another name of the file `original`.
 pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
-    std::fs::hard_link(original, link).map_err(|e| Error::io("link a file to", link, e))
+    attempt("link a file to", link, || {
+        std::fs::hard_link(original, link)
+    })
+}
+
+/// Makes a symbolic link with this target.
+pub fn symlink(target: impl AsRef<Path>, link: &Path) -> Result<()> {
+    attempt("make the symbolic link", link, || {
+        std::os::unix::fs::symlink(target, link)
+    })
+}
+
+/// Sets the owner.
+pub fn chown(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    attempt("set the owner of", path, || {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+    })
+}
+
+/// The target of a symbolic link.
+pub fn read_link(path: &Path) -> Result<PathBuf> {
+    attempt("read", path, || std::fs::read_link(path))
 }
 
 /// Moves a file, replacing what was there.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|e| Error::io("move a file to", to, e))
+    attempt("move a file to", to, || std::fs::rename(from, to))
+}
+
+/// Copies a file with its mode.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    attempt("copy a file to", to, || std::fs::copy(from, to).map(|_| ()))
 }
 
 /// Removes a file; one that is gone already is fine.
 pub fn remove_file(path: &Path) -> Result<()> {
-    gone_is_fine(std::fs::remove_file(path)).map_err(|e| Error::io("remove", path, e))
+    attempt("remove", path, || gone_is_fine(std::fs::remove_file(path)))
 }
 
 /// Removes a directory and all in it; one that is gone already is fine.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
-    gone_is_fine(std::fs::remove_dir_all(path)).map_err(|e| Error::io("remove", path, e))
+    attempt("remove", path, || {
+        gone_is_fine(std::fs::remove_dir_all(path))
+    })
 }
 
 /// The path with every link in it resolved.
 pub fn canonicalize(path: &Path) -> Result<PathBuf> {
-    std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))
+    attempt("find", path, || std::fs::canonicalize(path))
 }
 
 /// The names in a directory.
 pub fn read_dir(path: &Path) -> Result<impl Iterator<Item = Result<std::fs::DirEntry>>> {
     let dir = path.to_path_buf();
-    Ok(std::fs::read_dir(path)
-        .map_err(|e| Error::io("list", path, e))?
+    Ok(attempt("list", path, || std::fs::read_dir(path))?
         .map(move |entry| entry.map_err(|e| Error::io("list", &dir, e))))
 }
 

@@ -6,12 +6,12 @@
 
 use crate::builds::{BuildDir, Builds, output_name};
 use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
+use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
 use crate::store::{Entry, Store};
 use crate::wire::{self, Answer, Hello, Request, Welcome};
-use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,23 +24,6 @@ pub struct Session<'a> {
     store: &'a Store,
     directory: PathBuf,
     counts: Counts,
-}
-
-/// What happened in a session.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Gets.
-    pub gets: u64,
-    /// Gets that were answered with an output.
-    pub hits: u64,
-    /// Puts that were stored.
-    pub puts: u64,
-    /// The size of the outputs of all hits, in bytes.
-    pub bytes_read: u64,
-    /// The size of the outputs of all puts, in bytes.
-    pub bytes_written: u64,
-    /// Requests that failed.
-    pub errors: u64,
 }
 
 impl<'a> Session<'a> {
@@ -109,6 +92,8 @@ impl<'a> Session<'a> {
         size: u64,
         body: &mut impl Read,
     ) -> Result<Entry> {
+        // It stays until it is in the directory, which keeps it then.
+        let _held = self.store.hold(output);
         let entry = self.store.put(action, output, size, body)?;
         let name = output_name(&self.directory, output);
         if self.store.link(action, &entry, &name)? {
@@ -121,31 +106,14 @@ impl<'a> Session<'a> {
     }
 }
 
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts {
-            gets,
-            hits,
-            puts,
-            bytes_read,
-            bytes_written,
-            errors,
-        } = self;
-        let misses = gets - hits;
-        write!(
-            f,
-            "gets={gets} hits={hits} misses={misses} puts={puts} bytes_read={bytes_read} \
-             bytes_written={bytes_written} errors={errors}"
-        )
-    }
-}
-
-/// Whether the daemon may end a session: not while a request is running.
+/// The daemon around a session. It may end it, but not while a request is running.
 pub trait Gate {
     /// A request has begun.
     fn begin(&self);
     /// It is answered; `false` when the session is to end now.
     fn end(&self) -> bool;
+    /// So much has happened in a build of this name.
+    fn count(&self, name: &str, counts: Counts);
 }
 
 /// Serves one client until it closes its side, breaks the rules or is told to end; logs
@@ -165,7 +133,13 @@ pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &im
         }
     };
     let mut session = Session::new(store, build.path());
-    let ended = converse(&mut reader, &mut session, &build, gate);
+    let mut counter = Counter {
+        build: &build,
+        gate,
+        counted: Counts::default(),
+    };
+    let ended = converse(&mut reader, &mut session, &mut counter);
+    counter.count(session.counts);
     let build = format!("build={} name={:?}", build.id().short(), build.name());
     let counts = session.counts;
     match ended {
@@ -177,28 +151,53 @@ pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &im
     }
 }
 
+/// Passes on what has happened in a session while it goes on.
+struct Counter<'a, G> {
+    build: &'a BuildDir,
+    gate: &'a G,
+    counted: Counts,
+}
+
+impl<G: Gate> Counter<'_, G> {
+    fn count(&mut self, counts: Counts) {
+        let since = counts - self.counted;
+        if since != Counts::default() {
+            self.build.count(since);
+            self.gate.count(self.build.name(), since);
+            self.counted = counts;
+        }
+    }
+}
+
 /// Tells a client why it gets no session. It may not be listening, which must not hold us up.
 pub fn refuse(mut stream: &UnixStream, why: &Error) {
     let welcome = Welcome {
-        version: wire::VERSION,
         error: Some(why.to_string()),
-        ..Welcome::default()
+        ..Welcome::of_this_release()
     };
     let _ = stream.set_nonblocking(true);
     let _ = wire::write_line(&mut stream, &welcome);
 }
 
-/// Hears the hello and answers it; `None` when the peer left without a word.
+/// Hears the hello and answers it; `None` when the peer left without a word, or wanted to
+/// know no more than what has happened in its build.
 fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result<Option<BuildDir>> {
     let entered = match wire::read_line::<Hello>(reader) {
         Ok(None) => return Ok(None),
+        Ok(Some(hello)) if hello.summary => {
+            let welcome = Welcome {
+                counts: Some(builds.counts(
+                    hello.build.as_deref().and_then(BuildId::parse),
+                    hello.top.as_deref().map(Path::new),
+                )),
+                ..Welcome::of_this_release()
+            };
+            return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
+        }
         Ok(Some(hello)) => enter(&hello, builds),
         Err(e) => Err(e),
     };
-    let mut welcome = Welcome {
-        version: wire::VERSION,
-        ..Welcome::default()
-    };
+    let mut welcome = Welcome::of_this_release();
     match &entered {
         Ok(build) => {
             welcome.build = build.id().to_string();
@@ -267,17 +266,22 @@ fn enter(hello: &Hello, builds: &Arc<Builds>) -> Result<BuildDir> {
 fn converse(
     reader: &mut BufReader<Connection<'_>>,
     session: &mut Session<'_>,
-    build: &BuildDir,
-    gate: &impl Gate,
+    counter: &mut Counter<'_, impl Gate>,
 ) -> Result<()> {
+    let (build, gate) = (counter.build, counter.gate);
     let mut stream = reader.get_ref().stream;
     let mut answers = Vec::new();
     loop {
-        if reader.buffer().is_empty() {
+        let idle = reader.buffer().is_empty();
+        if idle || answers.len() >= READ_BUFFER {
+            // Before the answers are out: a build may ask for its sum as soon as it has them.
+            counter.count(session.counts);
             stream
                 .write_all(&answers)
                 .map_err(|e| Error::io("answer on", "the connection", e))?;
             answers.clear();
+        }
+        if idle {
             if !gate.end() || reader.fill_buf().is_ok_and(<[u8]>::is_empty) {
                 return Ok(());
             }

@@ -45,6 +45,38 @@ pub fn parse_age(text: &str) -> Result<Duration> {
         .ok_or_else(|| Error::input(format!("{text:?} is no age: write it as 60d, 36h or 10m")))
 }
 
+/// A size as people write it: `487 MiB`, `1.2 MiB`.
+pub fn show_size(bytes: u64) -> String {
+    let mut unit = 0;
+    while unit + 1 < SIZES.len() && bytes >= SIZES[unit + 1].1 {
+        unit += 1;
+    }
+    let (name, scale) = SIZES[unit];
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    let name = name.to_ascii_uppercase();
+    let (bytes, scale) = (u128::from(bytes), u128::from(scale));
+    let tenths = (bytes * 10 + scale / 2) / scale;
+    if tenths < 100 && tenths % 10 != 0 {
+        format!("{}.{} {name}iB", tenths / 10, tenths % 10)
+    } else {
+        format!("{} {name}iB", (bytes + scale / 2) / scale)
+    }
+}
+
+/// An age as people write it: `12 d`, `3 h`.
+pub fn show_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (name, scale) = match seconds {
+        0..=119 => ("s", 1),
+        120..=7_199 => ("min", 60),
+        7_200..=172_799 => ("h", 60 * 60),
+        _ => ("d", 24 * 60 * 60),
+    };
+    format!("{} {name}", seconds / scale)
+}
+
 fn find(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units
         .iter()
@@ -101,6 +133,29 @@ mod tests {
             ("1.5m", 90),
         ] {
             assert_eq!(parse_age(text).unwrap().as_secs(), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_ages_are_shown_as_people_write_them() {
+        for (size, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (487 << 20, "487 MiB"),
+            (6 * (1 << 20) / 5 + 1, "1.2 MiB"),
+            (20 << 30, "20 GiB"),
+            (u64::MAX / 16, "1048576 TiB"),
+        ] {
+            assert_eq!(show_size(size), text);
+        }
+        for (seconds, text) in [
+            (5, "5 s"),
+            (600, "10 min"),
+            (7_200, "2 h"),
+            (200_000, "2 d"),
+        ] {
+            assert_eq!(show_age(Duration::from_secs(seconds)), text);
         }
     }
 

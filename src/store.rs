@@ -3,6 +3,7 @@
 //! ```text
 //! CACHE/format              the version of this layout
 //! CACHE/lock                held by the daemon
+//! CACHE/state               what the next daemon must know: see `state.rs`
 //! CACHE/outputs/3f/a0…      an output: its bytes, in a file named by their SHA-256
 //! CACHE/actions/7c/19…      an entry: a symbolic link named by the action ID
 //! CACHE/tmp/                bodies on their way in
@@ -15,50 +16,53 @@
 //! one, and takes no disk block, where a small file takes four calls and 4 KiB.
 //!
 //! Nothing that is visible is ever rewritten in place, and an action appears after its
-//! output. An output's mtime is its last use, moved forward at most hourly. Damage of any
-//! kind is a miss: the entry is removed and the loss logged.
+//! output and goes before it. An output's mtime is its last use, moved forward at most
+//! hourly, or its last put. Damage of any kind is a miss: the entry is removed and the loss
+//! logged.
 //!
 //! The store knows of no builds, and never hands out a path below `outputs`.
 
-use crate::config::USE_RECORDED_EVERY;
+mod entry;
+mod evict;
+#[cfg(test)]
+mod model;
+mod shards;
+mod state;
+mod verify;
+mod walk;
+
+use crate::config::{ACTION_USE_RECORDED_EVERY, USE_RECORDED_EVERY};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId, push_hex};
 use crate::log;
 use crate::sys;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+pub use entry::{Entry, SIZE_MAX};
+pub use evict::{Contents, Goal, Limits, Swept};
 use sha2::{Digest, Sha256};
+use shards::{Hold, Shards};
+pub use state::Size;
+use state::Survival;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+pub use verify::{Damage, Verified};
 
 /// The version of the layout above.
-const FORMAT: &str = "nix-gocacheprog cache, format 1\n";
+const FORMAT: u32 = 1;
 
-/// The largest output that an entry can describe, in bytes.
-pub const SIZE_MAX: u64 = (1 << 40) - 1;
+const FORMAT_PREFIX: &str = "nix-gocacheprog cache, format ";
 
 /// Bodies are read and written this much at a time, in bytes.
 const CHUNK: usize = 128 << 10;
 
-const ENTRY_LEN: usize = ID_LEN + 5 + 7;
-
-/// What the store knows of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The output's ID.
-    pub output: OutputId,
-    /// The output's length in bytes.
-    pub size: u64,
-    /// When it was put, in nanoseconds since 1970 (whole microseconds).
-    pub time: i64,
-}
+/// File systems hand out space in blocks of this many bytes.
+const BLOCK: u64 = 4096;
 
 /// A directory of actions and outputs.
 #[derive(Debug)]
@@ -67,8 +71,25 @@ pub struct Store {
     now: fn() -> SystemTime,
     /// Numbers the files in `tmp`.
     serial: AtomicU64,
+    shards: Shards,
+    /// What the outputs take on disk, in bytes, as far as it is known.
+    size: AtomicI64,
+    /// How many outputs there are, as far as it is known.
+    outputs: AtomicI64,
+    /// Held by the one sweep that may run.
+    sweeping: Mutex<()>,
+    /// What tells a crash; a store that several processes share has none.
+    survival: Option<Survival>,
     /// Keeps the lock of a store that is ours alone.
     _lock: Option<File>,
+}
+
+/// The machine that a store is on, as far as the store asks: the tests have their own.
+#[derive(Clone, Debug)]
+struct Machine {
+    now: fn() -> SystemTime,
+    /// Another one after each start of the machine.
+    boot: String,
 }
 
 impl Store {
@@ -76,27 +97,30 @@ impl Store {
     ///
     /// # Errors
     /// When the directory cannot be made or written, is in use by another daemon, or
-    /// has a format this version does not know.
+    /// has a newer format than this version knows.
     pub fn open(root: &Path) -> Result<Self> {
+        let boot = fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))?;
+        let machine = Machine {
+            now: SystemTime::now,
+            boot: boot.trim().into(),
+        };
+        Self::open_on(machine, root)
+    }
+
+    fn open_on(machine: Machine, root: &Path) -> Result<Self> {
         fs::create_dir_all(root)?;
         // Builds must be able to reach CACHE/builds, and list nothing on the way.
         fs::ensure_dir(root, 0o711)?;
-        let lock_path = root.join("lock");
-        let lock = fs::open_or_create(&lock_path, 0o600)?;
-        if !sys::try_lock(&lock).map_err(|e| Error::io("lock", &lock_path, e))? {
-            let holder = fs::read_to_string(&lock_path).unwrap_or_default();
-            return Err(Error::input(format!(
-                "the cache {} is in use by another daemon (process {}): stop that one, or give this one \
-                 a --cache-dir of its own",
-                root.display(),
-                holder.trim()
-            )));
-        }
-        lock.set_len(0)
-            .and_then(|()| (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()))
-            .map_err(|e| Error::io("write", &lock_path, e))?;
+        let lock = take_lock(root)?;
+        let is_new = fs::metadata(&root.join("format")).is_err();
         let mut store = Self::open_shared(root)?;
+        store.now = machine.now;
         store._lock = Some(lock);
+        let (survival, size) =
+            Survival::open(root.join("state"), machine.boot, store.now(), is_new)?;
+        store.size = AtomicI64::new(size.bytes as i64);
+        store.outputs = AtomicI64::new(size.outputs as i64);
+        store.survival = Some(survival);
         store.clear_tmp()?;
         Ok(store)
     }
@@ -104,39 +128,107 @@ impl Store {
     /// Opens a store that several processes of one user may use at once.
     ///
     /// # Errors
-    /// When the directory cannot be made or written, or has an unknown format.
+    /// When the directory cannot be made or written, or has a newer format.
     pub fn open_shared(root: &Path) -> Result<Self> {
         fs::create_dir_all(root)?;
         let format = root.join("format");
-        match fs::read_to_string(&format) {
-            Ok(found) if found == FORMAT => {}
-            Ok(found) => {
+        let found = match fs::read_to_string(&format) {
+            Ok(found) => Some(found),
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => None,
+            // Not text: nothing that any version wrote.
+            Err(e) if e.kind() == Some(ErrorKind::InvalidData) => Some(String::new()),
+            Err(e) => return Err(e),
+        };
+        let version = found.as_ref().map(|text| {
+            text.strip_prefix(FORMAT_PREFIX)
+                .and_then(|number| number.trim().parse::<u32>().ok())
+                .unwrap_or(0)
+        });
+        match version {
+            Some(FORMAT) => {}
+            Some(newer) if newer > FORMAT => {
                 return Err(Error::input(format!(
-                    "{} says {:?}, which this version ({}) cannot read: use the version that wrote it, or \
-                     another --cache-dir",
-                    format.display(),
-                    found.trim(),
-                    FORMAT.trim()
+                    "{} says format {newer}, and this version of nix-gocacheprog knows {FORMAT} and older: use the \
+                     version that wrote it, or another --cache-dir",
+                    format.display()
                 )));
             }
-            Err(e) if e.kind() == Some(ErrorKind::NotFound) => {
-                for dir in ["outputs", "actions", "tmp"] {
-                    fs::ensure_dir(&root.join(dir), 0o700)?;
-                }
-                let fresh = root
-                    .join("tmp")
-                    .join(format!("format-{}", std::process::id()));
-                std::fs::write(&fresh, FORMAT).map_err(|e| Error::io("write", &fresh, e))?;
-                fs::rename(&fresh, &format)?;
+            Some(_) => set_aside(root)?,
+            None => {}
+        }
+        if version != Some(FORMAT) {
+            for dir in ["outputs", "actions", "tmp"] {
+                fs::ensure_dir(&root.join(dir), 0o700)?;
             }
-            Err(e) => return Err(e),
+            let fresh = root
+                .join("tmp")
+                .join(format!("format-{}", std::process::id()));
+            let file = fs::open_or_create(&fresh, 0o600)?;
+            fs::write_all(
+                &file,
+                &fresh,
+                format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes(),
+            )?;
+            fs::rename(&fresh, &format)?;
         }
         Ok(Self {
             root: root.to_path_buf(),
             now: SystemTime::now,
             serial: AtomicU64::new(0),
+            shards: Shards::default(),
+            size: AtomicI64::new(0),
+            outputs: AtomicI64::new(0),
+            sweeping: Mutex::default(),
+            survival: None,
             _lock: None,
         })
+    }
+
+    /// The cache directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the outputs take on disk, in bytes: right after a sweep, and nearly so later.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// How many outputs there are: right after a sweep, and nearly so later.
+    pub fn outputs(&self) -> u64 {
+        self.outputs.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// Whether the size is not known exactly, because the last daemon was killed.
+    pub fn size_is_a_guess(&self) -> bool {
+        self.survival.as_ref().is_some_and(|s| s.size_is_a_guess)
+    }
+
+    /// Brings what was written to disk, so that a crash cannot damage it any more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<()> {
+        self.sync_as(false)
+    }
+
+    /// The same, when nothing will be put any more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn close(&self) -> Result<()> {
+        self.sync_as(true)
+    }
+
+    fn sync_as(&self, last: bool) -> Result<()> {
+        let size = Size {
+            bytes: self.size(),
+            outputs: self.outputs(),
+        };
+        match &self.survival {
+            Some(survival) => survival.sync(self.now(), size, last),
+            None => Ok(()),
+        }
     }
 
     /// Looks an action up. What is damaged is a miss.
@@ -145,14 +237,14 @@ impl Store {
     /// When the system fails to read the entry.
     pub fn get(&self, action: &ActionId) -> Result<Option<Entry>> {
         let path = self.action_path(action);
-        let target = match std::fs::read_link(&path) {
+        let target = match fs::read_link(&path) {
             Ok(target) => target,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => return Ok(None),
             // Not a symbolic link: nothing of ours.
-            Err(e) if e.kind() == ErrorKind::InvalidInput => {
+            Err(e) if e.kind() == Some(ErrorKind::InvalidInput) => {
                 return self.forget(action, "is not an entry").map(|()| None);
             }
-            Err(e) => return Err(Error::io("read", path, e)),
+            Err(e) => return Err(e),
         };
         let Some(entry) = Entry::decode(target.as_os_str().as_bytes()) else {
             return self.forget(action, "is not an entry").map(|()| None);
@@ -167,33 +259,50 @@ impl Store {
     /// When the system fails to make the link.
     pub fn link(&self, action: &ActionId, entry: &Entry, name: &Path) -> Result<bool> {
         let path = self.output_path(&entry.output);
-        match std::fs::hard_link(&path, name) {
+        // Before the build can see it.
+        if !self.is_trusted(&entry.output, &path)? {
+            self.discard(action, entry, "has an output that a crash has damaged")?;
+            return Ok(false);
+        }
+        match fs::hard_link(&path, name) {
             Ok(()) => {}
-            // This build has it already.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                if !path.exists() {
-                    return self.forget(action, "has lost its output").map(|()| false);
+            Err(e) => match e.kind() {
+                // This build has it already.
+                Some(ErrorKind::AlreadyExists) => {}
+                Some(ErrorKind::NotFound) => {
+                    if self.forget_dangling(action, entry)? {
+                        return Ok(false);
+                    }
+                    // Evicted and put again just now, or it is the build directory that is gone.
+                    fs::hard_link(&path, name)?;
                 }
-                return Err(Error::io("link an output to", name, e));
-            }
-            // This file has as many names as the file system allows: go on with a copy.
-            Err(e) if e.kind() == ErrorKind::TooManyLinks => {
-                self.renew(&path)?;
-                fs::hard_link(&path, name)?;
-            }
-            Err(e) => return Err(Error::io("link an output to", name, e)),
+                // This file has as many names as the file system allows: go on with a copy.
+                Some(ErrorKind::TooManyLinks) => {
+                    self.renew(&path)?;
+                    fs::hard_link(&path, name)?;
+                }
+                _ => return Err(e),
+            },
         }
         let metadata = fs::metadata(name)?;
         if metadata.len() != entry.size {
             fs::remove_file(name)?;
-            fs::remove_file(&path)?;
-            return self
-                .forget(action, "has an output of the wrong size")
-                .map(|()| false);
+            self.discard(action, entry, "has an output of the wrong size")?;
+            return Ok(false);
         }
-        self.record_use(name, metadata.modified().ok());
+        self.record_use(name, &metadata, USE_RECORDED_EVERY);
+        if self.age(entry.put_at()) > ACTION_USE_RECORDED_EVERY {
+            let action = self.action_path(action);
+            if let Ok(metadata) = fs::symlink_metadata(&action) {
+                self.record_use(&action, &metadata, ACTION_USE_RECORDED_EVERY);
+            }
+        }
         Ok(true)
+    }
+
+    /// Keeps an output from being evicted as long as the answer lives.
+    pub fn hold(&self, output: &OutputId) -> Hold<'_> {
+        self.shards.hold(output)
     }
 
     /// Stores an action's output: reads exactly `size` bytes from `body`, unless
@@ -215,25 +324,43 @@ impl Store {
                 "an output of {size} bytes is larger than the store takes ({SIZE_MAX})"
             )));
         }
+        if let Some(survival) = &self.survival {
+            survival.begin_writing(self.now())?;
+        }
         let path = self.output_path(output);
-        let present = std::fs::metadata(&path).is_ok_and(|m| m.len() == size);
-        if present {
+        let _held = self.hold(output);
+        let present =
+            fs::metadata(&path).is_ok_and(|m| m.len() == size) && self.is_trusted(output, &path)?;
+        let fresh = if present {
             // The body is checked all the same: who names an output must have it.
             receive(body, size, output, None)?;
-            self.record_use(&path, None);
+            None
         } else {
             let tmp = TmpFile::new(self.tmp_path());
-            let mut file = fs::create_new(&tmp.0, 0o444)?;
-            receive(body, size, output, Some((&mut file, &tmp.0)))?;
-            file.set_permissions(std::fs::Permissions::from_mode(0o444))
-                .map_err(|e| Error::io("set the mode of", &tmp.0, e))?;
-            in_shard(&path, || std::fs::rename(&tmp.0, &path))
-                .map_err(|e| Error::io("move an output to", &path, e))?;
+            let file = fs::create_new(&tmp.0, 0o600)?;
+            receive(body, size, output, Some((&file, &tmp.0)))?;
+            fs::set_mode(&tmp.0, 0o444)?;
+            Some(tmp)
+        };
+        let _shard = self.shards.lock(output);
+        if let Some(tmp) = fresh {
+            let before = fs::metadata(&path).ok();
+            in_shard(&path, || fs::rename(&tmp.0, &path))?;
             tmp.keep();
+            if let Some(survival) = &self.survival {
+                survival.trust(output);
+            }
+            self.account(
+                size_on_disk(size) as i64
+                    - before.as_ref().map_or(0, |m| size_on_disk(m.len()) as i64),
+                i64::from(before.is_none()),
+            );
         }
-        let since = (self.now)()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        // A sweep that began before leaves it alone now. It fails when the output was removed as
+        // damaged just now.
+        let now = self.now();
+        fs::set_mtime(&path, now)?;
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let entry = Entry {
             output: *output,
             size,
@@ -247,14 +374,13 @@ impl Store {
     fn write_entry(&self, action: &ActionId, entry: &Entry) -> Result<()> {
         let path = self.action_path(action);
         let target = entry.encode();
-        match in_shard(&path, || std::os::unix::fs::symlink(&target, &path)) {
+        match in_shard(&path, || fs::symlink(&target, &path)) {
             Ok(()) => return Ok(()),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io("write the entry", path, e)),
+            Err(e) if e.kind() == Some(ErrorKind::AlreadyExists) => {}
+            Err(e) => return Err(e),
         }
         let tmp = TmpFile::new(self.tmp_path());
-        std::os::unix::fs::symlink(&target, &tmp.0)
-            .map_err(|e| Error::io("write the entry", &tmp.0, e))?;
+        fs::symlink(&target, &tmp.0)?;
         fs::rename(&tmp.0, &path)?;
         tmp.keep();
         Ok(())
@@ -268,31 +394,97 @@ impl Store {
         fs::remove_file(&self.action_path(action))
     }
 
+    /// Removes an entry whose output is missing; `false` when the output is there.
+    fn forget_dangling(&self, action: &ActionId, entry: &Entry) -> Result<bool> {
+        let _shard = self.shards.lock(&entry.output);
+        match fs::metadata(&self.output_path(&entry.output)) {
+            Ok(_) => return Ok(false),
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => {}
+            Err(e) => return Err(e),
+        }
+        // Evicted just now, both of them, or the output alone is lost.
+        if self.get(action)? == Some(*entry) {
+            self.forget(action, "has lost its output")?;
+        }
+        Ok(true)
+    }
+
+    /// Removes a damaged output and the entry that led to it. Others that name it are
+    /// found to be dangling later.
+    fn discard(&self, action: &ActionId, entry: &Entry, why: &str) -> Result<()> {
+        let _shard = self.shards.lock(&entry.output);
+        if self.get(action)? == Some(*entry) {
+            self.forget(action, why)?;
+        }
+        self.remove_output(&entry.output)
+    }
+
+    /// Removes an output's file. The caller has the lock of its shard.
+    fn remove_output(&self, output: &OutputId) -> Result<()> {
+        let path = self.output_path(output);
+        let Ok(metadata) = fs::metadata(&path) else {
+            return Ok(());
+        };
+        fs::remove_file(&path)?;
+        self.account(-(size_on_disk(metadata.len()) as i64), -1);
+        Ok(())
+    }
+
+    /// Whether an output can be served as it is: after a crash of the machine, what was
+    /// written shortly before is read first. A missing one can.
+    fn is_trusted(&self, output: &OutputId, path: &Path) -> Result<bool> {
+        let Some(survival) = self.survival.as_ref().filter(|s| s.is_suspicious()) else {
+            return Ok(true);
+        };
+        let Ok(metadata) = fs::metadata(path) else {
+            return Ok(true);
+        };
+        if !survival.suspects(output, modified(&metadata)) {
+            return Ok(true);
+        }
+        let whole = verify::hash_file(path).is_ok_and(|found| found == *output);
+        if whole {
+            survival.trust(output);
+        }
+        Ok(whole)
+    }
+
     /// Replaces an output by a copy of itself that has a single name.
     fn renew(&self, path: &Path) -> Result<()> {
         let tmp = TmpFile::new(self.tmp_path());
-        // Copies the mode too.
-        std::fs::copy(path, &tmp.0).map_err(|e| Error::io("copy an output to", &tmp.0, e))?;
+        fs::copy(path, &tmp.0)?;
         fs::rename(&tmp.0, path)?;
         tmp.keep();
         Ok(())
     }
 
-    /// Moves an output's mtime to now, if it lies further back than an hour.
-    fn record_use(&self, path: &Path, mtime: Option<SystemTime>) {
-        let now = (self.now)();
-        let recent = |mtime| {
-            now.duration_since(mtime)
-                .is_ok_and(|age| age < USE_RECORDED_EVERY)
-        };
-        let mtime = mtime.or_else(|| std::fs::metadata(path).ok()?.modified().ok());
-        if mtime.is_some_and(recent) {
+    /// Moves the mtime of a file to now, if it lies further back than `every`.
+    fn record_use(&self, path: &Path, metadata: &Metadata, every: Duration) {
+        let now = self.now();
+        if now
+            .duration_since(modified(metadata))
+            .is_ok_and(|age| age < every)
+        {
             return;
         }
         // A use that could not be recorded makes an output look older than it is, no more.
-        if let Err(e) = sys::set_mtime(path, now) {
-            log::debug(|| format!("cannot record the use of {}: {e}", path.display()));
+        if let Err(e) = fs::set_mtime(path, now) {
+            log::debug(|| format!("a use is not recorded: {}", e.chain()));
         }
+    }
+
+    fn account(&self, bytes: i64, outputs: i64) {
+        self.size.fetch_add(bytes, Ordering::Relaxed);
+        self.outputs.fetch_add(outputs, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> SystemTime {
+        (self.now)()
+    }
+
+    /// How long ago that was; nothing for a time to come.
+    fn age(&self, time: SystemTime) -> Duration {
+        self.now().duration_since(time).unwrap_or_default()
     }
 
     fn clear_tmp(&self) -> Result<()> {
@@ -329,36 +521,63 @@ impl Store {
     }
 }
 
-impl Entry {
-    fn encode(&self) -> String {
-        let mut bytes = Vec::with_capacity(ENTRY_LEN);
-        bytes.extend_from_slice(&self.output.0);
-        bytes.extend_from_slice(&self.size.to_be_bytes()[3..]);
-        bytes.extend_from_slice(&(self.time / 1000).to_be_bytes()[1..]);
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
+/// What an output of this length takes on disk, in bytes.
+fn size_on_disk(length: u64) -> u64 {
+    length.div_ceil(BLOCK) * BLOCK
+}
 
-    fn decode(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; ENTRY_LEN];
-        // The engine may want room for a whole last group.
-        let mut room = [0; ENTRY_LEN + 4];
-        if URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok()? != ENTRY_LEN {
-            return None;
-        }
-        bytes.copy_from_slice(&room[..ENTRY_LEN]);
-        let number = |range: std::ops::Range<usize>| {
-            bytes[range]
-                .iter()
-                .fold(0u64, |n, byte| n << 8 | u64::from(*byte))
-        };
-        Some(Self {
-            output: OutputId(bytes[..ID_LEN].try_into().ok()?),
-            size: number(ID_LEN..ID_LEN + 5),
-            time: i64::try_from(number(ID_LEN + 5..ENTRY_LEN))
-                .ok()?
-                .checked_mul(1000)?,
-        })
+fn modified(metadata: &Metadata) -> SystemTime {
+    // Linux always knows it.
+    metadata.modified().unwrap_or(UNIX_EPOCH)
+}
+
+/// Takes the lock of a cache directory and writes into it who has it.
+fn take_lock(root: &Path) -> Result<File> {
+    let path = root.join("lock");
+    let lock = fs::open_or_create(&path, 0o600)?;
+    if !sys::try_lock(&lock).map_err(|e| Error::io("lock", &path, e))? {
+        let holder = fs::read_to_string(&path).unwrap_or_default();
+        return Err(Error::input(format!(
+            "the cache {} is in use by another daemon (process {}): stop that one, or give this one a \
+             --cache-dir of its own",
+            root.display(),
+            holder.trim()
+        )));
     }
+    lock.set_len(0)
+        .and_then(|()| (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()))
+        .map_err(|e| Error::io("write", &path, e))?;
+    Ok(lock)
+}
+
+/// Moves what an older version left out of the way, as a whole.
+fn set_aside(root: &Path) -> Result<()> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let aside = root.join(format!("aside-{}", since.as_secs()));
+    fs::ensure_dir(&aside, 0o700)?;
+    // The format goes last: when this is cut off it is done again.
+    for name in [
+        "outputs",
+        "actions",
+        "tmp",
+        "builds",
+        "registered",
+        "state",
+        "format",
+    ] {
+        match fs::rename(&root.join(name), &aside.join(name)) {
+            Err(e) if e.kind() != Some(ErrorKind::NotFound) => return Err(e),
+            _ => {}
+        }
+    }
+    log::warn(format!(
+        "the cache has a format that this version does not know: it is set aside in {}, which you can \
+         remove, and a new one is begun",
+        aside.display()
+    ));
+    Ok(())
 }
 
 /// Reads a body of `size` bytes, to a file if one is given, and checks its hash.
@@ -366,7 +585,7 @@ fn receive(
     body: &mut impl Read,
     size: u64,
     output: &OutputId,
-    mut to: Option<(&mut File, &Path)>,
+    to: Option<(&File, &Path)>,
 ) -> Result<()> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
@@ -384,9 +603,8 @@ fn receive(
             Err(e) => return Err(Error::io("read", "the body", e)),
         };
         hash.update(&chunk[..n]);
-        if let Some((file, path)) = &mut to {
-            file.write_all(&chunk[..n])
-                .map_err(|e| Error::io("write", path, e))?;
+        if let Some((file, path)) = to {
+            fs::write_all(file, path, &chunk[..n])?;
         }
         left -= n as u64;
     }
@@ -400,14 +618,11 @@ fn receive(
 }
 
 /// Does something in a shard's directory, making the directory if it is missing.
-fn in_shard(path: &Path, act: impl Fn() -> std::io::Result<()>) -> std::io::Result<()> {
+fn in_shard(path: &Path, act: impl Fn() -> Result<()>) -> Result<()> {
     match act() {
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let shard = path.parent().unwrap_or(path);
-            match std::fs::create_dir(shard) {
-                Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
-                _ => act(),
-            }
+        Err(e) if e.kind() == Some(ErrorKind::NotFound) => {
+            fs::ensure_dir(path.parent().unwrap_or(path), 0o700)?;
+            act()
         }
         done => done,
     }
@@ -421,13 +636,17 @@ impl TmpFile {
         Self(path)
     }
 
-    fn keep(self) {
-        std::mem::forget(self);
+    fn keep(mut self) {
+        // Not `mem::forget`, which would leak the path, of each put.
+        self.0 = PathBuf::new();
     }
 }
 
 impl Drop for TmpFile {
     fn drop(&mut self) {
+        if self.0.as_os_str().is_empty() {
+            return;
+        }
         if let Err(e) = fs::remove_file(&self.0) {
             log::warn(e.chain());
         }
@@ -466,21 +685,6 @@ mod tests {
 
     fn tmp_is_empty(store: &Store) -> bool {
         std::fs::read_dir(store.root.join("tmp")).unwrap().count() == 0
-    }
-
-    #[test]
-    fn an_entry_fits_in_an_inode_and_reads_back() {
-        let entry = Entry {
-            output: OutputId([0xfe; 32]),
-            size: SIZE_MAX,
-            time: 1_900_000_000_123_456_000,
-        };
-        let text = entry.encode();
-        assert_eq!(text.len(), 59);
-        assert_eq!(Entry::decode(text.as_bytes()), Some(entry));
-        assert_eq!(Entry::decode(&text.as_bytes()[1..]), None);
-        assert_eq!(Entry::decode(b"../../etc/passwd"), None);
-        assert_eq!(Entry::decode(b""), None);
     }
 
     #[test]

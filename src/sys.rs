@@ -47,6 +47,16 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Takes a shared lock on a whole file for as long as the file stays open; waits for who holds an
+/// exclusive one.
+pub fn lock_shared(file: &File) -> io::Result<()> {
+    // SAFETY: flock takes a descriptor, which is open as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
 /// SIGTERM and SIGINT as a descriptor that becomes readable when one arrives.
 #[derive(Debug)]
 pub struct Termination(OwnedFd);
@@ -162,6 +172,98 @@ pub fn set_mtime(path: &Path, time: SystemTime) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Writes all that is in memory of a file system to disk.
+pub fn syncfs(on: &File) -> io::Result<()> {
+    // SAFETY: syncfs takes a descriptor, which is open as long as `on` lives.
+    if unsafe { libc::syncfs(on.as_raw_fd()) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The size of the file system that a path is on.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// What a user without privileges can still write, in bytes.
+    pub free: u64,
+}
+
+/// Asks a file system how full it is.
+pub fn space(path: &Path) -> Result<Space> {
+    let c_path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|e| Error::io("look at", path, e.into()))?;
+    // SAFETY: an all-zero statvfs is a valid value.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `c_path` is a C string and `stat` is writable.
+    if unsafe { libc::statvfs(c_path.as_ptr(), &mut stat) } != 0 {
+        let e = io::Error::last_os_error();
+        return Err(Error::io("ask for the free space of", path, e));
+    }
+    Ok(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
+
+/// Lets this thread have the processor and the disk only when nobody else wants them.
+pub fn step_back() {
+    /// ioprio_set(2): this thread, and the class `idle`.
+    const IOPRIO_WHO_PROCESS: libc::c_long = 1;
+    const IOPRIO_IDLE: libc::c_long = 3 << 13;
+    // SAFETY: both calls take numbers only, and 0 stands for the calling thread. Where they
+    // fail the thread goes on as it was.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            IOPRIO_WHO_PROCESS,
+            0 as libc::c_long,
+            IOPRIO_IDLE,
+        );
+    }
+}
+
+/// Gives up being root for another user, for good.
+pub fn become_user(uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: the calls take numbers, and a list of no groups.
+    let failed = unsafe {
+        libc::setgroups(0, std::ptr::null()) != 0
+            || libc::setresgid(gid, gid, gid) != 0
+            || libc::setresuid(uid, uid, uid) != 0
+    };
+    if failed {
+        let e = io::Error::last_os_error();
+        return Err(Error::io("act as", format!("user {uid}"), e));
+    }
+    Ok(())
+}
+
+/// Closes every descriptor but stdin, stdout and stderr, as far as the kernel can
+/// (close_range(2)). Only for the beginning of a program, when it owns no other.
+pub fn close_inherited() {
+    // SAFETY: the call takes numbers. No File or socket of ours is open yet, so none loses
+    // its descriptor.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+    }
+}
+
+/// A process as a descriptor that becomes readable when it ends (pidfd_open(2)).
+pub fn process(pid: u32) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: the call takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: pidfd_open has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// stdout without std's lock and line buffer. It is closed when the file is dropped.

@@ -24,6 +24,7 @@
 //! A client ends the session by closing its side. There is no message that carries a
 //! file descriptor, and none is ever received.
 
+use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::store::{Entry, SIZE_MAX};
@@ -59,6 +60,9 @@ pub struct Hello {
     /// The derivation's name, for the log and for statistics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Only the build's counts are wanted, and no session.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub summary: bool,
 }
 
 /// What the daemon answers to a hello.
@@ -66,6 +70,9 @@ pub struct Hello {
 pub struct Welcome {
     /// The protocol's version as this daemon speaks it.
     pub version: u32,
+    /// The daemon's release, for a person.
+    #[serde(default)]
+    pub release: String,
     /// Why there is no session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -75,6 +82,20 @@ pub struct Welcome {
     /// The build directory's path on the host.
     #[serde(default)]
     pub directory: String,
+    /// What has happened in the build, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+}
+
+impl Welcome {
+    /// One that says who we are, and nothing else yet.
+    pub fn of_this_release() -> Self {
+        Self {
+            version: VERSION,
+            release: env!("CARGO_PKG_VERSION").into(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a client asks.

@@ -21,11 +21,15 @@ impl Client {
     }
 
     fn start_in_mode(runtime_dir: &Path, build_top: &Path, mode: &str) -> Self {
+        Self::start_with(runtime_dir, build_top, &[("NIX_GOCACHEPROG", mode)])
+    }
+
+    fn start_with(runtime_dir: &Path, build_top: &Path, vars: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary())
             .args(["client", "--runtime-dir"])
             .arg(runtime_dir)
             .env("NIX_BUILD_TOP", build_top)
-            .env("NIX_GOCACHEPROG", mode)
+            .envs(vars.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -255,6 +259,23 @@ fn a_readonly_build_gets_from_the_shared_cache_and_puts_into_its_own() {
     for client in [writer, reader, next] {
         assert_eq!(client.close(), "");
     }
+}
+
+#[test]
+fn builds_with_other_c_libraries_do_not_share_what_go_takes_for_the_same() {
+    let daemon = Daemon::start();
+    let top = TempDir::new();
+    let client = |flags: &str, cgo: &str| {
+        let vars = [("NIX_CFLAGS_COMPILE", flags), ("CGO_ENABLED", cgo)];
+        Client::start_with(&daemon.runtime_dir(), top.path(), &vars)
+    };
+    let old = "-isystem /nix/store/a-zlib-1.2/include";
+    let new = "-isystem /nix/store/b-zlib-1.3/include";
+    client(old, "1").put(1, 1, b"with the old header");
+    assert_eq!(client(new, "1").get(2, 1)["Miss"], true);
+    assert_eq!(file(&client(old, "1").get(3, 1)), b"with the old header");
+    client(old, "0").put(4, 2, b"no C at all");
+    assert_eq!(file(&client(new, "0").get(5, 2)), b"no C at all");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 mod client;
 mod daemon;
+mod evaluation;
 mod go;
 mod hook;
+mod nix;
 mod peer;
+mod setup_hook;
 mod support;

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -14,10 +16,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// The binary under test: the packaged one where there is one.
 pub fn binary() -> PathBuf {
-    std::env::var_os("NIX_GOCACHEPROG_BIN").map_or_else(
-        || env!("CARGO_BIN_EXE_nix-gocacheprog").into(),
-        PathBuf::from,
-    )
+    std::env::var_os("NIX_GOCACHEPROG_BIN")
+        .or(option_env!("CARGO_BIN_EXE_nix-gocacheprog").map(Into::into))
+        .map(PathBuf::from)
+        .expect("a binary in NIX_GOCACHEPROG_BIN")
 }
 
 pub fn text(bytes: &[u8]) -> &str {
@@ -89,24 +91,55 @@ impl AddAssign for Session {
 }
 
 pub struct Daemon {
-    dir: TempDir,
+    /// Where its cache and its sockets are.
+    dir: PathBuf,
+    /// Removes them with the daemon, unless they are the test's own.
+    _own: Option<TempDir>,
+    user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
 }
 
 impl Daemon {
     pub fn start() -> Self {
-        Self::start_in(TempDir::new())
+        Self::start_owning(TempDir::new(), None)
+    }
+
+    /// Starts a daemon as this user, which takes root.
+    pub fn start_as(user: u32) -> Self {
+        let dir = TempDir::new();
+        chown(dir.path(), Some(user), Some(user)).expect("root");
+        Self::start_owning(dir, Some(user))
+    }
+
+    fn start_owning(dir: TempDir, user: Option<u32>) -> Self {
+        let mut daemon = Self::spawn(dir.path(), user, &[]);
+        daemon._own = Some(dir);
+        daemon
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
-    fn start_in(dir: TempDir) -> Self {
-        let mut child = Command::new(binary())
+    pub fn start_in(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(dir: &Path, args: &[&str]) -> Self {
+        Self::spawn(dir, None, args)
+    }
+
+    fn spawn(dir: &Path, user: Option<u32>, args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
-            .arg(dir.path().join("cache"))
+            .arg(dir.join("cache"))
             .arg("--runtime-dir")
-            .arg(dir.path().join("run"))
+            .arg(dir.join("run"))
+            .args(args)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon starts");
@@ -122,7 +155,9 @@ impl Daemon {
             }
         });
         let daemon = Daemon {
-            dir,
+            dir: dir.into(),
+            _own: None,
+            user,
             child,
             ended: Mutex::new(ended),
         };
@@ -134,7 +169,7 @@ impl Daemon {
     }
 
     pub fn runtime_dir(&self) -> PathBuf {
-        self.dir.path().join("run")
+        self.dir.join("run")
     }
 
     /// The next session that has ended, as the daemon's log tells it.
@@ -146,8 +181,19 @@ impl Daemon {
             .expect("a session ends")
     }
 
+    /// Ends the daemon, for all sessions that it had and that nobody has asked for yet.
+    pub fn sessions(mut self) -> Vec<Session> {
+        self.terminate();
+        assert!(self.wait().success());
+        self.ended.lock().unwrap().iter().collect()
+    }
+
     pub fn cache_dir(&self) -> PathBuf {
-        self.dir.path().join("cache")
+        self.dir.join("cache")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The most memory that the daemon has had resident so far, in bytes.
@@ -160,7 +206,7 @@ impl Daemon {
 
     /// Asks the daemon to end.
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
     }
 
@@ -169,12 +215,19 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 
+    /// Ends the daemon, as systemd would.
+    pub fn end(mut self) {
+        self.terminate();
+        assert!(self.wait().success());
+    }
+
     /// Ends the daemon and starts another one in its place.
     pub fn restart(&mut self) {
         self.terminate();
         assert!(self.wait().success());
-        let dir = std::mem::replace(&mut self.dir, TempDir::new());
-        *self = Self::start_in(dir);
+        let own = self._own.take();
+        *self = Self::spawn(&self.dir, self.user, &[]);
+        self._own = own;
     }
 
     /// How many actions are in the cache.
@@ -185,7 +238,7 @@ impl Daemon {
                 .map(|entry| entry.unwrap().path())
                 .collect::<Vec<_>>()
         };
-        let shards = files(&self.dir.path().join("cache/actions"));
+        let shards = files(&self.dir.join("cache/actions"));
         shards.iter().map(|shard| files(shard).len()).sum()
     }
 

@@ -4,7 +4,6 @@
 use crate::config::KEPT_IN_MEMORY;
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::id::BuildId;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -43,20 +42,13 @@ impl Kept {
 
     /// Moves what is in memory to the file. A failure counts only if the body is needed.
     fn spill(&mut self) {
-        let file = self.file.take().unwrap_or_else(nameless_file);
+        let file = self.file.take().unwrap_or_else(fs::nameless_file);
         self.file = Some(file.and_then(|mut file| {
             file.write_all(&self.memory).map_err(failed)?;
             Ok(file)
         }));
         self.memory.clear();
     }
-}
-
-fn nameless_file() -> Result<File> {
-    let path = std::env::temp_dir().join(format!(".nix-gocacheprog-{}", BuildId::new()?));
-    let file = fs::open_or_create(&path, 0o600)?;
-    fs::remove_file(&path)?;
-    Ok(file)
 }
 
 fn failed(e: std::io::Error) -> Error {

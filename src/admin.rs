@@ -1,0 +1,354 @@
+//! `stats`, `gc` and `verify` as a person sees them. They ask the daemon, and where none
+//! runs they work on the cache directory themselves, as the user to whom it belongs.
+
+use crate::builds::Builds;
+use crate::config;
+use crate::control::{self, Ask, Gc, Parts, Reply, Report};
+use crate::counts::Counts;
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::size::{show_age, show_size};
+use crate::stats::Stats;
+use crate::store::{Limits, Store, Swept, Verified};
+use crate::sys;
+use crate::upkeep::Upkeep;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A walk over a large store on a slow disk takes minutes, and says nothing meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Say how things are.
+    Stats {
+        /// For programs.
+        json: bool,
+    },
+    /// Evict.
+    Gc {
+        /// What.
+        what: Gc,
+        /// Only say what would go.
+        dry_run: bool,
+    },
+    /// Read everything and look whether it is whole.
+    Verify {
+        /// Remove what is damaged.
+        repair: bool,
+    },
+}
+
+/// Where the daemon and the cache are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The cache directory.
+    pub cache_dir: PathBuf,
+    /// It was named on the command line.
+    pub is_named: bool,
+    /// Where the daemon's sockets are.
+    pub runtime_dir: PathBuf,
+}
+
+impl Place {
+    /// Sets the cache directory that the command line names.
+    pub fn name(&mut self, cache_dir: PathBuf) {
+        self.cache_dir = cache_dir;
+        self.is_named = true;
+    }
+}
+
+/// Does it, and prints what there is to say.
+///
+/// # Errors
+/// When it cannot be done, or something is damaged and stays so.
+pub fn run(place: &Place, task: Task) -> Result<()> {
+    let mut bar = Bar::new();
+    let reply = ask(place, task, &mut |reply| match reply {
+        Reply::Progress { done, total } => bar.draw(done, total),
+        Reply::Damaged { what } => {
+            bar.clear();
+            print(&format!("{what}\n"));
+        }
+        _ => {}
+    })?;
+    bar.clear();
+    let mut done = Ok(());
+    let text = match (reply, task) {
+        (Reply::Stats(report), Task::Stats { json: true }) => {
+            let json =
+                serde_json::to_string_pretty(&*report).map_err(|e| Error::input(e.to_string()))?;
+            format!("{json}\n")
+        }
+        (Reply::Stats(report), _) => table(&report),
+        (Reply::Swept(swept), Task::Gc { dry_run, .. }) => tell_swept(&swept, dry_run),
+        (Reply::Verified(verified), Task::Verify { repair }) => {
+            if verified.damaged + verified.actions > 0 && !repair {
+                done = Err(Error::input(
+                    "the cache is damaged: `nix-gocacheprog verify --repair` removes what is",
+                ));
+            }
+            tell_verified(&verified)
+        }
+        _ => {
+            return Err(Error::peer(
+                "the daemon's answer does not fit the question: is it of another version?",
+            ));
+        }
+    };
+    print(&text);
+    done
+}
+
+fn ask(place: &Place, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+    let cache = place.is_named.then(|| place.cache_dir.clone());
+    let question = || match task {
+        Task::Stats { .. } => Ask::Stats {
+            cache: cache.clone(),
+        },
+        Task::Gc { what, dry_run } => Ask::Gc {
+            cache: cache.clone(),
+            what,
+            dry_run,
+        },
+        Task::Verify { repair } => Ask::Verify {
+            cache: cache.clone(),
+            repair,
+        },
+    };
+    let socket = config::control_socket(&place.runtime_dir);
+    match control::ask(&socket, &question(), PATIENCE, meanwhile) {
+        // The daemon there has another cache than this one.
+        Ok(Reply::Elsewhere { .. }) => {}
+        Err(e)
+            if matches!(
+                e.kind(),
+                Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+            ) => {}
+        Err(e) if e.kind() == Some(std::io::ErrorKind::PermissionDenied) => {
+            return Err(Error::input(format!("{}: be root", e.chain())));
+        }
+        done => return done,
+    }
+    let parts = open(place)?;
+    let reply = parts.answer(question(), meanwhile)?;
+    parts.store.close()?;
+    Ok(reply)
+}
+
+/// Opens the cache directory itself, for no daemon has it.
+fn open(place: &Place) -> Result<Parts> {
+    let dir = &place.cache_dir;
+    // Another one is not made into a cache by being looked at.
+    fs::metadata(&dir.join("format")).map_err(|e| {
+        Error::input(format!(
+            "no daemon answers at {}, and there is no cache in {}: {}",
+            config::control_socket(&place.runtime_dir).display(),
+            dir.display(),
+            e.chain()
+        ))
+    })?;
+    // What root writes, the daemon could not write later.
+    let owner = fs::metadata(dir)?;
+    if sys::effective_uid() == 0 && owner.uid() != 0 {
+        sys::become_user(owner.uid(), owner.gid())?;
+    }
+    Ok(Parts {
+        store: Store::open(dir)?,
+        builds: Arc::new(Builds::open(dir)?),
+        stats: Stats::open(dir),
+        limits: Limits::default(),
+        upkeep: Upkeep::default(),
+    })
+}
+
+fn table(report: &Report) -> String {
+    let contents = &report.contents;
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<14} {value}");
+    };
+    line("cache", report.cache.display().to_string());
+    line(
+        "size",
+        format!(
+            "{} of {} ({}%)",
+            show_size(contents.bytes),
+            show_size(report.max_size),
+            contents.bytes * 100 / report.max_size.max(1)
+        ),
+    );
+    line(
+        "entries",
+        format!("{} actions, {} outputs", contents.actions, contents.outputs),
+    );
+    line(
+        "oldest entry",
+        if contents.outputs == 0 {
+            "none".into()
+        } else {
+            format!(
+                "last used {} ago, of at most {}",
+                show_age(Duration::from_secs(contents.oldest)),
+                show_age(Duration::from_secs(report.max_age))
+            )
+        },
+    );
+    line(
+        "disk",
+        format!(
+            "{} free, of which {} are left so",
+            show_size(report.free),
+            show_size(report.min_free)
+        ),
+    );
+    line(
+        "builds",
+        format!(
+            "{} with {} sessions, using {} of the cache",
+            report.builds,
+            report.sessions,
+            show_size(contents.live_bytes)
+        ),
+    );
+    let _ = writeln!(
+        out,
+        "\n{:<24} {:>9} {:>9} {:>7} {:>11} {:>10}",
+        "", "hits", "misses", "rate", "from cache", "added"
+    );
+    let mut counts = |name: String, counts: &Counts| {
+        let _ = writeln!(
+            out,
+            "{name:<24} {:>9} {:>9} {:>7} {:>11} {:>10}",
+            counts.hits,
+            counts.misses(),
+            counts.rate(),
+            show_size(counts.bytes_read),
+            show_size(counts.bytes_written)
+        );
+    };
+    counts(
+        format!(
+            "since start ({})",
+            show_age(Duration::from_secs(report.running))
+        ),
+        &report.since_start,
+    );
+    counts("last day".into(), &report.last_day);
+    if !report.users.is_empty() {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let _ = writeln!(
+            out,
+            "\n{:<51} {:>11} {:>10}  last build",
+            "largest users", "from cache", "added"
+        );
+        for (name, user) in &report.users {
+            let _ = writeln!(
+                out,
+                "{name:<51} {:>11} {:>10}  {} ago",
+                show_size(user.read),
+                show_size(user.written),
+                show_age(Duration::from_secs(now.saturating_sub(user.last)))
+            );
+        }
+    }
+    out
+}
+
+fn tell_swept(swept: &Swept, dry_run: bool) -> String {
+    let Swept {
+        outputs,
+        actions,
+        left_outputs,
+        left_actions,
+        ..
+    } = swept;
+    let (verb, stay) = if dry_run {
+        ("would evict", "would stay")
+    } else {
+        ("evicted", "stay")
+    };
+    let mut out = format!(
+        "{verb} {outputs} outputs and {actions} actions, {}\n{} in {left_outputs} outputs and {left_actions} \
+         actions {stay}",
+        show_size(swept.bytes),
+        show_size(swept.left_bytes),
+    );
+    if swept.live_bytes > 0 {
+        let _ = write!(
+            out,
+            ", of which live builds use {}",
+            show_size(swept.live_bytes)
+        );
+    }
+    out.push('\n');
+    out
+}
+
+fn tell_verified(verified: &Verified) -> String {
+    let Verified {
+        outputs,
+        damaged,
+        actions,
+        ..
+    } = verified;
+    let read = format!("{outputs} outputs read, {}", show_size(verified.bytes));
+    if damaged + actions == 0 {
+        format!("{read}: all whole\n")
+    } else {
+        format!("{read}: {damaged} outputs and {actions} actions are damaged\n")
+    }
+}
+
+fn print(text: &str) {
+    // A reader that has had enough is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// A progress bar, where a person can see it.
+struct Bar {
+    visible: bool,
+    drawn: bool,
+}
+
+impl Bar {
+    const WIDTH: u64 = 40;
+
+    fn new() -> Self {
+        Self {
+            visible: std::io::stderr().is_terminal(),
+            drawn: false,
+        }
+    }
+
+    fn draw(&mut self, done: u64, total: u64) {
+        if !self.visible {
+            return;
+        }
+        self.drawn = true;
+        let filled = done * Self::WIDTH / total.max(1);
+        let bar: String = (0..Self::WIDTH)
+            .map(|i| if i < filled { '#' } else { '.' })
+            .collect();
+        let _ = write!(
+            std::io::stderr(),
+            "\r[{bar}] {} of {} ",
+            show_size(done),
+            show_size(total)
+        );
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The build's end of a session with the daemon: the client's and the proxy's.
+//!
+//! It finds the daemon and says hello. What is asked and answered then is the caller's own;
+//! nothing here ever waits for an answer but the welcome.
+
+use crate::builds::output_name;
+use crate::config::{
+    self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, SHELL_BUILD_LIMIT,
+    WELCOME_LIMIT,
+};
+use crate::counts::Counts;
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::id::{BuildId, OutputId};
+use crate::private;
+use crate::wire::{self, Hello, Welcome};
+use std::io::{BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A session that the daemon has agreed to.
+#[derive(Debug)]
+pub struct Daemon {
+    stream: UnixStream,
+    build: BuildId,
+    /// The build directory as this process sees it.
+    directory: PathBuf,
+}
+
+impl Daemon {
+    /// Says hello: for the build that the hook registered, if there is one, or for a new one.
+    /// A daemon in `runtime_dir` is asked, or the one that a sandbox or the host has; it is
+    /// given up on when it has not moved for `give_up_after`.
+    ///
+    /// # Errors
+    /// When there is no daemon, it does not answer, or the build directory is out of reach.
+    pub fn connect(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+        let Some(top) = private::build_top() else {
+            return Self::connect_from_shell(runtime_dir, give_up_after);
+        };
+        let top = top.to_str().map(String::from);
+        Self::connect_as(runtime_dir, give_up_after, None, top)
+    }
+
+    /// Says hello outside of a build. The commands of one user go on with one build directory, or each
+    /// would leave another one behind, full of links.
+    fn connect_from_shell(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+        let note = private::user_dir().map(|dir| dir.join("build"));
+        let known = note.as_deref().and_then(known_build);
+        if let Some(build) = known
+            && let Ok(daemon) = Self::connect_as(runtime_dir, give_up_after, Some(build), None)
+        {
+            return Ok(daemon);
+        }
+        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None)?;
+        if let Some(note) = note {
+            // Without it the next command has a directory of its own, no more.
+            let _ = private::directory(None)
+                .and_then(|_| fs::replace(&note, daemon.build.to_string().as_bytes(), 0o600));
+        }
+        Ok(daemon)
+    }
+
+    /// The same for a build that was registered before, or for a new one that lasts as long
+    /// as the path `top` is there.
+    ///
+    /// # Errors
+    /// As above, and when the daemon knows of no such build.
+    pub fn connect_as(
+        runtime_dir: Option<&Path>,
+        give_up_after: Duration,
+        build: Option<BuildId>,
+        top: Option<String>,
+    ) -> Result<Self> {
+        let hello = Hello {
+            version: wire::VERSION,
+            build: build.map(|id| id.to_string()),
+            top,
+            name: std::env::var("name").ok(),
+            summary: false,
+        };
+        let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
+        let id = BuildId::parse(&welcome.build)
+            .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
+        let directory = directory(in_sandbox, id, &welcome);
+        // Nothing in it may be listed, but it must be there.
+        fs::metadata(&directory)?;
+        // The answering thread looks up this often whether the daemon still moves.
+        limit(&stream, give_up_after / 4, give_up_after)?;
+        Ok(Self {
+            stream,
+            build: id,
+            directory,
+        })
+    }
+
+    /// The build that this is a session of.
+    pub fn build(&self) -> BuildId {
+        self.build
+    }
+
+    /// Sends one or more frames, or a part of one.
+    ///
+    /// # Errors
+    /// When the daemon has gone, or takes nothing for long.
+    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+        (&self.stream)
+            .write_all(bytes)
+            .map_err(|e| Error::io("send to", "the daemon", e))
+    }
+
+    /// Where the daemon's answers come from.
+    pub fn reader(&self) -> BufReader<&UnixStream> {
+        BufReader::with_capacity(READ_BUFFER, &self.stream)
+    }
+
+    /// An output in the build directory.
+    ///
+    /// # Errors
+    /// When it is not there, or not of this size in bytes.
+    pub fn file(&self, output: &OutputId, size: Option<u64>) -> Result<PathBuf> {
+        let path = output_name(&self.directory, output);
+        let found = fs::metadata(&path)?.len();
+        if size.is_some_and(|size| size != found) {
+            return Err(Error::peer(format!(
+                "{} has {found} bytes instead of those announced",
+                path.display()
+            )));
+        }
+        Ok(path)
+    }
+
+    /// Ends the session; whoever reads from it or writes to it returns.
+    pub fn hang_up(&self) {
+        // The daemon may have done so before.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// What has happened in this build, if the daemon can say so.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer.
+pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Option<Counts>> {
+    look_in(runtime_dir, give_up_after).map(|welcome| welcome.counts)
+}
+
+/// How the daemon answers, without a session.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer, or speaks another version.
+pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Welcome> {
+    let hello = Hello {
+        version: wire::VERSION,
+        build: None,
+        top: None,
+        name: None,
+        summary: true,
+    };
+    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome)
+}
+
+/// Says hello, for the build that the hook registered unless another is named, and hears the
+/// answer; says too whether this is a sandbox that the hook has set up.
+fn greet(
+    runtime_dir: Option<&Path>,
+    give_up_after: Duration,
+    mut hello: Hello,
+) -> Result<(UnixStream, Welcome, bool)> {
+    let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
+    let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
+    let runtime_dir = match runtime_dir {
+        Some(dir) => dir.to_path_buf(),
+        None if in_sandbox => sandbox.to_path_buf(),
+        None => host_runtime_dir(),
+    };
+    let socket = config::build_socket(&runtime_dir);
+    let mut stream =
+        UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
+    let welcome_limit = WELCOME_LIMIT.min(give_up_after);
+    limit(&stream, welcome_limit, welcome_limit)?;
+    if hello.build.is_none() && in_sandbox {
+        hello.build = registered_build().map(|id| id.to_string());
+    }
+    wire::write_line(&mut stream, &hello)?;
+    let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
+        .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
+    if let Some(error) = welcome.error {
+        return Err(Error::peer(format!("the daemon says: {error}")));
+    }
+    if welcome.version != wire::VERSION {
+        return Err(Error::peer(format!(
+            "the daemon (release {:?}) speaks version {} of the protocol, this client version {}: install the \
+             same release on both sides",
+            welcome.release,
+            welcome.version,
+            wire::VERSION
+        )));
+    }
+    Ok((stream, welcome, in_sandbox))
+}
+
+/// Where the host's daemon listens: this user's own daemon, if there is one.
+fn host_runtime_dir() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(|dir| Path::new(&dir).join("nix-gocacheprog"))
+        .filter(|dir| config::build_socket(dir).exists());
+    own.unwrap_or_else(|| PathBuf::from(RUNTIME_DIR))
+}
+
+/// The build of this user's earlier commands, if it is not too old.
+fn known_build(note: &Path) -> Option<BuildId> {
+    let age = fs::metadata(note).ok()?.modified().ok()?.elapsed().ok()?;
+    if age > SHELL_BUILD_LIMIT {
+        return None;
+    }
+    BuildId::parse(fs::read_to_string(note).ok()?.trim())
+}
+
+/// The build whose directory the hook bound into this sandbox.
+fn registered_build() -> Option<BuildId> {
+    std::fs::read_dir(SANDBOX_DIR)
+        .ok()?
+        .filter_map(|entry| BuildId::parse(entry.ok()?.file_name().to_str()?))
+        .next()
+}
+
+/// The build directory as this process sees it: bound in by the hook, below a directory
+/// bound in for all builds, or where the host has it.
+fn directory(in_sandbox: bool, id: BuildId, welcome: &Welcome) -> PathBuf {
+    let sandbox = Path::new(SANDBOX_DIR);
+    let candidates = [
+        sandbox.join(id.to_string()),
+        sandbox.join("builds").join(id.to_string()),
+    ];
+    candidates
+        .into_iter()
+        .find(|path| in_sandbox && path.is_dir())
+        .unwrap_or_else(|| PathBuf::from(&welcome.directory))
+}
+
+fn limit(stream: &UnixStream, read: Duration, write: Duration) -> Result<()> {
+    stream
+        .set_read_timeout(Some(read))
+        .and_then(|()| stream.set_write_timeout(Some(write)))
+        .map_err(|e| Error::io("set the time limits of", "the connection", e))
+}

@@ -1,0 +1,150 @@
+//! What happened in a session, a build or an hour, in numbers.
+
+use crate::size;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::{AddAssign, Sub};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Gets.
+    pub gets: u64,
+    /// Gets that were answered with an output.
+    pub hits: u64,
+    /// Puts that were stored.
+    pub puts: u64,
+    /// The size of the outputs of all hits, in bytes.
+    pub bytes_read: u64,
+    /// The size of the outputs of all puts, in bytes.
+    pub bytes_written: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
+impl Counts {
+    /// Gets that were not answered with an output.
+    pub fn misses(&self) -> u64 {
+        self.gets - self.hits
+    }
+
+    /// The share of hits among all gets: `99.9%`, and never 100% with a miss among them.
+    pub fn rate(&self) -> String {
+        if self.gets == 0 {
+            return "-".into();
+        }
+        let permille = self.hits * 1000 / self.gets;
+        if permille == 1000 {
+            "100%".into()
+        } else {
+            format!("{}.{}%", permille / 10, permille % 10)
+        }
+    }
+
+    /// The line in a build's log; `None` when nothing was asked.
+    pub fn summary(&self) -> Option<String> {
+        (*self != Self::default()).then(|| {
+            let plural = |n| if n == 1 { "" } else { "s" };
+            let misses = self.misses();
+            format!(
+                "{} hit{}, {misses} miss{} ({}), {} from cache, {} added",
+                self.hits,
+                plural(self.hits),
+                if misses == 1 { "" } else { "es" },
+                self.rate(),
+                size::show_size(self.bytes_read),
+                size::show_size(self.bytes_written)
+            )
+        })
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.gets += more.gets;
+        self.hits += more.hits;
+        self.puts += more.puts;
+        self.bytes_read += more.bytes_read;
+        self.bytes_written += more.bytes_written;
+        self.errors += more.errors;
+    }
+}
+
+impl Sub for Counts {
+    type Output = Self;
+
+    /// What has happened since then, when the counts were these.
+    fn sub(self, then: Self) -> Self {
+        Self {
+            gets: self.gets - then.gets,
+            hits: self.hits - then.hits,
+            puts: self.puts - then.puts,
+            bytes_read: self.bytes_read - then.bytes_read,
+            bytes_written: self.bytes_written - then.bytes_written,
+            errors: self.errors - then.errors,
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            gets,
+            hits,
+            puts,
+            bytes_read,
+            bytes_written,
+            errors,
+        } = self;
+        let misses = self.misses();
+        write!(
+            f,
+            "gets={gets} hits={hits} misses={misses} puts={puts} bytes_read={bytes_read} \
+             bytes_written={bytes_written} errors={errors}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_summed_up_in_one_line() {
+        let counts = Counts {
+            gets: 3027,
+            hits: 3025,
+            puts: 2,
+            bytes_read: 487 << 20,
+            bytes_written: 6 * (1 << 20) / 5,
+            errors: 0,
+        };
+        assert_eq!(
+            counts.summary().unwrap(),
+            "3025 hits, 2 misses (99.9%), 487 MiB from cache, 1.2 MiB added"
+        );
+        assert_eq!(Counts::default().summary(), None);
+        let one = Counts {
+            gets: 2,
+            hits: 1,
+            ..Counts::default()
+        };
+        assert_eq!(
+            one.summary().unwrap(),
+            "1 hit, 1 miss (50.0%), 0 B from cache, 0 B added"
+        );
+    }
+
+    #[test]
+    fn a_rate_is_never_rounded_up_to_all() {
+        let counts = |gets, hits| Counts {
+            gets,
+            hits,
+            ..Counts::default()
+        };
+        assert_eq!(counts(1_000_000, 999_999).rate(), "99.9%");
+        assert_eq!(counts(7, 7).rate(), "100%");
+        assert_eq!(counts(0, 0).rate(), "-");
+    }
+}

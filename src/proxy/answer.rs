@@ -1,0 +1,279 @@
+//! From what is asked to the answer: the cache, then the upstreams in the order of the list.
+//!
+//! Which of them is asked next, and which failure is told in the end, is what `go` does with the
+//! same list (cmd/go/internal/modfetch/proxy.go, `TryProxies`). No answer has bytes that
+//! are not those of a whole file, as far as the upstream lets us know.
+
+use super::body::Body;
+use super::cache::Cache;
+use super::check::check;
+use super::flights::Flights;
+use super::list::{Entry, Source};
+use super::path::{Path, Sumdb, SumdbName};
+use super::upstream::{Refusal, Upstreams};
+use crate::error::Error;
+use crate::id::ActionId;
+use crate::log;
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a client gets.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the body is.
+    pub content_type: String,
+    /// The whole of it.
+    pub body: Body,
+}
+
+/// Answers requests.
+pub struct Answers {
+    entries: Vec<Entry>,
+    /// For each entry, all that decides which files it shows: itself and those that are asked
+    /// before it, with their credentials.
+    keys: Vec<String>,
+    upstreams: Upstreams,
+    cache: Cache,
+    flights: Flights,
+    /// The entry through which each checksum database is reached.
+    databases: Mutex<HashMap<SumdbName, usize>>,
+    /// `go` asks its own list after every failure of ours.
+    before_list: bool,
+    counts: Counts,
+}
+
+/// What happened.
+#[derive(Default)]
+pub struct Counts {
+    requests: AtomicU64,
+    cached: AtomicU64,
+    fetched: AtomicU64,
+    refused: AtomicU64,
+    kept: AtomicU64,
+    /// Upstreams that were asked for a file that never changes.
+    immutable: AtomicU64,
+}
+
+type Outcome<T> = std::result::Result<T, Refusal>;
+
+impl Answers {
+    /// Answers with what the entries of a list give. `before_list` says that `go` goes on to
+    /// the same list by itself after any failure.
+    pub fn new(entries: Vec<Entry>, upstreams: Upstreams, cache: Cache, before_list: bool) -> Self {
+        let mut key = String::new();
+        let keys = entries
+            .iter()
+            .map(|entry| {
+                if let Source::Upstream(url) = &entry.source {
+                    key.push_str(&upstreams.secret(url));
+                }
+                let own = key.clone();
+                key.push(if entry.on_any_error { '|' } else { ',' });
+                own
+            })
+            .collect();
+        Self {
+            entries,
+            keys,
+            upstreams,
+            cache,
+            flights: Flights::default(),
+            databases: Mutex::default(),
+            before_list,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The answer to a request. It may take as long as the upstreams do.
+    pub fn answer(&self, path: &Path) -> Answer {
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = self.flights.share(path, || {
+            let found = match path {
+                Path::Sumdb(name, Sumdb::Supported) => self.supported(name, path),
+                Path::Sumdb(name, _) => self.database(name, path),
+                _ => self.module(path),
+            };
+            found.map_or_else(
+                |refusal| self.refusal(path, refusal),
+                |body| Answer {
+                    status: 200,
+                    content_type: path.content_type().to_string(),
+                    body,
+                },
+            )
+        });
+        log::debug(|| format!("{path}: {} ({} bytes)", answer.status, answer.body.len()));
+        answer
+    }
+
+    /// What has happened so far, as one line.
+    pub fn summary(&self) -> String {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        format!(
+            "requests={} cached={} fetched={} kept={} refused={} upstream={} upstream_immutable={}",
+            count(&self.counts.requests),
+            count(&self.counts.cached),
+            count(&self.counts.fetched),
+            count(&self.counts.kept),
+            count(&self.counts.refused),
+            self.upstreams.requests(),
+            count(&self.counts.immutable)
+        )
+    }
+
+    /// Lets go of what outlives this process.
+    pub fn end(&self) {
+        self.cache.end();
+    }
+
+    fn refusal(&self, path: &Path, refusal: Refusal) -> Answer {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        if !refusal.is_not_found() {
+            log::info(format!("{path}: {}", refusal.first_line()));
+        }
+        // Of all failures `go` makes the least of this one: what it then gets from its own
+        // list is what it would have got without us. Behind `supported` it asks no list.
+        let asks_on = !matches!(path, Path::Sumdb(_, what) if *what != Sumdb::Supported);
+        let status = if self.before_list && asks_on && !refusal.is_not_found() {
+            404
+        } else {
+            refusal.status
+        };
+        Answer {
+            status,
+            content_type: refusal.content_type,
+            body: refusal.text,
+        }
+    }
+
+    fn module(&self, path: &Path) -> Outcome<Body> {
+        if path.is_immutable() {
+            let cached = (0..self.entries.len()).find_map(|index| self.cached(index, path));
+            if let Some(body) = cached {
+                return Ok(body);
+            }
+        }
+        self.try_entries(path).map(|(_, body)| body)
+    }
+
+    fn supported(&self, name: &SumdbName, path: &Path) -> Outcome<Body> {
+        let (index, body) = self.try_entries(path)?;
+        self.databases().insert(name.clone(), index);
+        Ok(body)
+    }
+
+    /// Asks a checksum database through the entry that supports it, and through no other.
+    fn database(&self, name: &SumdbName, path: &Path) -> Outcome<Body> {
+        let known = self.databases().get(name).copied();
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let supported = Path::Sumdb(name.clone(), Sumdb::Supported);
+                self.supported(name, &supported)?;
+                self.databases().get(name).copied().unwrap_or_default()
+            }
+        };
+        if path.is_immutable() {
+            if let Some(body) = self.cached(index, path) {
+                return Ok(body);
+            }
+        }
+        self.ask(index, path)
+    }
+
+    /// Asks one entry after the other, and says which one gave the answer.
+    fn try_entries(&self, path: &Path) -> Outcome<(usize, Body)> {
+        let mut best: Option<Refusal> = None;
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.source == Source::Direct {
+                let text = "not found: nix-gocacheprog leaves GOPROXY=direct to go\n";
+                return Err(Refusal::new(404, text));
+            }
+            let refusal = match self.ask(index, path) {
+                Ok(body) => return Ok((index, body)),
+                Err(refusal) => refusal,
+            };
+            let not_found = refusal.is_not_found();
+            // Of several failures `go` tells the last one that means more than "not found".
+            if !not_found || best.as_ref().is_none_or(Refusal::is_not_found) {
+                best = Some(refusal);
+            }
+            if !entry.on_any_error && !not_found {
+                break;
+            }
+        }
+        Err(best.unwrap_or_else(|| Refusal::new(404, "not found: GOPROXY has no entries\n")))
+    }
+
+    /// Asks one entry.
+    fn ask(&self, index: usize, path: &Path) -> Outcome<Body> {
+        match &self.entries[index].source {
+            Source::Upstream(url) => {
+                if path.is_immutable() {
+                    self.counts.immutable.fetch_add(1, Ordering::Relaxed);
+                }
+                let fetched = self.upstreams.fetch(&url.join(&path.url_path()))?;
+                self.counts.fetched.fetch_add(1, Ordering::Relaxed);
+                if path.is_immutable() && fetched.complete {
+                    match check(path, &fetched.body) {
+                        Ok(()) => {
+                            let action = self.action(index, path);
+                            self.cache.put(&action, &fetched.output, &fetched.body);
+                            self.counts.kept.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(why) => log::warn(format!("{url}: {path} is {why}: it is not kept")),
+                    }
+                }
+                Ok(fetched.body)
+            }
+            Source::Directory(directory) => read(&directory.join(path.file_name())),
+            Source::Direct => Err(Refusal::new(404, "not found: GOPROXY=direct\n")),
+            // The words are those of `go`.
+            Source::Off => Err(Refusal::new(404, "module lookup disabled by GOPROXY=off\n")),
+        }
+    }
+
+    fn cached(&self, index: usize, path: &Path) -> Option<Body> {
+        if !matches!(self.entries[index].source, Source::Upstream(_)) {
+            return None;
+        }
+        let body = self.cache.get(&self.action(index, path))?;
+        self.counts.cached.fetch_add(1, Ordering::Relaxed);
+        Some(body)
+    }
+
+    fn action(&self, index: usize, path: &Path) -> ActionId {
+        let key = format!("{}\0{path}", self.keys[index]);
+        ActionId::of(b"nix-gocacheprog: a module file\0", key.as_bytes())
+    }
+
+    fn databases(&self) -> MutexGuard<'_, HashMap<SumdbName, usize>> {
+        self.databases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a file of an upstream that is a directory.
+fn read(file: &std::path::Path) -> Outcome<Body> {
+    let opened = std::fs::File::open(file).and_then(|file| {
+        let metadata = file.metadata()?;
+        if metadata.is_file() {
+            Ok(file)
+        } else {
+            Err(ErrorKind::IsADirectory.into())
+        }
+    });
+    match opened {
+        Ok(file) => Ok(Body::file(file)?),
+        Err(e) => Err(match e.kind() {
+            ErrorKind::NotFound => Refusal::new(404, "not found\n"),
+            ErrorKind::PermissionDenied => Refusal::new(403, "permission denied\n"),
+            _ => Refusal::from(Error::io("open", file, e)),
+        }),
+    }
+}

@@ -1,0 +1,325 @@
+//! Whether an answer can be what was asked for, so that it may be kept for ever.
+//!
+//! What is wrong would be wrong in every later build too. So anything odd is refused here; it is
+//! handed on all the same, as it would be without us.
+
+use super::body::Body;
+use super::path::{Kind, Module, Path, Sumdb, Version};
+use crate::error::{Error, Result};
+
+/// The largest `.info` or `.mod` file that is kept, in bytes; `go` takes no larger `go.mod`
+/// (golang.org/x/mod/zip, `MaxGoMod`).
+const TEXT_MAX: u64 = 16 << 20;
+
+/// The largest directory of a zip that is looked at, in bytes: some 100,000 files.
+const DIRECTORY_MAX: u64 = 32 << 20;
+
+/// The end record of a zip, without its comment, in bytes (APPNOTE.TXT 4.3.16).
+const END_LEN: usize = 22;
+
+/// The longest comment of a zip, in bytes.
+const COMMENT_MAX: usize = u16::MAX as usize;
+
+/// An entry of a zip's directory, without its names, in bytes (APPNOTE.TXT 4.3.12).
+const ENTRY_LEN: usize = 46;
+
+/// Says what is wrong with an answer, if anything is.
+///
+/// # Errors
+/// When it is not what was asked for, or is not something to be kept.
+pub fn check(path: &Path, body: &Body) -> Result<()> {
+    match path {
+        Path::File(_, version, Kind::Info) => check_info(version, &text(body)?),
+        Path::File(_, _, Kind::Mod) => check_mod(&text(body)?),
+        Path::File(module, version, Kind::Zip) => check_zip(module, version, body),
+        Path::Sumdb(_, Sumdb::Tile(tile)) if tile.full_length() == Some(body.len()) => Ok(()),
+        Path::Sumdb(_, Sumdb::Tile(_)) => wrong("a tile of another length"),
+        Path::List(_) | Path::Latest(_) | Path::Sumdb(..) => wrong("nothing that lasts"),
+    }
+}
+
+fn wrong(what: &str) -> Result<()> {
+    Err(Error::peer(what))
+}
+
+fn text(body: &Body) -> Result<String> {
+    if body.len() > TEXT_MAX {
+        return Err(Error::peer("a text of unheard-of length"));
+    }
+    let bytes = body.slice(0, TEXT_MAX as usize)?;
+    String::from_utf8(bytes).map_err(|_| Error::peer("something that is not text"))
+}
+
+fn check_info(version: &Version, text: &str) -> Result<()> {
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(info) if info["Version"] == version.as_str() => Ok(()),
+        Ok(_) => wrong("the description of another version"),
+        Err(_) => wrong("something that is not JSON"),
+    }
+}
+
+/// Looks for a line that only a `go.mod` has.
+fn check_mod(text: &str) -> Result<()> {
+    let names_module = |line: &str| {
+        line.trim_start()
+            .strip_prefix("module")
+            .is_some_and(|rest| rest.starts_with([' ', '\t', '"', '`', '(']))
+    };
+    if text.contains('\0') || text.trim_start().starts_with('<') {
+        return wrong("something that is no go.mod");
+    }
+    if !text.lines().any(names_module) {
+        return wrong("a go.mod that names no module");
+    }
+    Ok(())
+}
+
+/// Follows a zip's directory from the end of the file, where it is cut off first, to the
+/// last entry. What is in the files is for `go` to check, by their hash.
+fn check_zip(module: &Module, version: &Version, body: &Body) -> Result<()> {
+    let directory = find_directory(body)?;
+    let prefix = format!("{}@{}/", module.as_str(), version.as_str());
+    let mut rest = &directory.bytes[..];
+    let mut entries = 0;
+    while !rest.is_empty() {
+        let names = number(rest, 28, 2)
+            .zip(number(rest, 30, 2))
+            .zip(number(rest, 32, 2));
+        let Some(((name, extra), comment)) = names.filter(|_| rest.starts_with(b"PK\x01\x02"))
+        else {
+            return wrong("a zip with a damaged directory");
+        };
+        let name_end = ENTRY_LEN + name as usize;
+        let end = name_end + extra as usize + comment as usize;
+        let (Some(name), Some(after)) = (rest.get(ENTRY_LEN..name_end), rest.get(end..)) else {
+            return wrong("a zip with a damaged directory");
+        };
+        if !name.starts_with(prefix.as_bytes()) {
+            return wrong("a zip of something else");
+        }
+        rest = after;
+        entries += 1;
+    }
+    if entries != directory.entries || entries == 0 {
+        return wrong("a zip with too few files");
+    }
+    if body.slice(0, 4)? != b"PK\x03\x04" {
+        return wrong("a zip with a damaged beginning");
+    }
+    Ok(())
+}
+
+struct Directory {
+    entries: u64,
+    bytes: Vec<u8>,
+}
+
+fn find_directory(body: &Body) -> Result<Directory> {
+    let tail_at = body.len().saturating_sub((END_LEN + COMMENT_MAX) as u64);
+    let tail = body.slice(tail_at, END_LEN + COMMENT_MAX)?;
+    // The last end record whose comment ends where the file ends.
+    let end_at = (0..tail.len().saturating_sub(END_LEN - 1))
+        .rev()
+        .find(|at| {
+            let end = &tail[*at..];
+            end.starts_with(b"PK\x05\x06")
+                && number(end, 20, 2) == Some((end.len() - END_LEN) as u64)
+        });
+    let Some(end_at) = end_at else {
+        return Err(Error::peer("a zip that is cut off, or no zip"));
+    };
+    let end = &tail[end_at..];
+    let fields = (number(end, 10, 2), number(end, 12, 4), number(end, 16, 4));
+    let (Some(mut entries), Some(mut length), Some(mut offset)) = fields else {
+        return Err(Error::peer("a zip that is cut off"));
+    };
+    let mut ends_at = tail_at + end_at as u64;
+    if entries == 0xffff || length == 0xffff_ffff || offset == 0xffff_ffff {
+        // The real numbers are in another record, which a locator in front of this one points to
+        // (APPNOTE.TXT 4.3.14 and 4.3.15).
+        let locator = body.slice(ends_at.saturating_sub(20), 20)?;
+        let record_at = number(&locator, 8, 8).unwrap_or(u64::MAX);
+        let record = body.slice(record_at, 56)?;
+        let fields = (
+            number(&record, 32, 8),
+            number(&record, 40, 8),
+            number(&record, 48, 8),
+        );
+        let (true, true, (Some(n), Some(l), Some(o))) = (
+            locator.starts_with(b"PK\x06\x07"),
+            record.starts_with(b"PK\x06\x06"),
+            fields,
+        ) else {
+            return Err(Error::peer("a zip with a damaged end"));
+        };
+        (entries, length, offset) = (n, l, o);
+        ends_at = record_at;
+    }
+    if offset.checked_add(length) != Some(ends_at) || length > DIRECTORY_MAX {
+        return Err(Error::peer("a zip with a misplaced directory"));
+    }
+    Ok(Directory {
+        entries,
+        bytes: body.slice(offset, length as usize)?,
+    })
+}
+
+/// A little-endian number of `length` bytes.
+fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at.checked_add(length)?)?;
+    Some(
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A zip as Go's archive/zip writes it, of stored files.
+    fn zip(names: &[&str]) -> Vec<u8> {
+        let (mut out, mut directory) = (Vec::new(), Vec::new());
+        for name in names {
+            let offset = (out.len() as u32).to_le_bytes();
+            let length = (name.len() as u16).to_le_bytes();
+            out.extend(b"PK\x03\x04");
+            out.extend([0; 22]);
+            out.extend(length);
+            out.extend([0; 2]);
+            out.extend(name.as_bytes());
+            directory.extend(b"PK\x01\x02");
+            directory.extend([0; 24]);
+            directory.extend(length);
+            directory.extend([0; 12]);
+            directory.extend(offset);
+            directory.extend(name.as_bytes());
+        }
+        let offset = out.len() as u32;
+        out.extend(&directory);
+        out.extend(b"PK\x05\x06\0\0\0\0");
+        out.extend((names.len() as u16).to_le_bytes());
+        out.extend((names.len() as u16).to_le_bytes());
+        out.extend((directory.len() as u32).to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        out.extend([0; 2]);
+        out
+    }
+
+    fn checked(path: &str, bytes: &[u8]) -> Result<()> {
+        check(&Path::parse(path).unwrap(), &Body::Memory(bytes.into()))
+    }
+
+    const ZIP: &str = "/a.example/!m/@v/v1.0.0.zip";
+
+    #[test]
+    fn a_whole_zip_of_the_module_is_taken() {
+        let good = zip(&["a.example/M@v1.0.0/go.mod", "a.example/M@v1.0.0/m.go"]);
+        checked(ZIP, &good).unwrap();
+        let mut commented = good.clone();
+        let at = commented.len() - 2;
+        commented[at] = 5;
+        commented.extend(b"hello");
+        checked(ZIP, &commented).unwrap();
+    }
+
+    #[test]
+    fn a_zip_that_is_cut_damaged_or_another_is_refused() {
+        let good = zip(&["a.example/M@v1.0.0/go.mod", "a.example/M@v1.0.0/m.go"]);
+        for length in 0..good.len() {
+            assert!(checked(ZIP, &good[..length]).is_err(), "{length}");
+        }
+        for at in 0..good.len() {
+            let mut damaged = good.clone();
+            damaged[at] ^= 0xff;
+            // Total, whatever it says.
+            let _ = checked(ZIP, &damaged);
+        }
+        for bad in [
+            zip(&[]),
+            zip(&["a.example/M@v1.0.1/go.mod"]),
+            zip(&["a.example/M@v1.0.0/go.mod", "../../x"]),
+            b"<html>Please log in</html>".to_vec(),
+            [b"junk".to_vec(), good].concat(),
+        ] {
+            assert!(checked(ZIP, &bad).is_err());
+        }
+    }
+
+    #[test]
+    fn the_large_form_of_a_zip_is_followed() {
+        let plain = zip(&["a.example/M@v1.0.0/go.mod"]);
+        let (front, end) = plain.split_at(plain.len() - END_LEN);
+        let large = |entries: u64, length: u64, offset: u64| {
+            let mut out = front.to_vec();
+            let record_at = out.len() as u64;
+            out.extend(b"PK\x06\x06");
+            out.extend([0; 20]);
+            for n in [entries, entries, length, offset] {
+                out.extend(n.to_le_bytes());
+            }
+            out.extend(b"PK\x06\x07\0\0\0\0");
+            out.extend(record_at.to_le_bytes());
+            out.extend([1, 0, 0, 0]);
+            out.extend(&end[..8]);
+            out.extend([0xff; 12]);
+            out.extend([0; 2]);
+            out
+        };
+        let length = number(end, 12, 4).unwrap();
+        let offset = number(end, 16, 4).unwrap();
+        checked(ZIP, &large(1, length, offset)).unwrap();
+        assert!(checked(ZIP, &large(2, length, offset)).is_err());
+        assert!(checked(ZIP, &large(1, u64::MAX, offset)).is_err());
+        assert!(checked(ZIP, &large(1, length, u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn texts_must_be_what_was_asked_for() {
+        let info = "/a.example/m/@v/v1.0.0.info";
+        checked(
+            info,
+            br#"{"Version":"v1.0.0","Time":"2020-01-01T00:00:00Z"}"#,
+        )
+        .unwrap();
+        for bad in [
+            &b""[..],
+            b"{}",
+            b"[1]",
+            b"{\"Version\":\"v1.0.1\"}",
+            b"{\"Version\":\"v1.0.0\"",
+            b"<!DOCTYPE html>",
+        ] {
+            assert!(checked(info, bad).is_err());
+        }
+        let go_mod = "/a.example/m/@v/v1.0.0.mod";
+        for good in [
+            "module a.example/m\n",
+            "// hello\n\nmodule \"a.example/m\"\r\n\ngo 1.21\n",
+            "module (\n a.example/m\n)\n",
+        ] {
+            checked(go_mod, good.as_bytes()).unwrap();
+        }
+        for bad in [
+            &b""[..],
+            b"go 1.21\n",
+            b"modules\n",
+            b"<html>\nmodule x\n",
+            b"module x\n\0",
+            b"\xff\xfe",
+        ] {
+            assert!(checked(go_mod, bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_full_tile_has_its_full_length() {
+        let tile = "/sumdb/x/tile/8/0/001";
+        checked(tile, &[7; 8192]).unwrap();
+        assert!(checked(tile, &[7; 8191]).is_err());
+        assert!(checked("/sumdb/x/tile/8/0/001.p/1", &[7; 32]).is_err());
+        assert!(checked("/sumdb/x/tile/8/data/001", &[7; 32]).is_err());
+    }
+}

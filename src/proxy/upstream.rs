@@ -1,0 +1,517 @@
+//! Fetching from upstreams, over connections that are kept and within time limits.
+//!
+//! What breaks is tried again, a bounded number of times, and goes on from where it broke where
+//! the upstream can do that. Credentials go to the server they are meant for and nowhere else:
+//! not to where it redirects to, not over plain HTTP, not into a log or an error.
+
+use super::body::{Body, Spool};
+use super::forward::Forward;
+use super::netrc::Netrc;
+use super::roots;
+use super::url::{Credentials, Url};
+use crate::error::{Error, Result};
+use crate::id::OutputId;
+use crate::log;
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use ureq::http::{Response, header};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Timeout};
+
+/// How often one file is asked for.
+const TRIES: u32 = 4;
+
+/// The wait before the second try; each further one is four times as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// An upstream that wants to be left alone for longer than this is left to `go`.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// For so long an upstream that could not be reached is not tried again: with hundreds of
+/// files to fetch a build would wait for each of them.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(5);
+
+/// Redirects that are followed, as many as `go` follows.
+const REDIRECTS_MAX: usize = 10;
+
+/// What is read of a refusal's text, in bytes; `go` shows less (cmd/go/internal/web,
+/// `maxErrorDetailBytes`).
+const REFUSAL_MAX: u64 = 16 << 10;
+
+/// Connections to one upstream that are kept open. `go` has dozens of requests running.
+const KEPT_CONNECTIONS: usize = 32;
+
+/// For so long a connection is kept that nobody uses.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// Time limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For a connection to be made, the encryption included.
+    pub connect: Duration,
+    /// For the next bytes to come.
+    pub read: Duration,
+}
+
+/// Fetches from upstreams.
+pub struct Upstreams {
+    limits: Limits,
+    roots: RootCerts,
+    netrc: Netrc,
+    forward: Forward,
+    /// One for each HTTP proxy, and one for none. Each keeps its own connections.
+    agents: Mutex<HashMap<Option<ureq::Proxy>, Agent>>,
+    /// Which could not be reached, when, and why.
+    unreachable: Mutex<HashMap<String, (Instant, String)>>,
+    requests: AtomicU64,
+}
+
+/// What an upstream gave.
+pub struct Fetched {
+    /// The whole body, unless `complete` says that this is unknown.
+    pub body: Body,
+    /// Its hash.
+    pub output: OutputId,
+    /// Whether the upstream said where the body ends, and it came to that end.
+    pub complete: bool,
+}
+
+/// Why there is nothing.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The HTTP status that a client is to get.
+    pub status: u16,
+    /// What the text is.
+    pub content_type: String,
+    /// What the upstream says, or what happened on the way to it.
+    pub text: Body,
+}
+
+/// The outcome of one try that is not the end.
+struct Again {
+    refusal: Refusal,
+    /// At least so long, as the upstream wants it.
+    wait: Duration,
+}
+
+enum Failure {
+    Final(Refusal),
+    Again(Again),
+    /// No connection could be made.
+    Unreachable {
+        why: String,
+        /// It took the whole time that a connection may take.
+        late: bool,
+    },
+}
+
+/// A transfer that may take more than one try.
+#[derive(Default)]
+struct Transfer {
+    spool: Spool,
+    /// How to ask for the rest of it; nothing when it must begin anew.
+    resume: Option<Resume>,
+}
+
+struct Resume {
+    /// The whole length in bytes.
+    total: u64,
+    /// An `ETag` or a date that changes with the file.
+    validator: Option<String>,
+}
+
+impl Upstreams {
+    /// Reads from the environment whom to trust, which HTTP proxies to go through, and the
+    /// user's netrc.
+    pub fn from_env(limits: Limits) -> Self {
+        Self {
+            limits,
+            roots: roots::load(),
+            netrc: Netrc::of_user(),
+            forward: Forward::from_env(),
+            agents: Mutex::default(),
+            unreachable: Mutex::default(),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// How many requests were sent.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// All that decides what an upstream shows us: its URL with the credentials that we have for
+    /// it. It must not be shown to anybody.
+    pub fn secret(&self, url: &Url) -> String {
+        match self.netrc.find(url) {
+            Some(Credentials { user, password }) => {
+                format!("{user:?} {password:?} {}", url.secret())
+            }
+            None => url.secret(),
+        }
+    }
+
+    /// Fetches a file. Where it takes more than one try the calling thread waits.
+    pub fn fetch(&self, url: &Url) -> std::result::Result<Fetched, Refusal> {
+        if url.credentials().is_some() && !url.is_https() {
+            // So does `go`.
+            return Err(Refusal::ours("a password is not sent to an insecure URL"));
+        }
+        let server = format!("{}:{}", url.host(), url.port());
+        if let Some((since, why)) = lock(&self.unreachable).get(&server) {
+            if since.elapsed() < UNREACHABLE_FOR {
+                return Err(Refusal::ours(why));
+            }
+        }
+        let mut transfer = Transfer::default();
+        let mut wait = FIRST_WAIT;
+        let mut tries = 1;
+        loop {
+            let again = match self.attempt(url, &mut transfer) {
+                Ok(complete) => {
+                    let (body, output) = transfer.spool.finish();
+                    return Ok(Fetched {
+                        body,
+                        output,
+                        complete,
+                    });
+                }
+                Err(Failure::Final(refusal)) => return Err(refusal),
+                Err(Failure::Unreachable { why, late }) => {
+                    let why = format!("cannot reach {server}: {why}");
+                    if late || tries >= TRIES {
+                        let refusal = Refusal::ours(&why);
+                        lock(&self.unreachable).insert(server, (Instant::now(), why));
+                        return Err(refusal);
+                    }
+                    Again {
+                        refusal: Refusal::ours(&why),
+                        wait: Duration::ZERO,
+                    }
+                }
+                Err(Failure::Again(again)) => again,
+            };
+            if tries >= TRIES || again.wait > RETRY_AFTER_MAX {
+                return Err(again.refusal);
+            }
+            log::debug(|| format!("try {tries} failed, {url}: {}", again.refusal.first_line()));
+            thread::sleep(wait.max(again.wait));
+            wait *= 4;
+            tries += 1;
+        }
+    }
+
+    /// One try: `Ok` when the body is here, and whether its end is certain.
+    fn attempt(&self, url: &Url, transfer: &mut Transfer) -> std::result::Result<bool, Failure> {
+        let mut at = url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.request(url, &at, transfer)?;
+            let status = response.status().as_u16();
+            if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+                return self.receive(response, transfer);
+            }
+            let to = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|location| location.to_str().ok())
+                .and_then(|location| at.redirected(location).ok())
+                .filter(|to| to.is_https() || !url.is_https());
+            at = to.ok_or_else(|| Failure::ours("a redirect to where it must not lead"))?;
+        }
+        Err(Failure::ours(&format!(
+            "more than {REDIRECTS_MAX} redirects"
+        )))
+    }
+
+    fn request(
+        &self,
+        asked: &Url,
+        at: &Url,
+        transfer: &Transfer,
+    ) -> std::result::Result<Response<ureq::Body>, Failure> {
+        let agent = self.agent(at).map_err(|e| Failure::ours(&e.chain()))?;
+        let mut request = agent.get(at.request());
+        let credentials = if at.same_origin(asked) {
+            self.netrc.find(asked).or(asked.credentials())
+        } else {
+            at.credentials().filter(|_| at.is_https())
+        };
+        if let Some(credentials) = credentials {
+            request = request.header(header::AUTHORIZATION, credentials.authorization());
+        }
+        if let Some(resume) = &transfer.resume {
+            request = request.header(header::RANGE, format!("bytes={}-", transfer.spool.len()));
+            if let Some(validator) = &resume.validator {
+                request = request.header(header::IF_RANGE, validator);
+            }
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let start = Instant::now();
+        let result = request.call();
+        log::debug(|| {
+            let outcome = match &result {
+                Ok(response) => response.status().to_string(),
+                Err(e) => describe(e),
+            };
+            format!(
+                "upstream: {at}: {outcome} ({} ms)",
+                start.elapsed().as_millis()
+            )
+        });
+        result.map_err(|e| match &e {
+            // A server that has closed a kept connection just now, most likely.
+            ureq::Error::Io(io) if is_broken(io.kind()) => Failure::again(&describe(&e)),
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => Failure::Unreachable {
+                why: describe(&e),
+                late: true,
+            },
+            ureq::Error::Io(io) if io.kind() == ErrorKind::InvalidData => {
+                Failure::ours(&format!("{at}: {}", describe(&e)))
+            }
+            ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
+                Failure::Unreachable {
+                    why: describe(&e),
+                    late: false,
+                }
+            }
+            _ => Failure::ours(&format!("{at}: {}", describe(&e))),
+        })
+    }
+
+    fn receive(
+        &self,
+        mut response: Response<ureq::Body>,
+        transfer: &mut Transfer,
+    ) -> std::result::Result<bool, Failure> {
+        let status = response.status().as_u16();
+        match status {
+            206 if transfer.continues(&response) => {}
+            200 => *transfer = Transfer::begin(&response),
+            206 | 416 => {
+                *transfer = Transfer::default();
+                return Err(Failure::again(
+                    "the upstream gave another part than the one asked for",
+                ));
+            }
+            _ => return Err(refused(response)),
+        }
+        let chunked = has(&response, header::TRANSFER_ENCODING.as_str(), "chunked");
+        let complete = chunked || response.body().content_length().is_some();
+        let announced = content_length(&response);
+        let from = transfer.spool.len();
+        let mut reader = response.body_mut().as_reader();
+        let mut buffer = vec![0; 32 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    let pushed = transfer.spool.push(&buffer[..n]);
+                    pushed.map_err(|e| Failure::ours(&e.chain()))?;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(transfer.broken(&e.to_string())),
+            }
+        }
+        let received = transfer.spool.len() - from;
+        if announced.is_some_and(|announced| announced != received) {
+            return Err(transfer.broken("the answer has another length than it announced"));
+        }
+        Ok(complete)
+    }
+
+    fn agent(&self, url: &Url) -> Result<Agent> {
+        let proxy = self.forward.for_url(url)?;
+        let mut agents = lock(&self.agents);
+        if let Some(agent) = agents.get(&proxy) {
+            return Ok(agent.clone());
+        }
+        let agent = Agent::new_with_config(
+            Agent::config_builder()
+                .proxy(proxy.clone())
+                .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .user_agent(concat!("nix-gocacheprog/", env!("CARGO_PKG_VERSION")))
+                // Modules are compressed already, and lengths and ranges are those of the file.
+                .accept_encoding("identity")
+                .timeout_resolve(Some(self.limits.connect))
+                .timeout_connect(Some(self.limits.connect))
+                .timeout_per_read(Some(self.limits.read))
+                .timeout_per_write(Some(self.limits.read))
+                .max_idle_connections(2 * KEPT_CONNECTIONS)
+                .max_idle_connections_per_host(KEPT_CONNECTIONS)
+                .max_idle_age(KEPT_FOR)
+                .build(),
+        );
+        agents.insert(proxy, agent.clone());
+        Ok(agent)
+    }
+}
+
+impl Transfer {
+    fn begin(response: &Response<ureq::Body>) -> Self {
+        let validator = [header::ETAG, header::LAST_MODIFIED]
+            .iter()
+            .filter_map(|name| response.headers().get(name)?.to_str().ok())
+            .find(|value| !value.starts_with("W/"))
+            .map(str::to_string);
+        let able = validator.is_some() || has(response, header::ACCEPT_RANGES.as_str(), "bytes");
+        Self {
+            spool: Spool::default(),
+            resume: content_length(response)
+                .filter(|_| able)
+                .map(|total| Resume { total, validator }),
+        }
+    }
+
+    /// Whether this is the rest of what is here.
+    fn continues(&self, response: &Response<ureq::Body>) -> bool {
+        let Some(resume) = &self.resume else {
+            return false;
+        };
+        let rest = format!(
+            "bytes {}-{}/{}",
+            self.spool.len(),
+            resume.total.saturating_sub(1),
+            resume.total
+        );
+        let range = response.headers().get(header::CONTENT_RANGE);
+        range.is_some_and(|range| range.as_bytes() == rest.as_bytes())
+    }
+
+    /// Keeps what is here if it can be gone on with.
+    fn broken(&mut self, why: &str) -> Failure {
+        let going_on = self
+            .resume
+            .as_ref()
+            .is_some_and(|resume| (1..resume.total).contains(&self.spool.len()));
+        if !going_on {
+            *self = Self::default();
+        }
+        Failure::again(&format!("the transfer broke: {why}"))
+    }
+}
+
+impl Failure {
+    fn ours(why: &str) -> Self {
+        Self::Final(Refusal::ours(why))
+    }
+
+    fn again(why: &str) -> Self {
+        Self::Again(Again {
+            refusal: Refusal::ours(why),
+            wait: Duration::ZERO,
+        })
+    }
+}
+
+impl Refusal {
+    /// There is no answer of the upstream's, for this reason.
+    pub fn ours(why: &str) -> Self {
+        Self::new(502, &format!("nix-gocacheprog: {why}\n"))
+    }
+
+    /// A status with a text.
+    pub fn new(status: u16, text: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=UTF-8".to_string(),
+            text: Body::text(text),
+        }
+    }
+
+    /// Whether it means that there is no such file, and not that something failed.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.status, 404 | 410)
+    }
+
+    /// For a log.
+    pub fn first_line(&self) -> String {
+        let text = self.text.slice(0, 200).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().next().unwrap_or_default();
+        format!("{} {line}", self.status)
+    }
+}
+
+/// What an upstream said that is not the file.
+fn refused(mut response: Response<ureq::Body>) -> Failure {
+    let status = response.status().as_u16();
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("application/octet-stream")
+        .to_string();
+    let wait = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
+    let mut text = Vec::new();
+    // A text that cannot be read is no reason to say less.
+    let _ = response
+        .body_mut()
+        .as_reader()
+        .take(REFUSAL_MAX)
+        .read_to_end(&mut text);
+    let refusal = Refusal {
+        status,
+        content_type,
+        text: Body::Memory(text.into()),
+    };
+    if matches!(status, 429 | 500 | 502 | 503 | 504) {
+        Failure::Again(Again { refusal, wait })
+    } else {
+        Failure::Final(refusal)
+    }
+}
+
+fn content_length(response: &Response<ureq::Body>) -> Option<u64> {
+    let value = response.headers().get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+fn has(response: &Response<ureq::Body>, name: &str, token: &str) -> bool {
+    response
+        .headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.to_ascii_lowercase().contains(token))
+}
+
+fn is_broken(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+    )
+}
+
+/// The error, without the URLs that some of them have.
+fn describe(e: &ureq::Error) -> String {
+    match e {
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "a URL that is none".to_string(),
+        ureq::Error::InvalidProxyUrl => "the HTTP proxy's URL is none".to_string(),
+        ureq::Error::ConnectProxyFailed(_) => "the HTTP proxy refuses".to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a thread that panicked leaves behind is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl From<Error> for Refusal {
+    fn from(e: Error) -> Self {
+        Self::ours(&e.chain())
+    }
+}

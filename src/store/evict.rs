@@ -1,0 +1,535 @@
+//! Eviction: keeps a store within its limits, the least recently used first.
+//!
+//! A sweep walks over the outputs once and counts how much was last used when, which says
+//! how old is too old. Then it takes the outputs in batches: those that are to go, or that
+//! nothing names, are found by a walk over the outputs of the batch and one over all
+//! actions; each of them goes, together with the actions that name it, under the lock of
+//! its shard and after a second look. So memory is bounded by the batch, whatever the size
+//! of the store, and a put or a get that comes between is never undone.
+//!
+//! An output that has a second name is in the directory of a live build. It stays, for its
+//! removal would free nothing.
+
+use super::state::Size;
+use super::walk::ALL;
+use super::{Entry, Store, modified, size_on_disk};
+use crate::config::{
+    ACTION_USE_RECORDED_EVERY, EVICT_TO_PERCENT, MAX_AGE, MAX_SIZE, MIN_FREE_MAX, MIN_FREE_PART,
+    USE_RECORDED_EVERY,
+};
+use crate::error::Result;
+use crate::fs;
+use crate::id::{ActionId, OutputId};
+use crate::log;
+use crate::sys;
+use serde::{Deserialize, Serialize};
+use std::fs::Metadata;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// How many outputs make a batch, about: some 20 MB of memory.
+const BATCH: u64 = 1 << 18;
+
+/// What a store is kept within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The most that outputs may take on disk, in bytes.
+    pub max_size: u64,
+    /// What was not used for so long goes.
+    pub max_age: Duration,
+    /// How much of the file system is left free, in bytes; by default a part of it.
+    pub min_free: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_size: MAX_SIZE,
+            max_age: MAX_AGE,
+            min_free: None,
+        }
+    }
+}
+
+impl Limits {
+    /// How much of the file system of this path is left free, in bytes.
+    pub fn floor(&self, space: sys::Space) -> u64 {
+        self.min_free
+            .unwrap_or_else(|| (space.total / MIN_FREE_PART).min(MIN_FREE_MAX))
+    }
+}
+
+/// What a sweep is to achieve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The most that outputs may take on disk afterwards, in bytes.
+    pub keep: u64,
+    /// What was not used for so long goes. Nothing at all stays when this is zero.
+    pub max_age: Duration,
+}
+
+/// What a sweep has done, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swept {
+    /// Outputs that went.
+    pub outputs: u64,
+    /// Actions that went.
+    pub actions: u64,
+    /// What the outputs that went took on disk, in bytes.
+    pub bytes: u64,
+    /// Outputs that stay.
+    pub left_outputs: u64,
+    /// Actions that stay.
+    pub left_actions: u64,
+    /// What the outputs that stay take on disk, in bytes.
+    pub left_bytes: u64,
+    /// What live builds use of that, in bytes.
+    pub live_bytes: u64,
+    /// How long ago that which stays was last used at most, in seconds.
+    pub oldest: u64,
+}
+
+/// What there is in a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Outputs.
+    pub outputs: u64,
+    /// What they take on disk, in bytes.
+    pub bytes: u64,
+    /// What live builds use of that, in bytes.
+    pub live_bytes: u64,
+    /// Actions.
+    pub actions: u64,
+    /// How long ago the least recently used output was used, in seconds.
+    pub oldest: u64,
+}
+
+impl Store {
+    /// Whether the limits ask for a sweep now; if so, what it is to achieve.
+    ///
+    /// # Errors
+    /// When the file system does not say how full it is.
+    pub fn overdue(&self, limits: &Limits) -> Result<Option<Goal>> {
+        let goal = self.goal(limits)?;
+        let is_short = self.size() > 0 && goal.keep < limits.max_size / 100 * EVICT_TO_PERCENT;
+        Ok((self.size() > limits.max_size || is_short).then_some(goal))
+    }
+
+    /// What a sweep to these limits is to achieve.
+    ///
+    /// # Errors
+    /// When the file system does not say how full it is.
+    pub fn goal(&self, limits: &Limits) -> Result<Goal> {
+        let space = sys::space(&self.root)?;
+        let floor = limits.floor(space);
+        let mut keep = limits.max_size / 100 * EVICT_TO_PERCENT;
+        if space.free < floor {
+            // Some more, so as not to be back at once.
+            let wanted = floor - space.free + floor / 10;
+            keep = keep.min(self.size().saturating_sub(wanted));
+        }
+        Ok(Goal {
+            keep,
+            max_age: limits.max_age,
+        })
+    }
+
+    /// Evicts what must go to reach a goal, and clears what nothing names. With
+    /// `dry_run` it only says what would go.
+    ///
+    /// # Errors
+    /// When the store cannot be listed, or this is to stop. What is done by then is done.
+    pub fn sweep(&self, goal: &Goal, dry_run: bool, stop: &AtomicBool) -> Result<Swept> {
+        let _alone = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = self.now();
+        let survey = self.survey(start, stop)?;
+        let mut quota = survey.quota(goal);
+        let mut swept = Swept {
+            left_outputs: survey.size.outputs,
+            left_bytes: survey.size.bytes,
+            live_bytes: survey.live_bytes,
+            ..Swept::default()
+        };
+        for shards in survey.batches() {
+            let mut batch = Batch::default();
+            swept.left_actions = 0;
+            self.walk_outputs(shards.clone(), stop, |output, metadata| {
+                batch.add(output, metadata, start, &mut quota);
+            })?;
+            batch.outputs.sort_unstable_by_key(|(output, _)| *output);
+            self.walk_actions(stop, |action, entry| {
+                swept.left_actions += 1;
+                let gone = match batch.note(action, entry, &shards) {
+                    Noted::Fine(entry) => self.expire(&action, &entry, goal, start, dry_run),
+                    Noted::Dangling(entry) => dry_run || self.forgets(&action, &entry),
+                    Noted::Damaged => {
+                        dry_run || self.get(&action).is_ok_and(|found| found.is_none())
+                    }
+                    Noted::Elsewhere => false,
+                };
+                swept.actions += u64::from(gone);
+            })?;
+            batch.named.sort_unstable();
+            for (fated, actions) in batch.fated() {
+                if dry_run {
+                    swept.outputs += 1;
+                    swept.actions += actions.len() as u64;
+                    swept.bytes += fated.bytes;
+                    continue;
+                }
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                match self.evict(&fated.output, actions, start) {
+                    Ok(Some(actions)) => {
+                        swept.outputs += 1;
+                        swept.actions += actions;
+                        swept.bytes += fated.bytes;
+                    }
+                    // Used again in the meantime.
+                    Ok(None) => {}
+                    Err(e) => log::warn(format!("cannot evict an output: {}", e.chain())),
+                }
+            }
+            swept.oldest = swept.oldest.max(batch.oldest);
+        }
+        swept.left_outputs = swept.left_outputs.saturating_sub(swept.outputs);
+        swept.left_actions = swept.left_actions.saturating_sub(swept.actions);
+        swept.left_bytes = swept.left_bytes.saturating_sub(swept.bytes);
+        Ok(swept)
+    }
+
+    /// Counts what there is, and corrects what the store believes to have.
+    fn survey(&self, start: SystemTime, stop: &AtomicBool) -> Result<Survey> {
+        let believed = (
+            self.size.load(Ordering::Relaxed),
+            self.outputs.load(Ordering::Relaxed),
+        );
+        let mut survey = Survey::default();
+        self.walk_outputs(ALL, stop, |output, metadata| {
+            // A clock that was ahead must not keep an output for ever.
+            if modified(metadata)
+                .duration_since(start)
+                .is_ok_and(|ahead| ahead > USE_RECORDED_EVERY)
+            {
+                self.record_use(&self.output_path(&output), metadata, Duration::ZERO);
+            }
+            survey.add(&output, metadata, start);
+        })?;
+        // What was put in the meantime is counted at least once.
+        self.account(
+            survey.size.bytes as i64 - believed.0,
+            survey.size.outputs as i64 - believed.1,
+        );
+        Ok(survey)
+    }
+
+    /// Counts all that there is.
+    ///
+    /// # Errors
+    /// When the store cannot be listed, or this is to stop.
+    pub fn contents(&self, stop: &AtomicBool) -> Result<Contents> {
+        let survey = self.survey(self.now(), stop)?;
+        Ok(Contents {
+            outputs: survey.size.outputs,
+            bytes: survey.size.bytes,
+            live_bytes: survey.live_bytes,
+            actions: self.count_actions(stop)?,
+            oldest: survey.oldest.as_secs(),
+        })
+    }
+
+    /// Removes an output with the actions that name it, unless it has been used since or
+    /// is in use; says how many actions went.
+    fn evict(
+        &self,
+        output: &OutputId,
+        actions: &[(u32, ActionId)],
+        start: SystemTime,
+    ) -> Result<Option<u64>> {
+        let held = self.shards.lock(output);
+        let Ok(metadata) = fs::metadata(&self.output_path(output)) else {
+            return Ok(None);
+        };
+        if held.contains(output) || !can_go(&metadata, start) {
+            return Ok(None);
+        }
+        let mut gone = 0;
+        for (_, action) in actions {
+            if self
+                .get(action)?
+                .is_some_and(|entry| entry.output == *output)
+            {
+                fs::remove_file(&self.action_path(action))?;
+                gone += 1;
+            }
+        }
+        self.remove_output(output)?;
+        Ok(Some(gone))
+    }
+
+    /// Removes an action that has not been used for long while its output was.
+    fn expire(
+        &self,
+        action: &ActionId,
+        entry: &Entry,
+        goal: &Goal,
+        start: SystemTime,
+        dry_run: bool,
+    ) -> bool {
+        // Its use is recorded so seldom, and only when it is as old.
+        let limit = goal.max_age.max(2 * ACTION_USE_RECORDED_EVERY);
+        let too_old = |time| start.duration_since(time).is_ok_and(|age| age > limit);
+        if !too_old(entry.put_at()) {
+            return false;
+        }
+        let path = self.action_path(action);
+        let _shard = self.shards.lock(&entry.output);
+        let unused = || fs::symlink_metadata(&path).is_ok_and(|m| too_old(modified(&m)));
+        if !unused() || self.get(action).ok().flatten() != Some(*entry) {
+            return false;
+        }
+        dry_run || fs::remove_file(&path).is_ok()
+    }
+
+    fn forgets(&self, action: &ActionId, entry: &Entry) -> bool {
+        self.forget_dangling(action, entry).unwrap_or_else(|e| {
+            log::warn(e.chain());
+            false
+        })
+    }
+}
+
+/// Whether an output can be evicted at all: not used since, and by no live build.
+fn can_go(metadata: &Metadata, start: SystemTime) -> bool {
+    metadata.nlink() == 1 && modified(metadata) < start
+}
+
+/// What a first walk finds.
+#[derive(Debug)]
+struct Survey {
+    size: Size,
+    live_bytes: u64,
+    /// The time since the least recent use.
+    oldest: Duration,
+    /// Outputs in each shard.
+    shards: [u64; ALL.end],
+    /// Bytes that can go, by the time since their last use.
+    ages: Vec<u64>,
+}
+
+/// Ages below this are told apart by the second, others by the hour.
+const FINE: u64 = 2 * 24 * 60 * 60;
+
+/// Older ages than ten years are all one.
+const AGES: usize = FINE as usize + 10 * 365 * 24;
+
+fn age_index(age: Duration) -> usize {
+    let seconds = age.as_secs();
+    let index = if seconds < FINE {
+        seconds
+    } else {
+        FINE + (seconds - FINE) / (60 * 60)
+    };
+    usize::try_from(index).map_or(AGES - 1, |index| index.min(AGES - 1))
+}
+
+impl Default for Survey {
+    fn default() -> Self {
+        Self {
+            size: Size::default(),
+            live_bytes: 0,
+            oldest: Duration::ZERO,
+            shards: [0; ALL.end],
+            ages: vec![0; AGES],
+        }
+    }
+}
+
+impl Survey {
+    fn add(&mut self, output: &OutputId, metadata: &Metadata, start: SystemTime) {
+        let bytes = size_on_disk(metadata.len());
+        let age = start.duration_since(modified(metadata)).unwrap_or_default();
+        self.size.outputs += 1;
+        self.size.bytes += bytes;
+        self.oldest = self.oldest.max(age);
+        self.shards[usize::from(output.0[0])] += 1;
+        if can_go(metadata, start) {
+            self.ages[age_index(age)] += bytes;
+        } else if metadata.nlink() > 1 {
+            self.live_bytes += bytes;
+        }
+    }
+
+    /// Which ages have to go.
+    fn quota(&self, goal: &Goal) -> Quota {
+        let mut excess = self.size.bytes.saturating_sub(goal.keep);
+        let mut quota = Quota {
+            max_age: goal.max_age,
+            all_from: AGES,
+            part_of: AGES,
+            part: 0,
+        };
+        for (age, bytes) in self.ages.iter().enumerate().rev() {
+            if excess == 0 {
+                break;
+            }
+            if *bytes > excess {
+                quota.part_of = age;
+                quota.part = excess;
+                break;
+            }
+            quota.all_from = age;
+            excess -= bytes;
+        }
+        quota
+    }
+
+    /// Ranges of shards that have not too many outputs together.
+    fn batches(&self) -> Vec<Range<usize>> {
+        let mut batches = Vec::new();
+        let (mut from, mut outputs) = (0, 0);
+        for (shard, count) in self.shards.iter().enumerate() {
+            if outputs > 0 && outputs + count > BATCH {
+                batches.push(from..shard);
+                (from, outputs) = (shard, 0);
+            }
+            outputs += count;
+        }
+        batches.push(from..ALL.end);
+        batches
+    }
+}
+
+/// What has to go, by the time since its last use.
+#[derive(Debug)]
+struct Quota {
+    max_age: Duration,
+    /// All with this age index or a higher one.
+    all_from: usize,
+    /// Some of this age index …
+    part_of: usize,
+    /// … so many bytes.
+    part: u64,
+}
+
+impl Quota {
+    fn takes(&mut self, age: Duration, bytes: u64) -> bool {
+        let index = age_index(age);
+        if index == self.part_of && self.part > 0 {
+            self.part = self.part.saturating_sub(bytes);
+            return true;
+        }
+        age > self.max_age || index >= self.all_from
+    }
+}
+
+/// The outputs of some shards, and what is to become of them.
+#[derive(Debug, Default)]
+struct Batch {
+    /// Sorted by ID once they are all there.
+    outputs: Vec<(OutputId, Fate)>,
+    /// The actions that name an output that is to go, with its place in `outputs`.
+    named: Vec<(u32, ActionId)>,
+    /// The time since the least recent use of what stays, in seconds.
+    oldest: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    /// In blocks, which are small enough a number.
+    blocks: u32,
+    goes: bool,
+    can_go: bool,
+    is_named: bool,
+}
+
+/// An output that is to go.
+struct Fated {
+    output: OutputId,
+    bytes: u64,
+}
+
+/// What a batch makes of an action.
+enum Noted {
+    /// Its output is there and stays.
+    Fine(Entry),
+    /// Its output is not there.
+    Dangling(Entry),
+    /// It is no entry.
+    Damaged,
+    /// It is another batch's, or goes with its output.
+    Elsewhere,
+}
+
+impl Batch {
+    fn add(&mut self, output: OutputId, metadata: &Metadata, start: SystemTime, quota: &mut Quota) {
+        let bytes = size_on_disk(metadata.len());
+        let age = start.duration_since(modified(metadata)).unwrap_or_default();
+        let can_go = can_go(metadata, start);
+        let goes = can_go && quota.takes(age, bytes);
+        if !goes {
+            self.oldest = self.oldest.max(age.as_secs());
+        }
+        self.outputs.push((
+            output,
+            Fate {
+                blocks: u32::try_from(bytes / super::BLOCK).unwrap_or(u32::MAX),
+                goes,
+                can_go,
+                is_named: false,
+            },
+        ));
+    }
+
+    fn note(&mut self, action: ActionId, entry: Option<Entry>, shards: &Range<usize>) -> Noted {
+        let Some(entry) = entry else {
+            return if shards.start == 0 {
+                Noted::Damaged
+            } else {
+                Noted::Elsewhere
+            };
+        };
+        if !shards.contains(&usize::from(entry.output.0[0])) {
+            return Noted::Elsewhere;
+        }
+        let found = self
+            .outputs
+            .binary_search_by_key(&entry.output, |(output, _)| *output);
+        let Ok(at) = found else {
+            return Noted::Dangling(entry);
+        };
+        let fate = &mut self.outputs[at].1;
+        fate.is_named = true;
+        if !fate.goes {
+            return Noted::Fine(entry);
+        }
+        // A batch has far fewer outputs.
+        self.named.push((at as u32, action));
+        Noted::Elsewhere
+    }
+
+    /// The outputs that are to go, each with its actions. `named` must be sorted.
+    fn fated(&self) -> impl Iterator<Item = (Fated, &[(u32, ActionId)])> {
+        let mut rest = &self.named[..];
+        self.outputs
+            .iter()
+            .enumerate()
+            .filter_map(move |(at, (output, fate))| {
+                if !(fate.goes || fate.can_go && !fate.is_named) {
+                    return None;
+                }
+                let end = rest.partition_point(|(named, _)| *named as usize <= at);
+                let (actions, others) = rest.split_at(end);
+                rest = others;
+                let fated = Fated {
+                    output: *output,
+                    bytes: u64::from(fate.blocks) * super::BLOCK,
+                };
+                Some((fated, actions))
+            })
+    }
+}

@@ -1,0 +1,159 @@
+//! Verification: reads outputs and compares them with their names.
+
+use super::walk::ALL;
+use super::{Entry, Store, modified, size_on_disk};
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::id::{ActionId, OutputId};
+use crate::log;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// What a verification has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Outputs that were read.
+    pub outputs: u64,
+    /// What they take on disk, in bytes.
+    pub bytes: u64,
+    /// Outputs that are damaged.
+    pub damaged: u64,
+    /// Actions that are damaged, or whose output is missing or damaged.
+    pub actions: u64,
+}
+
+/// What is damaged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// An output is not what its name says, or cannot be read.
+    Output(OutputId, String),
+    /// An action names nothing that is there.
+    Action(ActionId, String),
+}
+
+/// The SHA-256 of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn hash_file(path: &Path) -> Result<OutputId> {
+    let mut file = fs::open(path)?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; super::CHUNK];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(OutputId(hash.finalize().into())),
+            Ok(n) => hash.update(&chunk[..n]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("read", path, e)),
+        }
+    }
+}
+
+impl Store {
+    /// Reads everything. `progress` is told of the bytes read so far and of all bytes;
+    /// `damage` of what is damaged, which is removed if `repair` says so.
+    ///
+    /// # Errors
+    /// When the store cannot be listed, or this is to stop.
+    pub fn verify(
+        &self,
+        repair: bool,
+        stop: &AtomicBool,
+        mut progress: impl FnMut(u64, u64),
+        mut damage: impl FnMut(Damage),
+    ) -> Result<Verified> {
+        let mut found = Verified::default();
+        let total = self.size();
+        self.walk_outputs(ALL, stop, |output, metadata| {
+            found.outputs += 1;
+            found.bytes += size_on_disk(metadata.len());
+            if let Some(why) = self.examine(&output) {
+                found.damaged += 1;
+                damage(Damage::Output(output, why));
+                if repair {
+                    self.remove_damaged(&output);
+                }
+            }
+            progress(found.bytes, total.max(found.bytes));
+        })?;
+        let mut damaged = |action: &ActionId, why: &str| {
+            found.actions += 1;
+            damage(Damage::Action(*action, why.into()));
+        };
+        self.walk_actions(stop, |action, entry| {
+            let Some(entry) = entry else {
+                damaged(&action, "is not an entry");
+                if repair && let Err(e) = self.forget(&action, "is not an entry") {
+                    log::warn(e.chain());
+                }
+                return;
+            };
+            if let Some(why) = self.missing(&entry) {
+                damaged(&action, why);
+                if repair && let Err(e) = self.forget_dangling(&action, &entry) {
+                    log::warn(e.chain());
+                }
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Reads what a crash may have damaged, removes what it has damaged, and then trusts
+    /// the rest; says how many outputs were read.
+    ///
+    /// # Errors
+    /// When the store cannot be listed, or this is to stop.
+    pub fn verify_suspects(&self, stop: &AtomicBool) -> Result<u64> {
+        let mut checked = 0;
+        let Some(survival) = self.survival.as_ref().filter(|s| s.is_suspicious()) else {
+            return Ok(0);
+        };
+        self.walk_outputs(ALL, stop, |output, metadata| {
+            if survival.suspects(&output, modified(metadata)) {
+                checked += 1;
+                match self.examine(&output) {
+                    None => survival.trust(&output),
+                    Some(why) => {
+                        log::warn(format!(
+                            "output {output} {why}, after a crash: it is removed"
+                        ));
+                        self.remove_damaged(&output);
+                    }
+                }
+            }
+        })?;
+        survival.end_suspicion();
+        Ok(checked)
+    }
+
+    /// What is wrong with an output; one that is gone is not.
+    fn examine(&self, output: &OutputId) -> Option<String> {
+        match hash_file(&self.output_path(output)) {
+            Ok(found) if found == *output => None,
+            Ok(found) => Some(format!("has the SHA-256 {found}")),
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => None,
+            Err(e) => Some(e.chain()),
+        }
+    }
+
+    fn missing(&self, entry: &Entry) -> Option<&'static str> {
+        match fs::metadata(&self.output_path(&entry.output)) {
+            Ok(metadata) if metadata.len() == entry.size => None,
+            Ok(_) => Some("has an output of the wrong size"),
+            Err(_) => Some("has lost its output"),
+        }
+    }
+
+    fn remove_damaged(&self, output: &OutputId) {
+        let _shard = self.shards.lock(output);
+        // It may have been put again just now.
+        if self.examine(output).is_some()
+            && let Err(e) = self.remove_output(output)
+        {
+            log::warn(format!("a damaged output stays: {}", e.chain()));
+        }
+    }
+}

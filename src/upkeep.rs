@@ -1,0 +1,151 @@
+//! What the daemon does on its own account: eviction, sync points, the check after a
+//! crash. One thread, which steps back behind everybody else; no request waits for it.
+
+use crate::config::{AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, SYNC_EVERY, UPKEEP_EVERY};
+use crate::error::Result;
+use crate::log;
+use crate::size::{show_age, show_size};
+use crate::stats::Stats;
+use crate::store::{Goal, Limits, Store, Swept};
+use crate::sys;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Wakes the thread, and stops it.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    woken: Mutex<bool>,
+    wake: Condvar,
+    stop: AtomicBool,
+}
+
+impl Upkeep {
+    /// There may be something to do.
+    pub fn wake(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    /// Ends the thread soon, whatever it does.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// True once all this is to end.
+    pub fn stopping(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    /// The thread.
+    pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits) {
+        sys::step_back();
+        if let Err(e) = self.check_after_crash(store) {
+            log::warn(e.chain());
+        }
+        let mut synced = Instant::now();
+        let mut sweeper = Sweeper::default();
+        let mut size_is_a_guess = store.size_is_a_guess();
+        while !self.stop.load(Ordering::Relaxed) {
+            let goal = match store.overdue(limits) {
+                Ok(Some(goal)) if sweeper.may_try() => Some(goal),
+                Ok(_) if size_is_a_guess || stats.since_sweep() > AGE_CHECK_EVERY => {
+                    store.goal(limits).ok()
+                }
+                Ok(_) => None,
+                Err(e) => {
+                    log::warn(e.chain());
+                    None
+                }
+            };
+            if let Some(goal) = goal {
+                match sweeper.sweep(store, &goal, &self.stop) {
+                    Ok(()) => {
+                        stats.swept();
+                        size_is_a_guess = false;
+                    }
+                    Err(e) => log::warn(format!("eviction is broken off: {}", e.chain())),
+                }
+            }
+            if synced.elapsed() >= SYNC_EVERY {
+                if let Err(e) = store.sync() {
+                    log::warn(e.chain());
+                }
+                stats.save();
+                synced = Instant::now();
+            }
+            self.wait();
+        }
+    }
+
+    fn check_after_crash(&self, store: &Store) -> Result<()> {
+        let checked = store.verify_suspects(&self.stop)?;
+        if checked > 0 {
+            log::info(format!(
+                "the {checked} outputs that a crash may have damaged are checked"
+            ));
+        }
+        Ok(())
+    }
+
+    fn wait(&self) {
+        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut woken, _) = self
+            .wake
+            .wait_timeout_while(woken, UPKEEP_EVERY, |woken| !*woken)
+            .unwrap_or_else(PoisonError::into_inner);
+        *woken = false;
+    }
+}
+
+/// Sweeps, but not over and over when that is of no use.
+#[derive(Debug, Default)]
+struct Sweeper {
+    in_vain: Option<Instant>,
+    said: bool,
+}
+
+impl Sweeper {
+    fn may_try(&self) -> bool {
+        self.in_vain
+            .is_none_or(|then| then.elapsed() >= EVICT_AGAIN_AFTER)
+    }
+
+    fn sweep(&mut self, store: &Store, goal: &Goal, stop: &AtomicBool) -> Result<()> {
+        let begun = Instant::now();
+        // Whatever comes of it, not at once again.
+        self.in_vain = Some(begun);
+        let swept = store.sweep(goal, false, stop)?;
+        if swept.outputs + swept.actions > 0 {
+            log::info(format!(
+                "evicted {} outputs and {} actions, {} in {:.1}s; {} in {} outputs stay, the oldest last used \
+                 {} ago",
+                swept.outputs,
+                swept.actions,
+                show_size(swept.bytes),
+                begun.elapsed().as_secs_f64(),
+                show_size(swept.left_bytes),
+                swept.left_outputs,
+                show_age(std::time::Duration::from_secs(swept.oldest))
+            ));
+        }
+        if reached(goal, &swept) {
+            *self = Self::default();
+        } else if !self.said {
+            self.said = true;
+            log::warn(format!(
+                "the cache stays above its limit: {} where {} are wanted, and live builds use {} of that; they go \
+                 on, and it is tried again when they have ended",
+                show_size(swept.left_bytes),
+                show_size(goal.keep),
+                show_size(swept.live_bytes)
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn reached(goal: &Goal, swept: &Swept) -> bool {
+    swept.left_bytes <= goal.keep
+}

@@ -1,0 +1,245 @@
+//! `go build` of a real program, through each cache in turn.
+
+use crate::Options;
+use crate::figures::{Report, median, ratios, row};
+use crate::support::{Daemon, TempDir, binary};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// A way for `go` to keep its cache.
+struct Cache {
+    name: String,
+    /// What GOCACHEPROG is set to, if anything.
+    prog: Option<String>,
+    daemon: Option<Daemon>,
+    dir: TempDir,
+}
+
+/// What one build took.
+#[derive(Clone, Copy)]
+struct Took {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Cache {
+    fn gos_own() -> Self {
+        Self {
+            name: "go".into(),
+            prog: None,
+            daemon: None,
+            dir: TempDir::new(),
+        }
+    }
+
+    fn ours() -> Self {
+        let daemon = Daemon::start();
+        let prog = format!(
+            "{} client --runtime-dir {}",
+            binary().display(),
+            daemon.runtime_dir().display()
+        );
+        Self {
+            name: "ours".into(),
+            prog: Some(prog),
+            daemon: Some(daemon),
+            dir: TempDir::new(),
+        }
+    }
+
+    /// All candidates, ours first and Go's own second.
+    fn all(options: &Options) -> Vec<Self> {
+        let peers = options.peers.iter().map(|(name, command)| Self {
+            name: name.clone(),
+            prog: Some(command.clone()),
+            daemon: None,
+            dir: TempDir::new(),
+        });
+        [Self::ours(), Self::gos_own()]
+            .into_iter()
+            .chain(peers)
+            .collect()
+    }
+
+    /// Builds the program; what is there already is not linked again.
+    fn build(&self) -> Took {
+        let before = self.cpu();
+        let start = Instant::now();
+        let goroot = PathBuf::from(std::env::var_os("GOROOT").unwrap());
+        let mut go = Command::new(goroot.join("bin/go"));
+        go.args(["build", "-mod=vendor", "-trimpath", "-o"])
+            .arg(self.dir.path().join("program"))
+            .arg("./cmd/containerd")
+            .current_dir(std::env::var_os("NIX_GOCACHEPROG_BENCH_PROGRAM").unwrap())
+            .env("GOCACHE", self.dir.path().join("gocache"))
+            .env("GOENV", "off")
+            .env("GOFLAGS", "")
+            .env("GOTOOLCHAIN", "local")
+            .env("CGO_ENABLED", "0")
+            .env_remove("GOCACHEPROG");
+        if let Some(prog) = &self.prog {
+            go.env("GOCACHEPROG", prog);
+        }
+        assert!(go.status().unwrap().success(), "{}: go build", self.name);
+        Took {
+            wall: start.elapsed().as_secs_f64(),
+            cpu: self.cpu() - before,
+        }
+    }
+
+    /// The CPU time of all that has been waited for, and of the daemon, in seconds.
+    fn cpu(&self) -> f64 {
+        children_cpu()
+            + self
+                .daemon
+                .as_ref()
+                .map_or(0.0, |daemon| cpu(daemon.pid(), 13))
+    }
+}
+
+/// The CPU time of a process in seconds, from two adjoining fields of proc_pid_stat(5).
+pub fn cpu(pid: u32, first_field: usize) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat[stat.rfind(')').unwrap() + 2..]
+        .split_whitespace()
+        .collect();
+    // The fields are numbered from 0 here, and the first two are cut off.
+    let ticks = |field: usize| fields[field - 2].parse::<f64>().unwrap();
+    (ticks(first_field) + ticks(first_field + 1)) / 100.0
+}
+
+fn children_cpu() -> f64 {
+    cpu(std::process::id(), 15)
+}
+
+/// The caches' size is what it is; the time of an empty one is what is measured.
+fn empty(path: &Path) {
+    let _ = std::fs::remove_dir_all(path);
+}
+
+fn report(part: &str, caches: &[String], took: &[Vec<Took>]) -> Report {
+    let walls: Vec<Vec<f64>> = took
+        .iter()
+        .map(|took| took.iter().map(|t| t.wall).collect())
+        .collect();
+    let cpus: Vec<Vec<f64>> = took
+        .iter()
+        .map(|took| took.iter().map(|t| t.cpu).collect())
+        .collect();
+    let mut rows = Vec::new();
+    for (at, name) in caches.iter().enumerate() {
+        rows.push(row(format!("{name}: wall"), "s", walls[at].clone()));
+        rows.push(row(format!("{name}: CPU"), "s", cpus[at].clone()));
+    }
+    for (at, name) in caches.iter().enumerate().filter(|(at, _)| *at != 1) {
+        rows.push(row(
+            format!("{name}/go: wall"),
+            "ratio",
+            ratios(&walls[at], &walls[1]),
+        ));
+        rows.push(row(
+            format!("{name}/go: CPU"),
+            "ratio",
+            ratios(&cpus[at], &cpus[1]),
+        ));
+    }
+    let wall = median(&ratios(&walls[0], &walls[1]));
+    let cpu = median(&ratios(&cpus[0], &cpus[1]));
+    let pairs = walls[0].len();
+    Report {
+        rows,
+        summary: match part {
+            "warm" => format!("warm: ours/go {wall:.2} ({pairs} pairs)"),
+            _ => format!("cold: ours/go {wall:.2}, CPU {cpu:.2} ({pairs} pairs)"),
+        },
+    }
+}
+
+pub(crate) fn warm(options: &Options) -> Report {
+    let caches = Cache::all(options);
+    for cache in &caches {
+        eprintln!("filling: {}", cache.name);
+        cache.build();
+        // Links with what is cached now.
+        cache.build();
+    }
+    let mut took = vec![Vec::new(); caches.len()];
+    for pair in 0..options.pairs {
+        eprintln!("warm: pair {} of {}", pair + 1, options.pairs);
+        for (cache, took) in caches.iter().zip(&mut took) {
+            took.push(cache.build());
+        }
+    }
+    let names: Vec<_> = caches.iter().map(|cache| cache.name.clone()).collect();
+    report("warm", &names, &took)
+}
+
+pub(crate) fn cold(options: &Options) -> Report {
+    let names: Vec<_> = Cache::all(options)
+        .iter()
+        .map(|cache| cache.name.clone())
+        .collect();
+    let mut took = vec![Vec::new(); names.len()];
+    for pair in 0..options.pairs {
+        eprintln!("cold: pair {} of {}", pair + 1, options.pairs);
+        for (cache, took) in Cache::all(options).iter().zip(&mut took) {
+            took.push(cache.build());
+            empty(cache.dir.path());
+        }
+    }
+    report("cold", &names, &took)
+}
+
+/// The most memory resident, of a daemon and of its client, while a cache is filled.
+pub fn memory() -> Report {
+    let cache = Cache::ours();
+    let daemon = cache.daemon.as_ref().unwrap();
+    let idle = daemon.peak_memory();
+    let client = std::thread::scope(|scope| {
+        let build = scope.spawn(|| cache.build());
+        let mut peak = 0;
+        while !build.is_finished() {
+            peak = peak.max(client_memory());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        peak
+    });
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let filling = daemon.peak_memory();
+    Report {
+        rows: vec![
+            row("daemon, idle", "MiB", vec![mib(idle)]),
+            row("daemon, while a cache is filled", "MiB", vec![mib(filling)]),
+            row("client, while a cache is filled", "MiB", vec![mib(client)]),
+        ],
+        summary: format!(
+            "memory: daemon {:.1}MiB idle, {:.1}MiB filling, client {:.1}MiB",
+            mib(idle),
+            mib(filling),
+            mib(client)
+        ),
+    }
+}
+
+/// The peak of the largest process of ours that runs as a client, in bytes.
+fn client_memory() -> u64 {
+    let binary = binary();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let mut words = line.split(|byte| *byte == 0);
+            let ours = words.next()? == binary.as_os_str().as_encoded_bytes();
+            if !ours || words.next()? != b"client" {
+                return None;
+            }
+            let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+            let peak = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmHWM:"))?;
+            Some(peak.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+        })
+        .max()
+        .unwrap_or(0)
+}

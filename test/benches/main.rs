@@ -1,0 +1,79 @@
+//! Benchmarks on the real binary; `test/bench` sets up what they need and starts them.
+//!
+//! Everything is measured in pairs, A B A B …, in one run, because machines drift. What counts is the
+//! median of the ratios.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark ends here when it must, and prints its table"
+)]
+
+mod figures;
+mod gobuild;
+#[path = "../peer.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod peer;
+mod requests;
+mod store;
+#[path = "../support.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod support;
+
+use figures::Report;
+
+/// What the command line says.
+struct Options {
+    pairs: usize,
+    peers: Vec<(String, String)>,
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let part = args.next().unwrap_or_default();
+    let mut options = Options {
+        pairs: 10,
+        peers: Vec::new(),
+    };
+    let mut json = false;
+    while let Some(arg) = args.next() {
+        let mut value = || {
+            args.next()
+                .unwrap_or_else(|| usage(&format!("{arg} needs a value")))
+        };
+        match arg.as_str() {
+            "--json" => json = true,
+            "--pairs" => {
+                let text = value();
+                options.pairs = text
+                    .parse()
+                    .unwrap_or_else(|_| usage("--pairs takes a number"));
+            }
+            "--peer" => {
+                let text = value();
+                let (name, command) = text
+                    .split_once('=')
+                    .unwrap_or_else(|| usage("--peer takes NAME=COMMAND"));
+                options.peers.push((name.into(), command.into()));
+            }
+            other => usage(&format!("there is no option {other}")),
+        }
+    }
+    if part == "store" {
+        return store::run(json);
+    }
+    let report: Report = match part.as_str() {
+        "warm" => gobuild::warm(&options),
+        "cold" => gobuild::cold(&options),
+        "memory" => gobuild::memory(),
+        "get" => requests::get(&options),
+        "put" => requests::put(&options),
+        "start" => requests::start(&options),
+        other => usage(&format!("there is no part {other:?}")),
+    };
+    report.print(json);
+}
+
+fn usage(what: &str) -> ! {
+    eprintln!("bench: {what}; test/bench says what there is");
+    std::process::exit(2)
+}

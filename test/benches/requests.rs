@@ -1,0 +1,277 @@
+//! Requests: on the socket, and through a client as `go` would make them.
+
+use crate::Options;
+use crate::figures::{Report, median, quantile, ratios, row};
+use crate::gobuild::cpu;
+use crate::peer::Peer;
+use crate::support::{Daemon, TempDir, binary};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+/// Actions that are got, over and over.
+const ACTIONS: u8 = 200;
+
+/// Gets of one session; enough for the kernel's count of CPU time, which ticks 100 times a second.
+const GETS: usize = 40_000;
+
+fn filled() -> Daemon {
+    let daemon = Daemon::start();
+    let mut peer = Peer::connect(&daemon);
+    for action in 0..ACTIONS {
+        assert_eq!(peer.put(action, &[action; 4096]), 's');
+    }
+    daemon
+}
+
+/// What a number of gets took.
+struct Gets {
+    /// Gets a second, of all sessions together.
+    rate: f64,
+    /// Of each get, in microseconds.
+    latencies: Vec<f64>,
+    /// CPU time of the daemon, in microseconds a get.
+    daemon_cpu: f64,
+}
+
+/// `sessions` sessions, each a build of its own, that get as fast as they are answered.
+fn gets(daemon: &Daemon, sessions: usize) -> Gets {
+    let each = GETS / sessions.min(8);
+    let before = cpu(daemon.pid(), 13);
+    let peers: Vec<_> = (0..sessions).map(|_| Peer::connect(daemon)).collect();
+    let start = Instant::now();
+    let latencies: Vec<f64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = peers
+            .into_iter()
+            .map(|mut peer| {
+                scope.spawn(move || {
+                    let mut latencies = Vec::with_capacity(each);
+                    for at in 0..each {
+                        let start = Instant::now();
+                        let answer = peer.get((at % usize::from(ACTIONS)) as u8);
+                        latencies.push(start.elapsed().as_secs_f64() * 1e6);
+                        assert_eq!(answer, 'h');
+                    }
+                    latencies
+                })
+            })
+            .collect();
+        let joined = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap());
+        joined.collect()
+    });
+    let count = latencies.len() as f64;
+    Gets {
+        rate: count / start.elapsed().as_secs_f64(),
+        latencies,
+        daemon_cpu: (cpu(daemon.pid(), 13) - before) * 1e6 / count,
+    }
+}
+
+pub(crate) fn get(options: &Options) -> Report {
+    let daemon = filled();
+    let (mut one, mut many, mut client) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..options.pairs {
+        eprintln!("get: pair {} of {}", pair + 1, options.pairs);
+        one.push(gets(&daemon, 1));
+        many.push(gets(&daemon, 64));
+        client.push(client_gets(&daemon));
+    }
+    let each = |of: &[Gets], what: &dyn Fn(&Gets) -> f64| of.iter().map(what).collect::<Vec<_>>();
+    let rate = |of: &[Gets]| each(of, &|gets| gets.rate);
+    let part = |of: &[Gets], part| each(of, &|gets| quantile(&gets.latencies, part));
+    let scaling = ratios(&rate(&many), &rate(&one));
+    let daemon_cpu: Vec<_> = client.iter().map(|(gets, _)| gets.daemon_cpu).collect();
+    let client_cpu: Vec<_> = client.iter().map(|(_, cpu)| *cpu).collect();
+    let both: Vec<_> = daemon_cpu
+        .iter()
+        .zip(&client_cpu)
+        .map(|(a, b)| a + b)
+        .collect();
+    let summary = format!(
+        "get: daemon + client CPU {:.1}us, 64 sessions/one {:.2}",
+        median(&both),
+        median(&scaling)
+    );
+    Report {
+        rows: vec![
+            row("one session: gets", "1/s", rate(&one)),
+            row("one session: p50", "us", part(&one, 0.5)),
+            row("one session: p99", "us", part(&one, 0.99)),
+            row(
+                "one session: daemon CPU for a get",
+                "us",
+                each(&one, &|g| g.daemon_cpu),
+            ),
+            row("64 sessions: gets", "1/s", rate(&many)),
+            row("64 sessions: p50", "us", part(&many, 0.5)),
+            row("64 sessions: p99", "us", part(&many, 0.99)),
+            row(
+                "64 sessions: daemon CPU for a get",
+                "us",
+                each(&many, &|g| g.daemon_cpu),
+            ),
+            row("64 sessions/one: gets a second", "ratio", scaling),
+            row("through a client: daemon CPU for a get", "us", daemon_cpu),
+            row("through a client: client CPU for a get", "us", client_cpu),
+            row("through a client: both", "us", both),
+        ],
+        summary,
+    }
+}
+
+/// A client with the benchmark in the place of `go`.
+struct Client {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn start(daemon: &Daemon) -> Self {
+        let mut child = Command::new(binary())
+            .args(["client", "--runtime-dir"])
+            .arg(daemon.runtime_dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut client = Self {
+            stdin: child.stdin.take().unwrap(),
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        };
+        client.answer();
+        client
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn get(&mut self, id: usize, action: u8) -> String {
+        let action = STANDARD.encode([action; 32]);
+        let line = format!("{{\"ID\":{id},\"Command\":\"get\",\"ActionID\":\"{action}\"}}\n");
+        self.stdin.write_all(line.as_bytes()).unwrap();
+        self.answer()
+    }
+
+    fn end(self) {
+        drop(self.stdin);
+        let mut child = self.child;
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+/// Gets through a client, one after the other, and the client's CPU time in microseconds a get.
+fn client_gets(daemon: &Daemon) -> (Gets, f64) {
+    let mut client = Client::start(daemon);
+    let (daemon_before, client_before) = (cpu(daemon.pid(), 13), cpu(client.child.id(), 13));
+    let start = Instant::now();
+    let latencies: Vec<_> = (0..GETS)
+        .map(|at| {
+            let start = Instant::now();
+            let answer = client.get(at + 1, (at % usize::from(ACTIONS)) as u8);
+            assert!(answer.contains("DiskPath"), "{answer}");
+            start.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    let rate = GETS as f64 / start.elapsed().as_secs_f64();
+    let micros = |pid, before| (cpu(pid, 13) - before) * 1e6 / GETS as f64;
+    let client_cpu = micros(client.child.id(), client_before);
+    let daemon_cpu = micros(daemon.pid(), daemon_before);
+    client.end();
+    let gets = Gets {
+        rate,
+        latencies,
+        daemon_cpu,
+    };
+    (gets, client_cpu)
+}
+
+pub(crate) fn put(options: &Options) -> Report {
+    const SIZE: usize = 256 << 20;
+    let dir = TempDir::new();
+    let body: Vec<u8> = (0..SIZE as u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let text = STANDARD.encode(&body);
+    let encoded = dir.path().join("body.b64");
+    std::fs::write(&encoded, &text).unwrap();
+    let output = STANDARD.encode(Sha256::digest(&body));
+    let request = dir.path().join("request");
+    let mut file = File::create(&request).unwrap();
+    let action = STANDARD.encode([1; 32]);
+    write!(
+        file,
+        "{{\"ID\":1,\"Command\":\"put\",\"ActionID\":\"{action}\",\"OutputID\":\"{output}\",\"BodySize\":{SIZE}}}\n\n\
+         \"{text}\"\n{{\"ID\":2,\"Command\":\"close\"}}\n"
+    )
+    .unwrap();
+    drop((body, text, file));
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for pair in 0..options.pairs {
+        eprintln!("put: pair {} of {}", pair + 1, options.pairs);
+        let daemon = Daemon::start();
+        let start = Instant::now();
+        let answers = Command::new(binary())
+            .args(["client", "--runtime-dir"])
+            .arg(daemon.runtime_dir())
+            .stdin(File::open(&request).unwrap())
+            .output()
+            .unwrap();
+        ours.push(start.elapsed().as_secs_f64());
+        let answers = String::from_utf8(answers.stdout).unwrap();
+        assert!(answers.contains("{\"ID\":1,\"DiskPath\""), "{answers}");
+        drop(daemon);
+        let start = Instant::now();
+        let status = Command::new("sh")
+            .args(["-c", "base64 -d <body.b64 | tee body | sha256sum >sum"])
+            .current_dir(dir.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        theirs.push(start.elapsed().as_secs_f64());
+        std::fs::remove_file(dir.path().join("body")).unwrap();
+    }
+    let ratio = ratios(&ours, &theirs);
+    let summary = format!("put: 256MiB, ours/pipeline {:.2}", median(&ratio));
+    Report {
+        rows: vec![
+            row("ours: 256 MiB", "s", ours),
+            row("base64 -d | tee FILE | sha256sum", "s", theirs),
+            row("ours/pipeline", "ratio", ratio),
+        ],
+        summary,
+    }
+}
+
+pub(crate) fn start(options: &Options) -> Report {
+    let daemon = filled();
+    let millis: Vec<_> = (0..options.pairs * 10)
+        .map(|at| {
+            let start = Instant::now();
+            let mut client = Client::start(&daemon);
+            assert!(
+                client
+                    .get(1, (at % usize::from(ACTIONS)) as u8)
+                    .contains("DiskPath")
+            );
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            client.end();
+            took
+        })
+        .collect();
+    let summary = format!("start: first answer after {:.2}ms", median(&millis));
+    Report {
+        rows: vec![row("from start to first answer", "ms", millis)],
+        summary,
+    }
+}

@@ -1,0 +1,43 @@
+# What must be true of default.nix, and what test/nix/eval/install tries out of it.
+let
+  pkgs = {
+    lib = {
+      hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+      hasSuffix =
+        suffix: text:
+        let
+          length = builtins.stringLength suffix;
+        in
+        builtins.substring (builtins.stringLength text - length) length text == suffix;
+      removePrefix =
+        prefix: text: builtins.substring (builtins.stringLength prefix) (builtins.stringLength text) text;
+      licenses.bsd3 = "BSD-3-Clause";
+      platforms.linux = [ "x86_64-linux" ];
+    };
+    pkgsStatic.rustPlatform.buildRustPackage = attrs: attrs;
+  };
+  package = import ../../../default.nix { inherit pkgs; };
+  files = dir: builtins.attrNames (builtins.readDir "${package.src}/${dir}");
+in
+{
+  inherit (package) src postInstall;
+  true = {
+    "the version is the manifest's" = builtins.match "[0-9]+\\.[0-9]+\\.[0-9]+" package.version != null;
+
+    "the source is what the build reads" =
+      files "." == [
+        "Cargo.lock"
+        "Cargo.toml"
+        "const.nix"
+        "src"
+        "systemd"
+        "test"
+      ]
+      && builtins.elem "main.rs" (files "src")
+      && builtins.elem "main.rs" (files "test");
+
+    "of the tests it is what the manifest names" = !builtins.elem "demo" (files "test") && !builtins.elem "nix" (files "test");
+
+    "the packages are those of the lock file" = builtins.pathExists package.cargoLock.lockFile;
+  };
+}
