@@ -10,5 +10,6 @@ mod nix;
 mod peer;
 mod proxy;
 mod setup_hook;
+mod store;
 mod support;
 mod upstream;
