@@ -80,5 +80,13 @@ nixGocacheprogSummary() {
 # A derivation with a configure phase of its own, or none, does not run the first.
 postConfigureHooks+=(nixGocacheprogSetup)
 preBuildHooks+=(nixGocacheprogSetup)
+if [[ -n ${buildCommand-}${buildCommandPath-} ]]; then
+    # runCommand has no phases at all.
+    nixGocacheprogSetup
+elif [[ -n ${dontConfigure-} || ${configurePhase-postConfigure} != *postConfigure* ]] &&
+    [[ ${buildPhase-preBuild} != *preBuild* ]]; then
+    # Phases of its own that run neither: one more before the build.
+    preBuildPhases+=" nixGocacheprogSetup"
+fi
 exitHooks+=(nixGocacheprogSummary)
 failureHooks+=(nixGocacheprogSummary)

@@ -40,6 +40,12 @@ pub const MIN_FREE_PART: u64 = 20;
 /// … but no more than this, in bytes.
 pub const MIN_FREE_MAX: u64 = 10 << 30;
 
+/// Whatever a flag says, one part in so many of the file system is left free …
+pub const MIN_FREE_LEAST_PART: u64 = 50;
+
+/// … but no more than this, in bytes.
+pub const MIN_FREE_LEAST_MAX: u64 = 32 << 20;
+
 /// When the limit is passed, eviction goes on down to this percentage of it, so that it is
 /// seldom needed.
 pub const EVICT_TO_PERCENT: u64 = 90;

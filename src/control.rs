@@ -222,6 +222,14 @@ impl Parts {
         }
     }
 
+    /// Removes the directories of builds that have ended. What they used can be evicted then.
+    pub fn reap(&self) {
+        let (before, _) = self.builds.live();
+        if self.builds.reap() < before {
+            self.upkeep.builds_have_ended();
+        }
+    }
+
     fn goal(&self, what: Gc) -> Result<Goal> {
         match what {
             Gc::All => Ok(Goal {
@@ -241,7 +249,7 @@ impl Parts {
     fn report(&self) -> Result<Report> {
         let space = sys::space(self.store.root())?;
         let (since_start, running) = self.stats.since_start();
-        self.builds.reap();
+        self.reap();
         let (builds, sessions) = self.builds.live();
         Ok(Report {
             version: env!("CARGO_PKG_VERSION").into(),

@@ -89,7 +89,7 @@ pub fn run(options: &Options) -> Result<()> {
             served.start_control(&sockets.control);
         }
         if reaped.elapsed() >= REAP_EVERY {
-            served.parts.builds.reap();
+            served.parts.reap();
             reaped = Instant::now();
         }
         if build || control || !served.sessions.none_open() {
@@ -302,7 +302,9 @@ impl Gate for Open {
     fn count(&self, name: &str, counts: Counts) {
         let parts = &self.served.parts;
         parts.stats.add(name, counts);
-        if counts.puts > 0 && parts.store.size() > parts.limits.max_size {
+        let is_large = counts.puts > 0 && parts.store.size() > parts.limits.max_size;
+        // The disk may be full.
+        if is_large || counts.errors > 0 {
             parts.upkeep.wake();
         }
     }
@@ -333,8 +335,9 @@ impl Sockets {
         let sockets = if passed.is_empty() {
             fs::create_dir_all(runtime_dir)?;
             Self {
-                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
+                // First, so that whoever sees the other one finds this one too.
                 control: bind(&config::control_socket(runtime_dir), 0o700, 0o600)?,
+                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
                 activated: false,
                 place: runtime_dir.display().to_string(),
             }

@@ -67,7 +67,10 @@ fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
 
 /// The names (without directory and hash) of the store paths that a derivation takes as
 /// inputs: derivations, ending in `.drv`, and sources.
-fn input_names(text: &[u8]) -> Result<Vec<&str>> {
+///
+/// # Errors
+/// When the text is not a term of a derivation.
+pub fn input_names(text: &[u8]) -> Result<Vec<&str>> {
     let mut parser = Parser {
         text,
         at: 0,

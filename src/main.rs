@@ -46,11 +46,11 @@ fn main() -> ExitCode {
     let done = match cli::parse(std::env::args_os()) {
         Ok(Command::Daemon(options)) => daemon::run(&options),
         Ok(Command::Client(options)) => client::run(&options),
+        Ok(Command::Hook(options)) => return ExitCode::from(hook::run(options)),
         Ok(Command::Summary(options)) => {
             client::summary::run(options);
             Ok(())
         }
-        Ok(Command::Hook(options)) => return ExitCode::from(hook::run(options)),
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Install(options)) => install::install(&options),

@@ -18,6 +18,8 @@ pub struct Upkeep {
     woken: Mutex<bool>,
     wake: Condvar,
     stop: AtomicBool,
+    /// Builds have ended since an eviction was in vain.
+    worthwhile: AtomicBool,
 }
 
 impl Upkeep {
@@ -25,6 +27,12 @@ impl Upkeep {
     pub fn wake(&self) {
         *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
+    }
+
+    /// There is more to be evicted now than there was before.
+    pub fn builds_have_ended(&self) {
+        self.worthwhile.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Ends the thread soon, whatever it does.
@@ -48,6 +56,9 @@ impl Upkeep {
         let mut sweeper = Sweeper::default();
         let mut size_is_a_guess = store.size_is_a_guess();
         while !self.stop.load(Ordering::Relaxed) {
+            if self.worthwhile.swap(false, Ordering::Relaxed) {
+                sweeper.in_vain = None;
+            }
             let goal = match store.overdue(limits) {
                 Ok(Some(goal)) if sweeper.may_try() => Some(goal),
                 Ok(_) if size_is_a_guess || stats.since_sweep() > AGE_CHECK_EVERY => {

@@ -12,12 +12,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::support::{Daemon, Session, TempDir, binary, text};
 
 /// A pinned toolchain.
-struct Go {
-    goroot: PathBuf,
+pub struct Go {
+    pub goroot: PathBuf,
 }
 
 impl Go {
-    fn pinned(release: &str) -> Self {
+    pub fn pinned(release: &str) -> Self {
         let mut fetch = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/test/fetch-go"));
         fetch.args(["--have", release]);
         // The others speak GOCACHEPROG only when built for it.
@@ -33,13 +33,13 @@ impl Go {
 }
 
 /// A copy of test/program, with everything around it that `go` reads or writes.
-struct Workspace {
+pub struct Workspace {
     dir: TempDir,
     commands: AtomicUsize,
 }
 
 impl Workspace {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = TempDir::new();
         for part in ["home", "tmp", "build"] {
             fs::create_dir(dir.path().join(part)).unwrap();
@@ -82,7 +82,7 @@ impl Workspace {
     }
 
     /// The same through a daemon, or what is left of one.
-    fn go_with(&self, runtime_dir: impl AsRef<Path>, go: &Go, args: &[&str]) -> Command {
+    pub fn go_with(&self, runtime_dir: impl AsRef<Path>, go: &Go, args: &[&str]) -> Command {
         let mut command = self.go(go, args);
         command.env(
             "GOCACHEPROG",
@@ -96,7 +96,7 @@ impl Workspace {
     }
 
     /// The programs as `go` builds them without us, in Go's own cache, which outlives the tests.
-    fn reference(&self, go: &Go, args: &[&str]) -> Vec<(String, Vec<u8>)> {
+    pub fn reference(&self, go: &Go, args: &[&str]) -> Vec<(String, Vec<u8>)> {
         let version = go.goroot.file_name().unwrap();
         let cache = go.goroot.parent().unwrap().with_file_name("go-build");
         let out = self.new_folder();
@@ -105,7 +105,7 @@ impl Workspace {
         programs(&out)
     }
 
-    fn build(&self, daemon: &Daemon, go: &Go, args: &[&str]) -> Vec<(String, Vec<u8>)> {
+    pub fn build(&self, daemon: &Daemon, go: &Go, args: &[&str]) -> Vec<(String, Vec<u8>)> {
         let out = self.new_folder();
         run(&mut self.go_with(
             daemon.runtime_dir(),
@@ -115,7 +115,15 @@ impl Workspace {
         programs(&out)
     }
 
-    fn new_folder(&self) -> String {
+    /// Ends what was built so far, as a daemon sees it, and waits until it has.
+    pub fn end_builds(&self, until_seen: impl FnOnce()) {
+        let top = self.dir.path().join("build");
+        fs::rename(&top, self.new_folder()).unwrap();
+        until_seen();
+        fs::create_dir(&top).unwrap();
+    }
+
+    pub fn new_folder(&self) -> String {
         let nth = self.commands.fetch_add(1, Ordering::Relaxed);
         let folder = self.dir.path().join(format!("out-{nth}"));
         fs::create_dir(&folder).unwrap();
@@ -141,7 +149,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Runs a command that must succeed.
-fn run(command: &mut Command) -> Output {
+pub fn run(command: &mut Command) -> Output {
     let output = command.output().expect("go starts");
     assert!(
         output.status.success(),
@@ -154,7 +162,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// What a build left in a folder, by name.
-fn programs(folder: &str) -> Vec<(String, Vec<u8>)> {
+pub fn programs(folder: &str) -> Vec<(String, Vec<u8>)> {
     let mut programs: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
@@ -169,7 +177,7 @@ fn programs(folder: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Without the bytes in the message: they are millions.
-fn assert_same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], which: &str) {
+pub fn assert_same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], which: &str) {
     let names =
         |of: &[(String, Vec<u8>)]| of.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(got), names(want), "{which}");
@@ -339,28 +347,27 @@ fn eight_builds_at_once_with_one_daemon_are_all_correct() {
         ("1.24", "./cmd/words"),
         ("1.24", "./cmd/words"),
     ];
+    // Each has its own files, as each build in a sandbox has.
+    let builds = builds.map(|(release, program)| (Go::pinned(release), Workspace::new(), program));
     let build_all = || {
         std::thread::scope(|scope| {
-            for (release, program) in builds {
-                let daemon = &daemon;
-                scope.spawn(move || {
-                    // Each has its own files, as each build in a sandbox has.
-                    let (go, work) = (Go::pinned(release), Workspace::new());
-                    let built = work.build(daemon, &go, &[program]);
-                    assert_same(&built, &work.reference(&go, &[program]), program);
+            for (go, work, program) in &builds {
+                scope.spawn(|| {
+                    let built = work.build(&daemon, go, &[program]);
+                    assert_same(&built, &work.reference(go, &[program]), program);
                 });
             }
         });
     };
     build_all();
     let mut filling = Session::default();
-    for _ in builds {
+    for _ in &builds {
         filling += daemon.session_end();
     }
     assert!(filling.puts > 0 && filling.errors == 0, "{filling:?}");
     // Nothing that any of them put was lost.
     build_all();
-    for _ in builds {
+    for _ in &builds {
         let session = daemon.session_end();
         assert_eq!((session.misses, session.errors), (1, 0), "{session:?}");
     }

@@ -3,9 +3,13 @@
 
 mod client;
 mod daemon;
+mod evaluation;
 mod go;
 mod hook;
 mod nix;
 mod peer;
+mod proxy;
 mod setup_hook;
+mod store;
 mod support;
+mod upstream;

@@ -207,32 +207,61 @@ fn a_program_from_a_full_cache_is_the_one_built_without_us() {
 fn a_build_can_do_nothing_to_another_build_or_to_the_cache() {
     in_nix(|nix| {
         let daemon = nix.daemon();
-        let meet = nix.dir.path().join("meet");
-        fs::create_dir(&meet).unwrap();
-        fs::set_permissions(&meet, fs::Permissions::from_mode(0o777)).unwrap();
-        for pipe in ["ready", "done"] {
-            let pipe = meet.join(pipe);
-            run(Command::new("mkfifo").args(["-m", "666"]).arg(pipe));
-        }
-        let mount = format!("/meet={}", meet.display());
-        let built = nix.with_hook(
-            &daemon.runtime_dir(),
-            "isolation.nix",
-            "isolation",
-            &["--option", "extra-sandbox-paths", &mount],
+        let hook = nix.dir.path().join("hook");
+        isolation(
+            nix,
+            &daemon,
+            &["--option", "pre-build-hook", hook.to_str().unwrap()],
+            "",
         );
-        assert!(
-            built.log.contains("probe: nothing was possible"),
-            "{}",
-            built.log
-        );
-        let outputs: Vec<_> = built
-            .paths
-            .iter()
-            .map(|path| fs::read_to_string(path).unwrap())
-            .collect();
-        assert_ne!(outputs[0], outputs[1]);
     });
+}
+
+#[test]
+fn nor_can_it_where_static_sandbox_paths_do_without_the_hook() {
+    in_nix(|nix| {
+        let daemon = nix.daemon();
+        let client = nix.dir.path().join("nix-gocacheprog");
+        let builds = daemon.cache_dir().join("builds");
+        let sockets = daemon.runtime_dir().join("build");
+        let paths = format!(
+            "/gocache/client={}? /gocache/run/build={}? /gocache/builds={}?",
+            client.display(),
+            sockets.display(),
+            builds.display()
+        );
+        isolation(nix, &daemon, &[], &paths);
+    });
+}
+
+/// A build that tries everything against another one which is there at the same time.
+fn isolation(nix: &Nix, daemon: &Daemon, args: &[&str], sandbox_paths: &str) {
+    let meet = nix.dir.path().join("meet");
+    fs::create_dir(&meet).unwrap();
+    fs::set_permissions(&meet, fs::Permissions::from_mode(0o777)).unwrap();
+    for pipe in ["ready", "done"] {
+        let pipe = meet.join(pipe);
+        run(Command::new("mkfifo").args(["-m", "666"]).arg(pipe));
+    }
+    let mounts = format!("/meet={} {sandbox_paths}", meet.display());
+    let mut command = nix.command("isolation.nix", "isolation", args);
+    command
+        .args(["--option", "extra-sandbox-paths", &mounts])
+        .env("NIX_GOCACHEPROG_RUNTIME_DIR", daemon.runtime_dir());
+    let built = Built::new(command.output().unwrap());
+    assert!(
+        built.log.contains("probe: nothing was possible"),
+        "{}",
+        built.log
+    );
+    let outputs: Vec<_> = built
+        .paths
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    assert_ne!(outputs[0], outputs[1]);
+    let in_static_mode = outputs[0].starts_with("/gocache/builds/");
+    assert_eq!(in_static_mode, !sandbox_paths.is_empty(), "{outputs:?}");
 }
 
 #[test]

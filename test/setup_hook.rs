@@ -100,7 +100,27 @@ fn other_hooks_of_the_same_phases_stay() {
 #[test]
 fn a_module_derivation_gets_the_client_too() {
     let bash = Bash::new().client(WORKING).set("outputHash", "sha256-x");
+    let bash = bash.set("GOPROXY", "off");
     bash.expect_client(&format!(". \"$hook\"{PHASES}"));
+}
+
+#[test]
+fn a_module_derivation_gets_the_proxy_in_front_of_its_own_list() {
+    let list = "https://example.com|direct";
+    let module = |client| {
+        let bash = Bash::new().client(client).set("outputHash", "sha256-x");
+        bash.set("GOPROXY", list)
+            .run(". \"$hook\"; nixGocacheprogSetup; echo \"$GOPROXY\"")
+    };
+    let (stdout, stderr) = module("#!/bin/sh\ncase $1 in proxy) echo http://127.0.0.1:7 ;; esac\n");
+    assert_eq!(stdout, format!("http://127.0.0.1:7|{list}\n"));
+    assert_eq!(stderr, "");
+    let (stdout, stderr) = module("#!/bin/sh\ncase $1 in proxy) exit 1 ;; esac\n");
+    assert_eq!(stdout, format!("{list}\n"));
+    assert!(
+        stderr.contains("the module proxy did not start"),
+        "{stderr}"
+    );
 }
 
 #[test]

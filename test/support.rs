@@ -215,6 +215,17 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 
+    /// Ends the daemon at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Ends the daemon, as systemd would.
     pub fn end(mut self) {
         self.terminate();

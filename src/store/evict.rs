@@ -14,8 +14,8 @@ use super::state::Size;
 use super::walk::ALL;
 use super::{Entry, Store, modified, size_on_disk};
 use crate::config::{
-    ACTION_USE_RECORDED_EVERY, EVICT_TO_PERCENT, MAX_AGE, MAX_SIZE, MIN_FREE_MAX, MIN_FREE_PART,
-    USE_RECORDED_EVERY,
+    ACTION_USE_RECORDED_EVERY, EVICT_TO_PERCENT, MAX_AGE, MAX_SIZE, MIN_FREE_LEAST_MAX,
+    MIN_FREE_LEAST_PART, MIN_FREE_MAX, MIN_FREE_PART, USE_RECORDED_EVERY,
 };
 use crate::error::Result;
 use crate::fs;
@@ -55,10 +55,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How much of the file system of this path is left free, in bytes.
+    /// How much of such a file system is left free, in bytes. Without anything a build could
+    /// not even be registered.
     pub fn floor(&self, space: sys::Space) -> u64 {
         self.min_free
             .unwrap_or_else(|| (space.total / MIN_FREE_PART).min(MIN_FREE_MAX))
+            .max((space.total / MIN_FREE_LEAST_PART).min(MIN_FREE_LEAST_MAX))
     }
 }
 
