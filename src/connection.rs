@@ -10,6 +10,7 @@ use crate::config::{
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{BuildId, OutputId};
+use crate::sys;
 use crate::wire::{self, Hello, Welcome};
 use std::io::{BufReader, Write};
 use std::net::Shutdown;
@@ -144,9 +145,9 @@ fn greet(
         Path::new(RUNTIME_DIR)
     });
     let socket = config::build_socket(runtime_dir);
-    let mut stream =
-        UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
     let welcome_limit = WELCOME_LIMIT.min(give_up_after);
+    let mut stream = sys::connect(&socket, welcome_limit)
+        .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
     limit(&stream, welcome_limit, welcome_limit)?;
     if hello.build.is_none() && in_sandbox {
         hello.build = registered_build().map(|id| id.to_string());
