@@ -24,6 +24,18 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("text")
 }
 
+/// Bytes that no other number gives.
+pub fn fresh_bytes(n: u64, length: usize) -> Vec<u8> {
+    let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -99,9 +111,24 @@ impl Daemon {
         Self::start_in(TempDir::new())
     }
 
+    /// Starts a daemon by way of a shell script, which ends in `exec "$@"` and sees the folder
+    /// of the cache as $dir.
+    pub fn start_by(script: &str) -> Self {
+        let dir = TempDir::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]);
+        command.arg(binary());
+        command.env("dir", dir.path().join("cache"));
+        Self::start_as(command, dir)
+    }
+
     /// Starts a daemon with the cache and the sockets of this folder.
     fn start_in(dir: TempDir) -> Self {
-        let mut child = Command::new(binary())
+        Self::start_as(Command::new(binary()), dir)
+    }
+
+    fn start_as(mut command: Command, dir: TempDir) -> Self {
+        let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
             .arg(dir.path().join("cache"))
@@ -126,7 +153,8 @@ impl Daemon {
             child,
             ended: Mutex::new(ended),
         };
-        let socket = daemon.runtime_dir().join("build/sock");
+        // The one that is made last.
+        let socket = daemon.runtime_dir().join("control/sock");
         daemon.wait_until("the socket is there", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
@@ -156,9 +184,18 @@ impl Daemon {
 
     /// The most memory that the daemon has had resident so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
+        self.status("VmHWM:")
+    }
+
+    /// The memory that the daemon has resident, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = value.unwrap().trim().trim_end_matches(" kB");
         kilobytes.parse::<u64>().unwrap() << 10
     }
 
