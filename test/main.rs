@@ -5,5 +5,6 @@ mod client;
 mod daemon;
 mod go;
 mod hook;
+mod load;
 mod peer;
 mod support;
