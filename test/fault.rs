@@ -363,7 +363,9 @@ impl Session<'_> {
     /// Says what is neither a line nor a frame, and stays there.
     fn say_garbage(&self) -> std::io::Result<()> {
         self.stand.fire();
-        let garbage: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8 | 0x80).collect();
+        let garbage: Vec<u8> = (0..100_000u32)
+            .map(|i| (i.wrapping_mul(i) >> 7) as u8 | 0x80)
+            .collect();
         self.to_client.lock().unwrap().write_all(&garbage)?;
         std::io::copy(&mut &self.to_daemon, &mut std::io::sink())?;
         Ok(())
