@@ -334,8 +334,9 @@ impl Sockets {
         let sockets = if passed.is_empty() {
             fs::create_dir_all(runtime_dir)?;
             Self {
-                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
+                // First, so that whoever sees the other one finds this one too.
                 control: bind(&config::control_socket(runtime_dir), 0o700, 0o600)?,
+                build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
                 activated: false,
                 place: runtime_dir.display().to_string(),
             }

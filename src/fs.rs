@@ -165,9 +165,16 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
 }
 
 /// Makes a symbolic link with this target.
-pub fn symlink(target: &str, link: &Path) -> Result<()> {
-    attempt("write the entry", link, || {
+pub fn symlink(target: impl AsRef<Path>, link: &Path) -> Result<()> {
+    attempt("make the symbolic link", link, || {
         std::os::unix::fs::symlink(target, link)
+    })
+}
+
+/// Sets the owner.
+pub fn chown(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    attempt("set the owner of", path, || {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
     })
 }
 

@@ -173,9 +173,8 @@ impl<G: Gate> Counter<'_, G> {
 /// Tells a client why it gets no session. It may not be listening, which must not hold us up.
 pub fn refuse(mut stream: &UnixStream, why: &Error) {
     let welcome = Welcome {
-        version: wire::VERSION,
         error: Some(why.to_string()),
-        ..Welcome::default()
+        ..Welcome::of_this_release()
     };
     let _ = stream.set_nonblocking(true);
     let _ = wire::write_line(&mut stream, &welcome);
@@ -188,22 +187,18 @@ fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result
         Ok(None) => return Ok(None),
         Ok(Some(hello)) if hello.summary => {
             let welcome = Welcome {
-                version: wire::VERSION,
                 counts: Some(builds.counts(
                     hello.build.as_deref().and_then(BuildId::parse),
                     hello.top.as_deref().map(Path::new),
                 )),
-                ..Welcome::default()
+                ..Welcome::of_this_release()
             };
             return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
         Ok(Some(hello)) => enter(&hello, builds, reader.get_ref().stream),
         Err(e) => Err(e),
     };
-    let mut welcome = Welcome {
-        version: wire::VERSION,
-        ..Welcome::default()
-    };
+    let mut welcome = Welcome::of_this_release();
     match &entered {
         Ok(build) => {
             welcome.build = build.id().to_string();

@@ -47,6 +47,16 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Takes a shared lock on a whole file for as long as the file stays open; waits for who holds an
+/// exclusive one.
+pub fn lock_shared(file: &File) -> io::Result<()> {
+    // SAFETY: flock takes a descriptor, which is open as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
 /// SIGTERM and SIGINT as a descriptor that becomes readable when one arrives.
 #[derive(Debug)]
 pub struct Termination(OwnedFd);
@@ -231,6 +241,16 @@ pub fn become_user(uid: u32, gid: u32) -> Result<()> {
         return Err(Error::io("act as", format!("user {uid}"), e));
     }
     Ok(())
+}
+
+/// Closes every descriptor but stdin, stdout and stderr, as far as the kernel can
+/// (close_range(2)). Only for the beginning of a program, when it owns no other.
+pub fn close_inherited() {
+    // SAFETY: the call takes numbers. No File or socket of ours is open yet, so none loses
+    // its descriptor.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+    }
 }
 
 /// A process as a descriptor that becomes readable when it ends (pidfd_open(2)).

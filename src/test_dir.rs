@@ -7,8 +7,21 @@ pub struct TestDir(PathBuf);
 
 impl TestDir {
     pub fn new() -> Self {
-        let path =
-            std::env::temp_dir().join(format!("nix-gocacheprog-{}", BuildId::new().unwrap()));
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// In memory where that can be had: for what waits on the disk again and again.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() {
+            Self::below(memory)
+        } else {
+            Self::new()
+        }
+    }
+
+    fn below(dir: &Path) -> Self {
+        let path = dir.join(format!("nix-gocacheprog-{}", BuildId::new().unwrap()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }

@@ -12,12 +12,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::support::{Daemon, Session, TempDir, binary, text};
 
 /// A pinned toolchain.
-struct Go {
-    goroot: PathBuf,
+pub struct Go {
+    pub goroot: PathBuf,
 }
 
 impl Go {
-    fn pinned(release: &str) -> Self {
+    pub fn pinned(release: &str) -> Self {
         let mut fetch = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/test/fetch-go"));
         fetch.args(["--have", release]);
         // The others speak GOCACHEPROG only when built for it.

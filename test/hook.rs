@@ -2,6 +2,7 @@
 
 use crate::support::{Daemon, TempDir, binary};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -227,7 +228,6 @@ fn a_derivation_that_cannot_be_read_to_its_end_is_given_up_on() {
 
 #[test]
 fn a_derivation_and_a_daemon_that_this_user_may_not_see_are_no_failure() {
-    use std::os::unix::fs::PermissionsExt;
     let daemon = Daemon::start();
     let build = Build::new(WITH_HOOK.as_bytes());
     std::fs::set_permissions(build.drv(), PermissionsExt::from_mode(0o000)).unwrap();
@@ -346,7 +346,6 @@ fn a_reader_that_takes_nothing_is_no_failure() {
 
 #[test]
 fn an_odd_umask_changes_nothing() {
-    use std::os::unix::fs::PermissionsExt;
     let daemon = Daemon::start_by(r#"umask 777; exec "$@""#);
     let build = Build::new(WITH_HOOK.as_bytes());
     let output = Command::new("sh")
@@ -373,5 +372,106 @@ fn an_odd_umask_changes_nothing() {
         (daemon.cache_dir().join("registered").join(id), 0o644),
     ] {
         assert_eq!(mode(path.clone()), expected, "{}", path.display());
+    }
+}
+
+/// Another pre-build-hook: a shell script.
+fn other_hook(dir: &TempDir, text: &str) -> PathBuf {
+    let path = dir.path().join("other");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn chained(runtime_dir: &Path, other: &Path, build: &Build) -> Output {
+    Command::new(binary())
+        .args(["hook", "--chain"])
+        .args([other, &build.drv(), &build.chroot()])
+        .env("NIX_GOCACHEPROG_RUNTIME_DIR", runtime_dir)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn another_hook_runs_first_and_both_answers_are_given() {
+    let daemon = Daemon::start();
+    let dir = TempDir::new();
+    // The second leaves out the blank line.
+    for end in ["\\n\\n", "\\n"] {
+        let other = other_hook(
+            &dir,
+            &format!("echo for $# >&2; printf 'extra-sandbox-paths\\n/a=%s{end}' \"$1\""),
+        );
+        let with = Build::new(WITH_HOOK.as_bytes());
+        let output = chained(&daemon.runtime_dir(), &other, &with);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(said(&output), "for 2\n");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let theirs = format!("extra-sandbox-paths\n/a={}\n\n", with.drv().display());
+        let ours = text.strip_prefix(&theirs).unwrap();
+        assert!(ours.starts_with("extra-sandbox-paths\n/gocache/client="));
+        assert!(ours.ends_with("\n\n"));
+
+        let without = Build::new(WITHOUT.as_bytes());
+        let output = chained(&daemon.runtime_dir(), &other, &without);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with("extra-sandbox-paths\n/a="), "{text}");
+        assert!(!text.contains("gocache/client"), "{text}");
+    }
+}
+
+#[test]
+fn another_hooks_answer_is_given_without_a_daemon_too() {
+    let dir = TempDir::new();
+    let other = other_hook(&dir, "printf 'extra-sandbox-paths\\n/a\\n\\n'");
+    let build = Build::new(WITH_HOOK.as_bytes());
+    let output = chained(dir.path(), &other, &build);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"extra-sandbox-paths\n/a\n\n");
+}
+
+#[test]
+fn another_hooks_failure_is_passed_on() {
+    let daemon = Daemon::start();
+    let dir = TempDir::new();
+    let build = Build::new(WITH_HOOK.as_bytes());
+    for (text, code) in [("echo lost; exit 3", 3), ("kill -TERM $$", 143)] {
+        let output = chained(&daemon.runtime_dir(), &other_hook(&dir, text), &build);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert_eq!(output.stdout, b"", "{text}");
+    }
+    let output = chained(&daemon.runtime_dir(), Path::new("/no/such/hook"), &build);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("/no/such/hook"), "{}", said(&output));
+}
+
+#[test]
+fn a_derivation_in_the_environment_is_read() {
+    let daemon = Daemon::start();
+    let build = Build::new(WITHOUT.as_bytes());
+    for (json, count) in [
+        (
+            r#"{"inputs":{"drvs":{"1-nix-gocacheprog-hook.drv":{}},"srcs":[]}}"#,
+            3,
+        ),
+        (r#"{"inputs":["/nix/store/1-nix-gocacheprog-hook"]}"#, 3),
+        (r#"{"inputs":{"drvs":{},"srcs":[]}}"#, 0),
+        // Then it is the file that counts.
+        ("{", 0),
+    ] {
+        let output = Command::new(binary())
+            .args([Path::new("hook"), &build.drv(), &build.chroot()])
+            .env("NIX_GOCACHEPROG_RUNTIME_DIR", daemon.runtime_dir())
+            .env("NIX_DERIVATION_V4", json)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{json}");
+        if count == 0 {
+            assert_eq!(output.stdout, b"", "{json}");
+        } else {
+            assert_eq!(mounts(&output).len(), count, "{json}");
+        }
     }
 }

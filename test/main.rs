@@ -3,8 +3,13 @@
 
 mod client;
 mod daemon;
+mod evaluation;
 mod go;
 mod hook;
 mod load;
+mod nix;
 mod peer;
+mod proxy;
+mod setup_hook;
 mod support;
+mod upstream;

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -101,14 +103,31 @@ impl AddAssign for Session {
 }
 
 pub struct Daemon {
-    dir: TempDir,
+    /// Where its cache and its sockets are.
+    dir: PathBuf,
+    /// Removes them with the daemon, unless they are the test's own.
+    _own: Option<TempDir>,
+    user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
 }
 
 impl Daemon {
     pub fn start() -> Self {
-        Self::start_in(TempDir::new())
+        Self::start_owning(TempDir::new(), Command::new(binary()), None)
+    }
+
+    /// Starts a daemon as this user, which takes root.
+    pub fn start_as(user: u32) -> Self {
+        let dir = TempDir::new();
+        chown(dir.path(), Some(user), Some(user)).expect("root");
+        Self::start_owning(dir, Command::new(binary()), Some(user))
+    }
+
+    fn start_owning(dir: TempDir, command: Command, user: Option<u32>) -> Self {
+        let mut daemon = Self::spawn(dir.path(), command, user, &[]);
+        daemon._own = Some(dir);
+        daemon
     }
 
     /// Starts a daemon by way of a shell script, which ends in `exec "$@"` and sees the folder
@@ -119,21 +138,30 @@ impl Daemon {
         command.args(["-c", script, "sh"]);
         command.arg(binary());
         command.env("dir", dir.path().join("cache"));
-        Self::start_as(command, dir)
+        Self::start_owning(dir, command, None)
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
-    fn start_in(dir: TempDir) -> Self {
-        Self::start_as(Command::new(binary()), dir)
+    pub fn start_in(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
     }
 
-    fn start_as(mut command: Command, dir: TempDir) -> Self {
+    /// The same, with more arguments.
+    pub fn start_with(dir: &Path, args: &[&str]) -> Self {
+        Self::spawn(dir, Command::new(binary()), None, args)
+    }
+
+    fn spawn(dir: &Path, mut command: Command, user: Option<u32>, args: &[&str]) -> Self {
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
         let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
-            .arg(dir.path().join("cache"))
+            .arg(dir.join("cache"))
             .arg("--runtime-dir")
-            .arg(dir.path().join("run"))
+            .arg(dir.join("run"))
+            .args(args)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon starts");
@@ -149,7 +177,9 @@ impl Daemon {
             }
         });
         let daemon = Daemon {
-            dir,
+            dir: dir.into(),
+            _own: None,
+            user,
             child,
             ended: Mutex::new(ended),
         };
@@ -162,7 +192,7 @@ impl Daemon {
     }
 
     pub fn runtime_dir(&self) -> PathBuf {
-        self.dir.path().join("run")
+        self.dir.join("run")
     }
 
     /// The next session that has ended, as the daemon's log tells it.
@@ -174,8 +204,15 @@ impl Daemon {
             .expect("a session ends")
     }
 
+    /// Ends the daemon, for all sessions that it had and that nobody has asked for yet.
+    pub fn sessions(mut self) -> Vec<Session> {
+        self.terminate();
+        assert!(self.wait().success());
+        self.ended.lock().unwrap().iter().collect()
+    }
+
     pub fn cache_dir(&self) -> PathBuf {
-        self.dir.path().join("cache")
+        self.dir.join("cache")
     }
 
     pub fn pid(&self) -> u32 {
@@ -210,12 +247,19 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 
+    /// Ends the daemon, as systemd would.
+    pub fn end(mut self) {
+        self.terminate();
+        assert!(self.wait().success());
+    }
+
     /// Ends the daemon and starts another one in its place.
     pub fn restart(&mut self) {
         self.terminate();
         assert!(self.wait().success());
-        let dir = std::mem::replace(&mut self.dir, TempDir::new());
-        *self = Self::start_in(dir);
+        let own = self._own.take();
+        *self = Self::spawn(&self.dir, Command::new(binary()), self.user, &[]);
+        self._own = own;
     }
 
     /// How many actions are in the cache.
@@ -226,7 +270,7 @@ impl Daemon {
                 .map(|entry| entry.unwrap().path())
                 .collect::<Vec<_>>()
         };
-        let shards = files(&self.dir.path().join("cache/actions"));
+        let shards = files(&self.dir.join("cache/actions"));
         shards.iter().map(|shard| files(shard).len()).sum()
     }
 

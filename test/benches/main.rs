@@ -14,6 +14,7 @@ mod gobuild;
 #[allow(dead_code, reason = "shared with the tests")]
 mod peer;
 mod requests;
+mod store;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod support;
@@ -56,6 +57,9 @@ fn main() {
             }
             other => usage(&format!("there is no option {other}")),
         }
+    }
+    if part == "store" {
+        return store::run(json);
     }
     let report: Report = match part.as_str() {
         "warm" => gobuild::warm(&options),

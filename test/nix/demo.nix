@@ -3,6 +3,7 @@
   src,
   step,
   withHook ? true,
+  structured ? false,
   ...
 }@args:
 let
@@ -20,6 +21,7 @@ packages.buildGoModule {
   vendorHash = "sha256-Mx6XaWjw0lqgPOTd3vtdXdzyy0iNFc8Um8a7Hb1sbTo=";
   subPackages = [ "cmd/containerd" ];
   doCheck = false;
+  __structuredAttrs = structured;
   env = {
     inherit step;
   };

@@ -161,7 +161,7 @@ func controlIsOutOfReach(id string) {
 		`{"ask":"stats"}`,
 		`{"ask":"gc"}`,
 	} {
-		if answer := converse(ask); strings.Contains(answer, "registered") || !isError(answer) {
+		if answer := converse(ask); strings.Contains(answer, `"reply"`) || !isError(answer) {
 			report("the build socket answers " + ask + " with " + answer)
 		}
 	}

@@ -1,0 +1,43 @@
+{
+  description = "Go's build cache and module cache inside sandboxed Nix builds";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      forEachSystem =
+        make: nixpkgs.lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
+    in
+    {
+      overlays.default = import ./overlay.nix;
+
+      nixosModules.default = import ./module.nix;
+
+      packages = forEachSystem (pkgs: rec {
+        nix-gocacheprog = import ./. { inherit pkgs; };
+        default = nix-gocacheprog;
+      });
+
+      checks = forEachSystem (pkgs: {
+        package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+        nixos = import ./test/nixos.nix { inherit pkgs; };
+      });
+
+      devShells = forEachSystem (pkgs: {
+        default = pkgs.mkShell {
+          packages = [
+            pkgs.cargo
+            pkgs.clippy
+            pkgs.rustc
+            pkgs.rustfmt
+            pkgs.shellcheck
+          ];
+        };
+      });
+    };
+}
