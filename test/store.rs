@@ -78,17 +78,17 @@ struct Mount(PathBuf);
 impl Mount {
     fn tmpfs(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
-        Self::mount(at, &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+        Self::new(at, &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
     }
 
     /// The same folder once more, and read-only.
     fn read_only(at: &Path) -> Self {
-        let mount = Self::mount(at, &["--bind", at.to_str().unwrap()]);
-        Self::mount(at, &["-o", "remount,bind,ro"]).forget();
+        let mount = Self::new(at, &["--bind", at.to_str().unwrap()]);
+        Self::new(at, &["-o", "remount,bind,ro"]).forget();
         mount
     }
 
-    fn mount(at: &Path, args: &[&str]) -> Self {
+    fn new(at: &Path, args: &[&str]) -> Self {
         let mounted = Command::new("mount").args(args).arg(at).output().unwrap();
         assert!(
             mounted.status.success(),
