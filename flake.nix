@@ -16,7 +16,15 @@
     {
       overlays.default = import ./overlay.nix;
 
-      nixosModules.default = import ./module.nix;
+      # With the package as this flake builds it: the system's own nixpkgs may be too old for that.
+      nixosModules.default =
+        { lib, pkgs, ... }:
+        {
+          imports = [ ./module.nix ];
+          services.nix-gocacheprog.package =
+            lib.mkDefault
+              self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+        };
 
       packages = forEachSystem (pkgs: rec {
         nix-gocacheprog = import ./. { inherit pkgs; };

@@ -89,7 +89,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let done = thread::scope(|scope| {
         if let Some(daemon) = &client.daemon {
-            scope.spawn(|| client.pass_answers(daemon));
+            let started =
+                thread::Builder::new().spawn_scoped(scope, || client.pass_answers(daemon));
+            if let Err(e) = started {
+                client.go_alone(&Error::io("start", "a thread", e));
+            }
         }
         let mut stdin = BufReader::with_capacity(READ_BUFFER, std::io::stdin().lock());
         let done = client.pass_requests(&mut stdin);
@@ -136,6 +140,13 @@ enum Pending {
     /// The same, but the daemon has refused it already.
     SendingInVain,
     Put(Put),
+}
+
+impl Pending {
+    /// Nothing but the answer is missing.
+    fn is_sent(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::Put(_))
+    }
 }
 
 struct Put {
@@ -349,7 +360,9 @@ impl Client<'_> {
                 std::io::ErrorKind::WouldBlock => {
                     let state = self.state();
                     let limit = self.options.give_up_after;
-                    if !state.pending.is_empty() && state.progress.elapsed() > limit {
+                    // While a body is being sent it may be `go` that we wait for.
+                    let waiting = state.pending.values().any(Pending::is_sent);
+                    if waiting && state.progress.elapsed() > limit {
                         return Err(Error::peer(format!(
                             "the daemon has not answered for {}s",
                             limit.as_secs()

@@ -112,10 +112,10 @@ pub const BODY_MAX: u64 = 16 << 30;
 /// enough to fill any disk by itself.
 pub const PUTS_PER_BUILD_MAX: u64 = 64 << 30;
 
-/// Build directories that are kept for builds which nobody saw end, of one daemon. The oldest go
-/// first, so that a build which registers itself again and again cannot fill the disk
-/// with directories.
-pub const UNSEEN_BUILDS_MAX: usize = 1024;
+/// Build directories that are kept for builds which registered themselves, for each user. Those
+/// without a session go first, the oldest before the others, so that a build which registers itself
+/// again and again can neither fill the disk with directories nor take those of others.
+pub const OWN_BUILDS_MAX: usize = 1024;
 
 /// The stack of a connection's thread, in bytes; a session uses some 20 KiB.
 pub const STACK: usize = 256 << 10;

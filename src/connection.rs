@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId};
 use crate::private;
+use crate::sys;
 use crate::wire::{self, Hello, Welcome};
 use std::io::{BufReader, Write};
 use std::net::Shutdown;
@@ -155,7 +156,8 @@ pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<We
     let hello = Hello {
         version: wire::VERSION,
         build: None,
-        top: None,
+        // A build that registered itself is found by it.
+        top: std::env::var("NIX_BUILD_TOP").ok(),
         name: None,
         summary: true,
     };
@@ -177,9 +179,9 @@ fn greet(
         None => host_runtime_dir(),
     };
     let socket = config::build_socket(&runtime_dir);
-    let mut stream =
-        UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
     let welcome_limit = WELCOME_LIMIT.min(give_up_after);
+    let mut stream = sys::connect(&socket, welcome_limit)
+        .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
     limit(&stream, welcome_limit, welcome_limit)?;
     if hello.build.is_none() && in_sandbox {
         hello.build = registered_build().map(|id| id.to_string());

@@ -198,10 +198,14 @@ pub fn remove_file(path: &Path) -> Result<()> {
     attempt("remove", path, || gone_is_fine(std::fs::remove_file(path)))
 }
 
-/// Removes a directory and all in it; one that is gone already is fine.
+/// Removes a directory and all in it, or what is in its place; one that is gone already is fine.
+/// No link is followed.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
     attempt("remove", path, || {
-        gone_is_fine(std::fs::remove_dir_all(path))
+        gone_is_fine(match std::fs::remove_dir_all(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(path),
+            done => done,
+        })
     })
 }
 

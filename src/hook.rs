@@ -13,6 +13,7 @@ use crate::control::{self, Ask, Reply};
 use crate::derivation;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::id::BuildId;
 use crate::log;
 use crate::sys;
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ use std::sync::mpsc;
 use std::thread;
 
 /// No derivation is as large, in bytes; the largest in nixpkgs have some hundred KiB.
-const DRV_MAX: u64 = 64 << 20;
+const DRV_MAX: u64 = 16 << 20;
 
 /// What the hook is called with.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +58,8 @@ pub fn run(options: Options) -> u8 {
     let (send, receive) = mpsc::channel();
     // A thread, because a file system or a daemon that hangs would hang us with it. It ends
     // with the process.
-    thread::spawn(move || {
+    // One that cannot be had says nothing either.
+    let _ = thread::Builder::new().spawn(move || {
         send.send(mounts(
             &options.drv,
             options.chroot.as_deref(),
@@ -144,13 +146,18 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
             "the daemon's answer does not fit the question: is it of another version?",
         ));
     };
+    // Nix mounts as root what the daemon, which is not, names here.
+    let is_build = BuildId::parse(&build).is_some();
+    if !is_build || !directory.ends_with(Path::new("builds").join(&build)) {
+        return Err(Error::peer("the daemon has named no build directory"));
+    }
     let mut out = b"extra-sandbox-paths\n".to_vec();
     for (target, source) in [
         (SANDBOX_CLIENT.to_string(), fs::canonicalize(&client)?),
         (format!("{SANDBOX_RUNTIME_DIR}/build"), sockets),
         (
             format!("{SANDBOX_DIR}/{build}"),
-            fs::canonicalize(&directory)?,
+            build_directory(&directory)?,
         ),
     ] {
         let source = source.into_os_string().into_vec();
@@ -167,6 +174,20 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
     }
     out.push(b'\n');
     Ok(out)
+}
+
+/// The build directory's real path. The daemon makes it and owns what is above it, so a symbolic link
+/// in its place could only be there to have something else mounted.
+fn build_directory(path: &Path) -> Result<PathBuf> {
+    let real = fs::canonicalize(path)?;
+    if real.file_name() == path.file_name() && real.is_dir() {
+        Ok(real)
+    } else {
+        Err(Error::input(format!(
+            "{} is a link, or no directory",
+            path.display()
+        )))
+    }
 }
 
 /// Whether the derivation has the setup hook among its inputs. Where that cannot be known
@@ -217,11 +238,15 @@ fn read_derivation(drv: &Path, chroot: Option<&Path>) -> Result<Vec<u8>> {
             .unwrap_or_else(|| drv.to_path_buf())
     };
     let mut text = Vec::new();
-    fs::open(&real)?
-        .take(DRV_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(|e| Error::io("read", &real, e))?;
-    if text.len() as u64 > DRV_MAX {
+    // Before reading: there is no time to read for nothing.
+    let is_small = fs::metadata(&real)?.len() <= DRV_MAX;
+    if is_small {
+        fs::open(&real)?
+            .take(DRV_MAX + 1)
+            .read_to_end(&mut text)
+            .map_err(|e| Error::io("read", &real, e))?;
+    }
+    if !is_small || text.len() as u64 > DRV_MAX {
         return Err(Error::input(format!(
             "{} is larger than {DRV_MAX} bytes",
             real.display()

@@ -273,6 +273,57 @@ pub fn stdout() -> File {
     unsafe { File::from_raw_fd(libc::STDOUT_FILENO) }
 }
 
+/// Connects to a listening socket. One whose owner accepts nothing any more makes others wait
+/// once its queue is full: for `limit` at most, which std cannot say.
+pub fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    // SAFETY: an all-zero sockaddr_un is a valid one, of no family.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path is too long for a socket",
+        ));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: socket takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: socket has just returned this descriptor to us alone.
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // The limit of a write is that of a connect too (socket(7), SO_SNDTIMEO).
+    stream.set_write_timeout(Some(limit))?;
+    loop {
+        // SAFETY: the pointer and the length are those of `address`.
+        let done = unsafe {
+            libc::connect(
+                stream.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as libc::socklen_t,
+            )
+        };
+        if done == 0 {
+            return Ok(stream);
+        }
+        match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::Interrupted => {}
+            e => return Err(e),
+        }
+    }
+}
+
+/// New files and directories get the modes that are asked for, whatever the umask of who
+/// started this process.
+pub fn set_usual_umask() {
+    // SAFETY: umask takes no pointers and cannot fail.
+    unsafe { libc::umask(0o022) };
+}
+
 /// The user this process acts as.
 pub fn effective_uid() -> u32 {
     // SAFETY: geteuid has no arguments and cannot fail.

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -294,4 +295,33 @@ fn a_client_that_go_leaves_without_a_word_ends() {
     assert_eq!(client.get(1, 1)["Miss"], true);
     client.end(true);
     assert_eq!(daemon.session_end().gets, 1);
+}
+
+#[test]
+fn a_daemon_that_does_not_even_accept_is_given_up_on() {
+    let run = TempDir::new();
+    std::fs::create_dir(run.path().join("build")).unwrap();
+    let socket = run.path().join("build/sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    shorten_queue(&listener);
+    // It fills up with those who wait: from then on a connect takes for ever.
+    let _waiting = UnixStream::connect(&socket).unwrap();
+    let top = TempDir::new();
+    let mut command = Command::new(binary());
+    command
+        .args(["client", "--give-up-after", "1s", "--runtime-dir"])
+        .arg(run.path())
+        .env("NIX_BUILD_TOP", top.path());
+    let mut client = Client::spawn(command);
+    assert_eq!(file(&client.put(1, 1, b"body")), b"body");
+    let said = client.close();
+    assert!(said.contains("cannot reach the daemon"), "{said}");
+}
+
+/// Lets one connection wait to be accepted, and no more.
+#[allow(unsafe_code)]
+fn shorten_queue(listener: &UnixListener) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: listen takes a descriptor, which is open as long as `listener` lives.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
 }

@@ -6,6 +6,7 @@ mod daemon;
 mod evaluation;
 mod go;
 mod hook;
+mod load;
 mod nix;
 mod peer;
 mod proxy;

@@ -26,6 +26,18 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("text")
 }
 
+/// Bytes that no other number gives.
+pub fn fresh_bytes(n: u64, length: usize) -> Vec<u8> {
+    let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -102,20 +114,31 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start() -> Self {
-        Self::start_owning(TempDir::new(), None)
+        Self::start_owning(TempDir::new(), Command::new(binary()), None)
     }
 
     /// Starts a daemon as this user, which takes root.
     pub fn start_as(user: u32) -> Self {
         let dir = TempDir::new();
         chown(dir.path(), Some(user), Some(user)).expect("root");
-        Self::start_owning(dir, Some(user))
+        Self::start_owning(dir, Command::new(binary()), Some(user))
     }
 
-    fn start_owning(dir: TempDir, user: Option<u32>) -> Self {
-        let mut daemon = Self::spawn(dir.path(), user, &[]);
+    fn start_owning(dir: TempDir, command: Command, user: Option<u32>) -> Self {
+        let mut daemon = Self::spawn(dir.path(), command, user, &[]);
         daemon._own = Some(dir);
         daemon
+    }
+
+    /// Starts a daemon by way of a shell script, which ends in `exec "$@"` and sees the folder
+    /// of the cache as $dir.
+    pub fn start_by(script: &str) -> Self {
+        let dir = TempDir::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]);
+        command.arg(binary());
+        command.env("dir", dir.path().join("cache"));
+        Self::start_owning(dir, command, None)
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
@@ -125,11 +148,10 @@ impl Daemon {
 
     /// The same, with more arguments.
     pub fn start_with(dir: &Path, args: &[&str]) -> Self {
-        Self::spawn(dir, None, args)
+        Self::spawn(dir, Command::new(binary()), None, args)
     }
 
-    fn spawn(dir: &Path, user: Option<u32>, args: &[&str]) -> Self {
-        let mut command = Command::new(binary());
+    fn spawn(dir: &Path, mut command: Command, user: Option<u32>, args: &[&str]) -> Self {
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
@@ -161,7 +183,8 @@ impl Daemon {
             child,
             ended: Mutex::new(ended),
         };
-        let socket = daemon.runtime_dir().join("build/sock");
+        // The one that is made last.
+        let socket = daemon.runtime_dir().join("control/sock");
         daemon.wait_until("the socket is there", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
@@ -198,9 +221,18 @@ impl Daemon {
 
     /// The most memory that the daemon has had resident so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
+        self.status("VmHWM:")
+    }
+
+    /// The memory that the daemon has resident, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = value.unwrap().trim().trim_end_matches(" kB");
         kilobytes.parse::<u64>().unwrap() << 10
     }
 
@@ -237,7 +269,7 @@ impl Daemon {
         self.terminate();
         assert!(self.wait().success());
         let own = self._own.take();
-        *self = Self::spawn(&self.dir, self.user, &[]);
+        *self = Self::spawn(&self.dir, Command::new(binary()), self.user, &[]);
         self._own = own;
     }
 

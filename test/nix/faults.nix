@@ -40,6 +40,7 @@ let
     '';
     vet = ''
       ! go vet ./... 2>found
+      cat found >&2
       sort found | grep -v '^nix-gocacheprog: ' >>$said
       go install $ldflags ./cmd/one
     '';

@@ -1,7 +1,10 @@
 # What must be true of default.nix, and what test/nix/eval/install tries out of it.
 let
   pkgs = {
+    rustc.version = "1.90.0";
     lib = {
+      assertMsg = condition: message: condition || throw message;
+      versionAtLeast = one: other: builtins.compareVersions one other >= 0;
       hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
       hasSuffix =
         suffix: text:
@@ -47,6 +50,9 @@ in
 {
   inherit (package) src postInstall;
   true = {
+    "a nixpkgs with an old Rust is told so" =
+      !(builtins.tryEval (import ../../../default.nix { pkgs = pkgs // { rustc.version = "1.82.0"; }; }).pname).success;
+
     "the version is the manifest's" = builtins.match "[0-9]+\\.[0-9]+\\.[0-9]+" package.version != null;
 
     "the source is what the build reads" =
