@@ -24,6 +24,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// How builds get at the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -331,6 +332,7 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
         };
         confs.push(File { path, content });
     }
+    confs.retain(|file| !file.is_made());
     let files: Vec<_> = record
         .files
         .iter()
@@ -352,12 +354,13 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
         file.make()
     };
     // Nix first, so that no build is sent to what is gone.
-    for file in confs.iter().filter(|file| !file.is_made()) {
+    for file in &confs {
         made(file)?;
     }
     if host.has_systemd() {
         if !layout.user {
             host.run(&host.systemctl(&["try-restart", "nix-daemon.service"]))?;
+            host.wait_for_workers()?;
         }
         for args in [&["disable", "--quiet", "--now"][..], &["stop"]] {
             let mut args = args.to_vec();
@@ -536,6 +539,22 @@ impl Host {
         Ok(())
     }
 
+    /// Waits for what nix-daemon had started before it was restarted: it goes on with the old
+    /// configuration, and a build that it starts without finding the hook would fail.
+    fn wait_for_workers(&self) -> Result<()> {
+        let mut said = false;
+        while self.is_live && old_workers() > 0 {
+            if !std::mem::replace(&mut said, true) {
+                self.say(
+                    "waiting for running Nix builds to end, which still call the hook (this can be interrupted \
+                     and run again)\n",
+                )?;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+
     /// Tells a person what has been done.
     fn say(&self, text: &str) -> Result<()> {
         if self.is_live { say(text) } else { Ok(()) }
@@ -576,6 +595,29 @@ fn is_writable(path: &Path) -> bool {
         }
         Err(e) => e.kind() == std::io::ErrorKind::NotFound,
     }
+}
+
+/// How many processes a nix-daemon has left behind that is not there any more.
+fn old_workers() -> usize {
+    let main = Command::new("systemctl")
+        .args([
+            "show",
+            "--property=MainPID",
+            "--value",
+            "nix-daemon.service",
+        ])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string())
+        .unwrap_or_default();
+    let is_old = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let is = |wanted: &str| status.lines().any(|line| line == wanted);
+        Some(pid != main && is("Name:\tnix-daemon") && is("PPid:\t1"))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|entry| entry.file_name().to_str().and_then(is_old) == Some(true))
+        .count()
 }
 
 fn is_command(name: &str) -> bool {
