@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A client, with the test in the place of `go`.
-struct Client {
+pub struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -31,11 +31,13 @@ impl Client {
             .args(["client", "--runtime-dir"])
             .arg(runtime_dir)
             .env("NIX_BUILD_TOP", build_top)
+            .env_remove("IN_NIX_SHELL")
             .envs(vars.iter().copied());
-        Self::start_as(command)
+        Self::spawn(command)
     }
 
-    fn start_as(mut command: Command) -> Self {
+    /// Starts it with this command, and hears its greeting.
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -70,7 +72,7 @@ impl Client {
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
     }
 
-    fn get(&mut self, id: u32, action: u8) -> serde_json::Value {
+    pub fn get(&mut self, id: u32, action: u8) -> serde_json::Value {
         let action = STANDARD.encode([action; 32]);
         self.say(&format!(
             "{{\"ID\":{id},\"Command\":\"get\",\"ActionID\":\"{action}\"}}\n"
@@ -92,12 +94,12 @@ impl Client {
         self.answer()
     }
 
-    fn put(&mut self, id: u32, action: u8, body: &[u8]) -> serde_json::Value {
+    pub fn put(&mut self, id: u32, action: u8, body: &[u8]) -> serde_json::Value {
         self.put_as(id, action, body, body.len())
     }
 
     /// Closes as `go` does; gives what was said on stderr.
-    fn close(mut self) -> String {
+    pub fn close(mut self) -> String {
         self.say("{\"ID\":99,\"Command\":\"close\"}\n");
         assert_eq!(self.answer(), serde_json::json!({"ID": 99}));
         self.end(true)
@@ -115,12 +117,12 @@ impl Client {
     }
 }
 
-fn no_daemon() -> std::path::PathBuf {
+pub fn no_daemon() -> std::path::PathBuf {
     "/nonexistent/nix-gocacheprog".into()
 }
 
 /// Reads the file that an answer names.
-fn file(answer: &serde_json::Value) -> Vec<u8> {
+pub fn file(answer: &serde_json::Value) -> Vec<u8> {
     let path = answer["DiskPath"]
         .as_str()
         .unwrap_or_else(|| panic!("no DiskPath in {answer}"));
@@ -310,7 +312,7 @@ fn a_daemon_that_does_not_even_accept_is_given_up_on() {
         .args(["client", "--give-up-after", "1s", "--runtime-dir"])
         .arg(run.path())
         .env("NIX_BUILD_TOP", top.path());
-    let mut client = Client::start_as(command);
+    let mut client = Client::spawn(command);
     assert_eq!(file(&client.put(1, 1, b"body")), b"body");
     let said = client.close();
     assert!(said.contains("cannot reach the daemon"), "{said}");

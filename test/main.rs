@@ -11,6 +11,8 @@ mod nix;
 mod peer;
 mod proxy;
 mod setup_hook;
+mod shell;
 mod store;
 mod support;
 mod upstream;
+mod versions;
