@@ -28,6 +28,7 @@ mod evict;
 mod model;
 mod shards;
 mod state;
+mod usage;
 mod verify;
 mod walk;
 
@@ -49,8 +50,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use usage::Usage;
 pub use verify::{Damage, Verified};
 
 /// The version of the layout above.
@@ -72,10 +74,7 @@ pub struct Store {
     /// Numbers the files in `tmp`.
     serial: AtomicU64,
     shards: Shards,
-    /// What the outputs take on disk, in bytes, as far as it is known.
-    size: AtomicI64,
-    /// How many outputs there are, as far as it is known.
-    outputs: AtomicI64,
+    usage: Usage,
     /// Held by the one sweep that may run.
     sweeping: Mutex<()>,
     /// What tells a crash; a store that several processes share has none.
@@ -118,8 +117,7 @@ impl Store {
         store._lock = Some(lock);
         let (survival, size) =
             Survival::open(root.join("state"), machine.boot, store.now(), is_new)?;
-        store.size = AtomicI64::new(size.bytes as i64);
-        store.outputs = AtomicI64::new(size.outputs as i64);
+        store.usage = Usage::new(size);
         store.survival = Some(survival);
         store.clear_tmp()?;
         Ok(store)
@@ -176,8 +174,7 @@ impl Store {
             now: SystemTime::now,
             serial: AtomicU64::new(0),
             shards: Shards::default(),
-            size: AtomicI64::new(0),
-            outputs: AtomicI64::new(0),
+            usage: Usage::new(Size::default()),
             sweeping: Mutex::default(),
             survival: None,
             _lock: None,
@@ -189,14 +186,10 @@ impl Store {
         &self.root
     }
 
-    /// What the outputs take on disk, in bytes: right after a sweep, and nearly so later.
+    /// What the outputs take on disk, in bytes. It may be wrong until the first sweep when
+    /// the last daemon was killed.
     pub fn size(&self) -> u64 {
-        self.size.load(Ordering::Relaxed).max(0) as u64
-    }
-
-    /// How many outputs there are: right after a sweep, and nearly so later.
-    pub fn outputs(&self) -> u64 {
-        self.outputs.load(Ordering::Relaxed).max(0) as u64
+        self.usage.size().bytes
     }
 
     /// Whether the size is not known exactly, because the last daemon was killed.
@@ -221,10 +214,7 @@ impl Store {
     }
 
     fn sync_as(&self, last: bool) -> Result<()> {
-        let size = Size {
-            bytes: self.size(),
-            outputs: self.outputs(),
-        };
+        let size = self.usage.size();
         match &self.survival {
             Some(survival) => survival.sync(self.now(), size, last),
             None => Ok(()),
@@ -350,7 +340,8 @@ impl Store {
             if let Some(survival) = &self.survival {
                 survival.trust(output);
             }
-            self.account(
+            self.usage.add(
+                output,
                 size_on_disk(size) as i64
                     - before.as_ref().map_or(0, |m| size_on_disk(m.len()) as i64),
                 i64::from(before.is_none()),
@@ -426,7 +417,8 @@ impl Store {
             return Ok(());
         };
         fs::remove_file(&path)?;
-        self.account(-(size_on_disk(metadata.len()) as i64), -1);
+        self.usage
+            .add(output, -(size_on_disk(metadata.len()) as i64), -1);
         Ok(())
     }
 
@@ -471,11 +463,6 @@ impl Store {
         if let Err(e) = fs::set_mtime(path, now) {
             log::debug(|| format!("a use is not recorded: {}", e.chain()));
         }
-    }
-
-    fn account(&self, bytes: i64, outputs: i64) {
-        self.size.fetch_add(bytes, Ordering::Relaxed);
-        self.outputs.fetch_add(outputs, Ordering::Relaxed);
     }
 
     fn now(&self) -> SystemTime {

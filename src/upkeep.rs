@@ -49,7 +49,9 @@ impl Upkeep {
     /// The thread.
     pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits) {
         sys::step_back();
-        if let Err(e) = self.check_after_crash(store) {
+        if let Err(e) = self.check_after_crash(store)
+            && !self.stop.load(Ordering::Relaxed)
+        {
             log::warn(e.chain());
         }
         let mut synced = Instant::now();
@@ -76,6 +78,7 @@ impl Upkeep {
                         stats.swept();
                         size_is_a_guess = false;
                     }
+                    Err(_) if self.stop.load(Ordering::Relaxed) => {}
                     Err(e) => log::warn(format!("eviction is broken off: {}", e.chain())),
                 }
             }

@@ -5,6 +5,13 @@ module=github.com/containerd/containerd/v2
 version=v2.4.2
 module_sum=h1:p6Qg+xbEz8lvwdhHDx0U469xENvp4LgGBx+E7djXkGw=
 go_version=1.27.3
+# One of its dependencies in another version: the sums, and the hash of the vendor directory then.
+dependency=github.com/klauspost/compress
+dependency_from=v1.20.0
+dependency_to=v1.20.3
+dependency_sum=h1:zWNoFqq/lSuYQRim3dUXlXeA0IqwuZGicdG5ZTfY5j4=
+dependency_mod_sum=h1:LUdAzn7YLVvxLpc7y3V1m40wESHTgc1422pwwBSKYuI=
+dependency_vendor_hash=sha256-VVAjYk0LVF+paAxpWEqAHFICTkJk7FE06tsdGXtYG9c=
 
 # fetch_source GOROOT DIR: puts the module into DIR/source, as the proxy has it. The sum is pinned here, so no checksum
 # database is needed.

@@ -19,7 +19,7 @@ use crate::config::{
 };
 use crate::error::Result;
 use crate::fs;
-use crate::id::{ActionId, OutputId};
+use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::log;
 use crate::sys;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ use std::time::{Duration, SystemTime};
 
 /// How many outputs make a batch, about: some 20 MB of memory.
 const BATCH: u64 = 1 << 18;
+
+/// A shard that changes while it is counted is counted again, this often at most.
+const COUNTS: u32 = 5;
 
 /// What a store is kept within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,12 +209,47 @@ impl Store {
 
     /// Counts what there is, and corrects what the store believes to have.
     fn survey(&self, start: SystemTime, stop: &AtomicBool) -> Result<Survey> {
-        let believed = (
-            self.size.load(Ordering::Relaxed),
-            self.outputs.load(Ordering::Relaxed),
-        );
         let mut survey = Survey::default();
-        self.walk_outputs(ALL, stop, |output, metadata| {
+        let mut base = (0, 0);
+        for shard in ALL {
+            let mut tries = 0;
+            let (counted, added) = loop {
+                let before = self.added_in(shard);
+                let counted = self.survey_shard(shard, start, stop)?;
+                let after = self.added_in(shard);
+                tries += 1;
+                if before == after || tries == COUNTS {
+                    break (counted, after);
+                }
+            };
+            let bytes: u64 = counted.iter().map(|seen| seen.bytes).sum();
+            base.0 += bytes as i64 - added.0;
+            base.1 += counted.len() as i64 - added.1;
+            survey.shards[shard] = counted.len() as u64;
+            for seen in counted {
+                survey.add(seen);
+            }
+        }
+        self.usage.correct(base);
+        Ok(survey)
+    }
+
+    /// Under the lock, for an output that is there has then been added too.
+    fn added_in(&self, shard: usize) -> (i64, i64) {
+        let mut any = OutputId([0; ID_LEN]);
+        any.0[0] = shard as u8;
+        let _shard = self.shards.lock(&any);
+        self.usage.added(shard)
+    }
+
+    fn survey_shard(
+        &self,
+        shard: usize,
+        start: SystemTime,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Seen>> {
+        let mut counted = Vec::new();
+        self.walk_outputs(shard..shard + 1, stop, |output, metadata| {
             // A clock that was ahead must not keep an output for ever.
             if modified(metadata)
                 .duration_since(start)
@@ -219,14 +257,14 @@ impl Store {
             {
                 self.record_use(&self.output_path(&output), metadata, Duration::ZERO);
             }
-            survey.add(&output, metadata, start);
+            counted.push(Seen {
+                bytes: size_on_disk(metadata.len()),
+                age: start.duration_since(modified(metadata)).unwrap_or_default(),
+                can_go: can_go(metadata, start),
+                is_live: metadata.nlink() > 1,
+            });
         })?;
-        // What was put in the meantime is counted at least once.
-        self.account(
-            survey.size.bytes as i64 - believed.0,
-            survey.size.outputs as i64 - believed.1,
-        );
-        Ok(survey)
+        Ok(counted)
     }
 
     /// Counts all that there is.
@@ -310,6 +348,16 @@ fn can_go(metadata: &Metadata, start: SystemTime) -> bool {
     metadata.nlink() == 1 && modified(metadata) < start
 }
 
+/// An output as the first walk sees it.
+#[derive(Debug)]
+struct Seen {
+    bytes: u64,
+    /// The time since its last use.
+    age: Duration,
+    can_go: bool,
+    is_live: bool,
+}
+
 /// What a first walk finds.
 #[derive(Debug)]
 struct Survey {
@@ -352,17 +400,14 @@ impl Default for Survey {
 }
 
 impl Survey {
-    fn add(&mut self, output: &OutputId, metadata: &Metadata, start: SystemTime) {
-        let bytes = size_on_disk(metadata.len());
-        let age = start.duration_since(modified(metadata)).unwrap_or_default();
+    fn add(&mut self, seen: Seen) {
         self.size.outputs += 1;
-        self.size.bytes += bytes;
-        self.oldest = self.oldest.max(age);
-        self.shards[usize::from(output.0[0])] += 1;
-        if can_go(metadata, start) {
-            self.ages[age_index(age)] += bytes;
-        } else if metadata.nlink() > 1 {
-            self.live_bytes += bytes;
+        self.size.bytes += seen.bytes;
+        self.oldest = self.oldest.max(seen.age);
+        if seen.can_go {
+            self.ages[age_index(seen.age)] += seen.bytes;
+        } else if seen.is_live {
+            self.live_bytes += seen.bytes;
         }
     }
 

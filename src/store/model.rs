@@ -316,7 +316,7 @@ impl Run {
             .unwrap();
         assert_eq!(named.len() as u64, verified.outputs);
         assert_eq!(self.store.size(), verified.bytes, "the accounted size");
-        assert_eq!(self.store.outputs(), verified.outputs);
+        assert_eq!(self.store.usage.size().outputs, verified.outputs);
         for path in files(&self.store.root.join("outputs")) {
             assert_eq!(std::fs::metadata(path).unwrap().nlink(), 1);
         }
@@ -440,16 +440,28 @@ fn puts_and_gets_go_on_while_all_is_evicted_again_and_again() {
             }
             assert!(evicted > 0, "nothing was evicted at all");
         });
+        // Counting in between must not make the store believe what is not so.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                store.contents(&AtomicBool::new(false)).unwrap();
+            }
+        });
         let ended: Vec<_> = sessions.into_iter().map(|session| session.join()).collect();
         done.store(true, Ordering::Relaxed);
         ended.into_iter().for_each(|ended| ended.unwrap());
     });
     let stop = AtomicBool::new(false);
+    let believed = store.usage.size();
+    let counted = store.contents(&stop).unwrap();
+    assert_eq!(
+        (believed.bytes, believed.outputs),
+        (counted.bytes, counted.outputs)
+    );
     store
         .verify(false, &stop, |_, _| {}, |damage| panic!("{damage:?}"))
         .unwrap();
     store.sweep(&all, false, &stop).unwrap();
-    assert_eq!((store.size(), store.outputs()), (0, 0));
+    assert_eq!(store.usage.size(), Size::default());
     assert_eq!(store.count_actions(&stop).unwrap(), 0);
 }
 
