@@ -9,7 +9,7 @@
 //! directory is removed when its build has ended and its last session too, and not before.
 
 use crate::config::{
-    BUILD_LIMIT, PUTS_PER_BUILD_MAX, SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT, UNSEEN_BUILDS_MAX,
+    BUILD_LIMIT, OWN_BUILDS_MAX, PUTS_PER_BUILD_MAX, SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT,
 };
 use crate::counts::Counts;
 use crate::error::{Error, Result};
@@ -42,6 +42,9 @@ struct Record {
     name: String,
     /// A path on this host that is there as long as the build is.
     lifeline: Option<PathBuf>,
+    /// The user whose build registered itself; none when the hook did it.
+    #[serde(default)]
+    user: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -103,26 +106,40 @@ impl Builds {
     }
 
     /// Registers a build and makes its directory. `lifeline` is a path on this host that
-    /// exists as long as the build; one that is not there now says nothing.
+    /// exists as long as the build; one that is not there now says nothing. `user` is whose build
+    /// registers itself, if it is not the hook that does it.
     ///
     /// # Errors
-    /// When the record or the directory cannot be written.
-    pub fn register(&self, name: &str, lifeline: Option<&Path>) -> Result<BuildId> {
+    /// When the record or the directory cannot be written, or the user has too many builds.
+    pub fn register(
+        &self,
+        name: &str,
+        lifeline: Option<&Path>,
+        user: Option<u32>,
+    ) -> Result<BuildId> {
+        if let Some(user) = user {
+            self.make_room(user)?;
+        }
         let id = BuildId::new()?;
         let record = Record {
             name: name.chars().filter(|c| !c.is_control()).take(200).collect(),
             lifeline: lifeline
                 .filter(|path| path.is_absolute() && path.symlink_metadata().is_ok())
                 .map(Path::to_path_buf),
+            user,
         };
         let text = serde_json::to_vec(&record).map_err(|e| Error::input(e.to_string()))?;
         let path = self.records.join(id.to_string());
         let fresh = self.records.join(format!("{id}.new"));
-        std::fs::write(&fresh, text).map_err(|e| Error::io("write", &fresh, e))?;
-        fs::rename(&fresh, &path)?;
-        let directory = self.directory(id);
-        if let Err(e) = fs::create_dir(&directory, 0o711) {
-            fs::remove_file(&path)?;
+        let made = std::fs::write(&fresh, text)
+            .map_err(|e| Error::io("write", &fresh, e))
+            .and_then(|()| fs::rename(&fresh, &path))
+            .and_then(|()| fs::create_dir(&self.directory(id), 0o711));
+        if let Err(e) = made {
+            // A full disk must not be filled with what is left of failures.
+            for path in [&fresh, &path] {
+                fs::remove_file(path)?;
+            }
             return Err(e);
         }
         let now = (self.now)();
@@ -209,19 +226,47 @@ impl Builds {
             }
             !over
         });
-        let mut unseen: Vec<_> = table
-            .iter()
-            .filter(|(_, build)| build.sessions == 0 && build.record.lifeline.is_none())
-            .map(|(id, build)| (build.last_used, *id))
-            .collect();
-        unseen.sort_unstable_by_key(|(last_used, _)| *last_used);
-        let surplus = unseen.len().saturating_sub(UNSEEN_BUILDS_MAX);
-        for (_, id) in unseen.into_iter().take(surplus) {
-            table.remove(&id);
-            ended.push(id);
-        }
         let left = table.len();
         drop(table);
+        self.remove(ended);
+        left
+    }
+
+    /// Makes sure that a user may have one more build that registered itself.
+    fn make_room(&self, user: u32) -> Result<()> {
+        let mut table = self.table();
+        let of_user = |build: &Build| build.record.user == Some(user);
+        let count = table.values().filter(|build| of_user(build)).count();
+        if count < OWN_BUILDS_MAX {
+            return Ok(());
+        }
+        let mut idle: Vec<_> = table
+            .iter()
+            .filter(|(_, build)| of_user(build) && build.sessions == 0)
+            .map(|(id, build)| (build.last_used, *id))
+            .collect();
+        idle.sort_unstable_by_key(|(last_used, _)| *last_used);
+        // Some more than one, so that it is not looked for again with the next.
+        let oldest: Vec<_> = idle
+            .into_iter()
+            .map(|(_, id)| id)
+            .take(count + 1 + OWN_BUILDS_MAX / 8 - OWN_BUILDS_MAX)
+            .collect();
+        for id in &oldest {
+            table.remove(id);
+        }
+        drop(table);
+        if oldest.is_empty() {
+            return Err(Error::peer(format!(
+                "user {user} has {count} builds with open sessions"
+            )));
+        }
+        self.remove(oldest);
+        Ok(())
+    }
+
+    /// Removes the directories of builds that are not in the table any more.
+    fn remove(&self, ended: Vec<BuildId>) {
         for id in ended {
             let removed = fs::remove_dir_all(&self.directory(id))
                 .and_then(|()| fs::remove_file(&self.records.join(id.to_string())));
@@ -233,7 +278,6 @@ impl Builds {
                 Err(e) => log::warn(e.chain()),
             }
         }
-        left
     }
 
     fn read_record(&self, path: &Path) -> Option<(BuildId, Build)> {
@@ -367,7 +411,7 @@ mod tests {
     fn a_build_directory_can_be_entered_but_not_listed_by_others() {
         let dir = TestDir::new();
         let builds = builds(&dir);
-        let id = builds.register("hello", None).unwrap();
+        let id = builds.register("hello", None, None).unwrap();
         for path in [dir.path().join("builds"), builds.directory(id)] {
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o711);
         }
@@ -379,7 +423,7 @@ mod tests {
         let builds = builds(&dir);
         let chroot = dir.path().join("x.drv.chroot");
         std::fs::create_dir(&chroot).unwrap();
-        let id = builds.register("hello", Some(&chroot)).unwrap();
+        let id = builds.register("hello", Some(&chroot), None).unwrap();
         let session = builds.enter(id).unwrap();
         assert_eq!(builds.reap(), 1);
         std::fs::remove_dir(&chroot).unwrap();
@@ -395,7 +439,7 @@ mod tests {
         let dir = TestDir::new();
         let mut builds = Builds::open(dir.path()).unwrap();
         builds
-            .register("hello", Some(Path::new("/no/such/top")))
+            .register("hello", Some(Path::new("/no/such/top")), None)
             .unwrap();
         assert_eq!(builds.reap(), 1);
         builds.now = later;
@@ -406,7 +450,7 @@ mod tests {
     fn a_chroot_that_a_killed_nix_left_behind_does_not_keep_a_build_for_ever() {
         let dir = TestDir::new();
         let mut builds = Builds::open(dir.path()).unwrap();
-        builds.register("hello", Some(dir.path())).unwrap();
+        builds.register("hello", Some(dir.path()), None).unwrap();
         builds.now = later;
         assert_eq!(builds.reap(), 1);
         builds.now = much_later;
@@ -417,7 +461,7 @@ mod tests {
     fn a_build_may_put_only_so_much_and_have_only_so_many_sessions() {
         let dir = TestDir::new();
         let builds = builds(&dir);
-        let id = builds.register("greedy", None).unwrap();
+        let id = builds.register("greedy", None, None).unwrap();
         let session = builds.enter(id).unwrap();
         session.charge(PUTS_PER_BUILD_MAX).unwrap();
         assert!(session.charge(1).is_err());
@@ -433,27 +477,36 @@ mod tests {
     }
 
     #[test]
-    fn builds_that_nobody_saw_end_are_kept_in_a_bounded_number() {
+    fn builds_that_register_themselves_are_kept_in_a_bounded_number_for_each_user() {
         let dir = TestDir::new();
         let builds = builds(&dir);
-        let held = builds.register("held", None).unwrap();
+        let of_hook = builds.register("of the hook", None, None).unwrap();
+        let of_other = builds.register("of another user", None, Some(2)).unwrap();
+        let held = builds.register("held", None, Some(1)).unwrap();
         let session = builds.enter(held).unwrap();
-        for _ in 0..UNSEEN_BUILDS_MAX + 10 {
-            builds.register("abandoned", None).unwrap();
+        // A lifeline that is there for ever is no way around it.
+        for lifeline in [None, Some(dir.path())] {
+            for _ in 0..OWN_BUILDS_MAX + 10 {
+                builds.register("abandoned", lifeline, Some(1)).unwrap();
+            }
+            let (count, _) = builds.live();
+            assert!(count <= OWN_BUILDS_MAX + 2, "{count}");
+            let left = std::fs::read_dir(dir.path().join("builds")).unwrap();
+            assert_eq!(left.count(), count);
+            let records = std::fs::read_dir(dir.path().join("registered")).unwrap();
+            assert_eq!(records.count(), count);
         }
-        assert_eq!(builds.reap(), UNSEEN_BUILDS_MAX + 1);
-        let left = std::fs::read_dir(dir.path().join("builds"))
-            .unwrap()
-            .count();
-        assert_eq!(left, UNSEEN_BUILDS_MAX + 1);
         assert!(session.path().exists());
+        for id in [of_hook, of_other] {
+            assert!(builds.enter(id).is_ok());
+        }
     }
 
     #[test]
     fn a_restarted_daemon_keeps_running_builds_and_clears_the_rest() {
         let dir = TestDir::new();
         let builds_before = builds(&dir);
-        let running = builds_before.register("a", Some(dir.path())).unwrap();
+        let running = builds_before.register("a", Some(dir.path()), None).unwrap();
         let output = output_name(&builds_before.directory(running), &OutputId([1; 32]));
         std::fs::write(&output, "kept").unwrap();
         let stray = builds_before.directory(BuildId::new().unwrap());
@@ -465,5 +518,96 @@ mod tests {
         assert_eq!(builds.enter(running).unwrap().name(), "a");
         assert!(output.exists());
         assert!(!stray.exists());
+    }
+
+    #[test]
+    fn registering_linking_and_removing_at_once_lose_no_file_of_a_running_build() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let outputs = TestDir::new();
+        let original = outputs.path().join("output");
+        std::fs::write(&original, "bytes").unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reaper = scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    builds.reap();
+                }
+            });
+            let threads: Vec<_> = (0..4u8)
+                .map(|thread| {
+                    let (builds, outputs, original) = (&builds, &outputs, &original);
+                    scope.spawn(move || {
+                        for round in 0..100 {
+                            let chroot = outputs.path().join(format!("{thread}-{round}.chroot"));
+                            std::fs::create_dir(&chroot).unwrap();
+                            let user = (round % 2 == 0).then_some(u32::from(thread));
+                            let id = builds.register("race", Some(&chroot), user).unwrap();
+                            let session = builds.enter(id).unwrap();
+                            // The build may end before its last session does.
+                            std::fs::remove_dir(&chroot).unwrap();
+                            for n in 0..10 {
+                                let name = output_name(session.path(), &OutputId([n; 32]));
+                                std::fs::hard_link(original, &name).unwrap();
+                                assert_eq!(std::fs::read(&name).unwrap(), b"bytes");
+                            }
+                            let again = builds.enter(id).unwrap();
+                            drop(session);
+                            assert!(again.path().is_dir());
+                            drop(again);
+                            // Gone or still there, but never half of it.
+                            if let Ok(late) = builds.enter(id) {
+                                assert_eq!(std::fs::read_dir(late.path()).unwrap().count(), 10);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            reaper.join().unwrap();
+        });
+        assert_eq!(builds.reap(), 0);
+        for part in ["builds", "registered"] {
+            assert_eq!(std::fs::read_dir(dir.path().join(part)).unwrap().count(), 0);
+        }
+        assert_eq!(std::fs::read(&original).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn what_is_planted_in_the_place_of_a_build_directory_is_not_followed() {
+        let dir = TestDir::new();
+        let others = TestDir::new();
+        let precious = others.path().join("precious");
+        std::fs::write(&precious, "bytes").unwrap();
+        let builds_before = builds(&dir);
+        let ended = others.path().join("ended.chroot");
+        std::fs::create_dir(&ended).unwrap();
+        let ids: Vec<_> = (0..3)
+            .map(|_| builds_before.register("x", Some(&ended), None).unwrap())
+            .collect();
+        let [link, hard_link, inner] =
+            [ids[0], ids[1], ids[2]].map(|id| builds_before.directory(id));
+        for path in [&link, &hard_link] {
+            std::fs::remove_dir(path).unwrap();
+        }
+        std::os::unix::fs::symlink(others.path(), &link).unwrap();
+        std::fs::hard_link(&precious, &hard_link).unwrap();
+        std::os::unix::fs::symlink(others.path(), inner.join("link")).unwrap();
+        std::fs::remove_dir(&ended).unwrap();
+        builds_before.reap();
+        drop(builds_before);
+        // What could not be removed as a directory is cleared by the next daemon.
+        let after = builds(&dir);
+        assert_eq!(after.reap(), 0);
+        assert_eq!(std::fs::read(&precious).unwrap(), b"bytes");
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("builds"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
 }

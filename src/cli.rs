@@ -5,7 +5,10 @@ use crate::client;
 use crate::config::{CACHE_DIR, CONNECT_LIMIT, GIVE_UP_AFTER, LISTEN, READ_LIMIT, RUNTIME_DIR};
 use crate::control::Gc;
 use crate::daemon;
+use crate::doctor;
 use crate::error::{Error, Result};
+use crate::hook;
+use crate::install::{self, Mode};
 use crate::proxy;
 use crate::size;
 use crate::store::Limits;
@@ -24,18 +27,17 @@ pub enum Command {
     /// Say what the cache did for this build.
     Summary(client::Options),
     /// Print the mounts for a build.
-    Hook {
-        /// The derivation.
-        drv: PathBuf,
-        /// The chroot of its build.
-        chroot: Option<PathBuf>,
-        /// Where the daemon's sockets are.
-        runtime_dir: PathBuf,
-    },
+    Hook(hook::Options),
     /// Look after the cache.
     Admin(admin::Place, admin::Task),
     /// Be a module proxy.
     Proxy(proxy::Options),
+    /// Install on this host.
+    Install(install::Options),
+    /// Take an installation away.
+    Uninstall(install::Removal),
+    /// Say what is right and wrong.
+    Doctor(doctor::Options),
     /// Print a text.
     Print(&'static str),
 }
@@ -56,6 +58,10 @@ Usage: nix-gocacheprog SUBCOMMAND [OPTION...]
   stats    say how large the cache is, and who uses it
   gc       evict what is not used
   verify   look for damage in the cache
+
+  install    install on this host, which is not NixOS, and set up Nix
+  uninstall  take that away again
+  doctor     say what is right and what is wrong, and what mends it
 
 `nix-gocacheprog SUBCOMMAND --help` says more. A program named `client` or `hook` is that
 subcommand.
@@ -88,6 +94,9 @@ Usage: GOCACHEPROG=\"nix-gocacheprog client\" go build ./...
 
   --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
                        /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --cache-dir DIR      where the private cache is: by default in the build's own directory or,
+                       outside of a Nix build, in ~/.cache/nix-gocacheprog, where it is kept
+                       within the daemon's default limits
   --give-up-after AGE  go on without a daemon that has stopped moving for so long (60s)
   --summary            serve nobody: say in one line what the cache did for this build
 
@@ -103,9 +112,12 @@ Usage: nix-gocacheprog hook DRV [CHROOT]
 
   --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog, or
                      NIX_GOCACHEPROG_RUNTIME_DIR)
+  --chain PROGRAM    another pre-build-hook: run first, with the same arguments, and both
+                     answers are given. Nix gives no options: write a script with
+                     exec nix-gocacheprog hook --chain PROGRAM \"$@\"
 
 It always succeeds, within a second. When something is off it prints nothing, and the build
-goes on without the shared cache.
+goes on without the shared cache. A PROGRAM that fails is passed on as it is.
 ";
 
 const STATS_HELP: &str = "\
@@ -169,6 +181,41 @@ GOPROXY, GOAUTH=netrc, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE a
 NIX_SSL_CERT_FILE mean what they mean to `go`. At its end it logs how many requests it has sent.
 ";
 
+const INSTALL_HELP: &str = "\
+Install on this host: the program, systemd's units, a user for the daemon, and a line in
+nix.conf. It can be run again at any time, and changes only what is missing. A pre-build-hook that
+is there already is kept and run first. At its end it runs `doctor`.
+
+Usage: sudo nix-gocacheprog install [OPTION...]
+
+  --mode hook    give each build its own mounts, by Nix's pre-build-hook (the default)
+  --mode static  give every build the same mounts: for Lix, which ignores the hook
+  --user         for a Nix of your own, without root
+  --dry-run      only show the changes
+";
+
+const UNINSTALL_HELP: &str = "\
+Take away what `install` has made, and ask whether the cache goes too.
+
+Usage: sudo nix-gocacheprog uninstall [OPTION...]
+
+  --remove-cache  remove the cache, without a question
+  --keep-cache    keep the cache and its user, without a question
+  --user          what `install --user` has made
+  --dry-run       only show the changes
+";
+
+const DOCTOR_HELP: &str = "\
+Say what is right and what is wrong with the program, its sockets, the daemon, Nix's
+configuration and the cache, and what mends it. Fails when something is wrong.
+
+Usage: nix-gocacheprog doctor [OPTION...]
+
+  --json             for programs
+  --cache-dir DIR    where the cache is (/var/cache/nix-gocacheprog)
+  --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog)
+";
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -196,6 +243,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         "gc" => parse_gc(&mut args),
         "verify" => parse_verify(&mut args),
         "proxy" => parse_proxy(&mut args),
+        "install" => parse_install(&mut args),
+        "uninstall" => parse_uninstall(&mut args),
+        "doctor" => parse_doctor(&mut args),
         "help" => Ok(Command::Print(HELP)),
         other => Err(Error::input(format!("there is no subcommand {other:?}"))),
     }
@@ -227,6 +277,7 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
         runtime_dir: std::env::var_os("NIX_GOCACHEPROG_RUNTIME_DIR").map(PathBuf::from),
         give_up_after: GIVE_UP_AFTER,
         readonly: std::env::var_os("NIX_GOCACHEPROG").is_some_and(|mode| mode == "readonly"),
+        cache_dir: None,
     };
     let mut summary = false;
     while let Some(arg) = args.next().map_err(bad)? {
@@ -235,6 +286,7 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
             Long("give-up-after") => {
                 options.give_up_after = limit(args)?;
             }
+            Long("cache-dir") => options.cache_dir = Some(directory(args)?),
             Long("summary") => summary = true,
             other => return general(other, CLIENT_HELP),
         }
@@ -248,10 +300,12 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
 
 fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
     let mut runtime_dir = default_runtime_dir();
+    let mut chain = None;
     let mut paths = Vec::new();
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("runtime-dir") => runtime_dir = directory(args)?,
+            Long("chain") => chain = Some(PathBuf::from(args.value().map_err(bad)?)),
             Value(path) if paths.len() < 2 => paths.push(PathBuf::from(path)),
             other => return general(other, HOOK_HELP),
         }
@@ -260,11 +314,12 @@ fn parse_hook(args: &mut lexopt::Parser) -> Result<Command> {
     let drv = paths.next().ok_or_else(|| {
         Error::input("hook takes a derivation and a chroot, as Nix gives them to a pre-build-hook")
     })?;
-    Ok(Command::Hook {
+    Ok(Command::Hook(hook::Options {
         drv,
         chroot: paths.next(),
         runtime_dir,
-    })
+        chain,
+    }))
 }
 
 fn parse_stats(args: &mut lexopt::Parser) -> Result<Command> {
@@ -360,6 +415,60 @@ fn parse_proxy(args: &mut lexopt::Parser) -> Result<Command> {
     Ok(Command::Proxy(options))
 }
 
+fn parse_install(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = install::Options::default();
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("mode") => {
+                options.mode = match text(args)?.as_str() {
+                    "hook" => Mode::Hook,
+                    "static" => Mode::Static,
+                    other => {
+                        return Err(Error::input(format!(
+                            "--mode is hook or static, not {other:?}"
+                        )));
+                    }
+                }
+            }
+            Long("user") => options.user = true,
+            Long("dry-run") => options.dry_run = true,
+            other => return general(other, INSTALL_HELP),
+        }
+    }
+    Ok(Command::Install(options))
+}
+
+fn parse_uninstall(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut removal = install::Removal::default();
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("remove-cache") => removal.cache = Some(true),
+            Long("keep-cache") => removal.cache = Some(false),
+            Long("user") => removal.user = true,
+            Long("dry-run") => removal.dry_run = true,
+            other => return general(other, UNINSTALL_HELP),
+        }
+    }
+    Ok(Command::Uninstall(removal))
+}
+
+fn parse_doctor(args: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = doctor::Options {
+        json: false,
+        runtime_dir: default_runtime_dir(),
+        cache_dir: default_cache_dir(),
+    };
+    while let Some(arg) = args.next().map_err(bad)? {
+        match arg {
+            Long("json") => options.json = true,
+            Long("cache-dir") => options.cache_dir = directory(args)?,
+            Long("runtime-dir") => options.runtime_dir = directory(args)?,
+            other => return general(other, DOCTOR_HELP),
+        }
+    }
+    Ok(Command::Doctor(options))
+}
+
 /// A time limit, which nothing could keep if it were nothing.
 fn limit(args: &mut lexopt::Parser) -> Result<Duration> {
     Ok(size::parse_age(&text(args)?)?.max(Duration::from_secs(1)))
@@ -428,8 +537,8 @@ mod tests {
             &["nix-gocacheprog", "hook", "/nix/store/x.drv", "/c"],
         ] {
             assert!(
-                matches!(parsed(args), Ok(Command::Hook { drv, chroot, .. })
-                    if drv == Path::new("/nix/store/x.drv") && chroot == Some("/c".into())),
+                matches!(parsed(args), Ok(Command::Hook(hook))
+                    if hook.drv == Path::new("/nix/store/x.drv") && hook.chroot == Some("/c".into())),
                 "{args:?}"
             );
         }

@@ -14,7 +14,7 @@ mod salt;
 pub mod summary;
 
 use crate::builds::output_name;
-use crate::config::READ_BUFFER;
+use crate::config::{READ_BUFFER, RUNTIME_DIR};
 use crate::connection::Daemon;
 use crate::error::{Error, Result};
 use crate::gocacheprog::{self, Body, Command};
@@ -29,7 +29,7 @@ use salt::Salt;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub struct Options {
     pub give_up_after: Duration,
     /// Whether the build puts into the shared cache; if not, its puts go to a private one.
     pub readonly: bool,
+    /// Where the user's own cache is, for a client without a daemon.
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// Serves `go` until it closes our stdin.
@@ -69,21 +71,29 @@ pub fn run(options: &Options) -> Result<()> {
             pending: HashMap::new(),
             progress: Instant::now(),
             alone: false,
-            private: Private::Unused,
+            private: Private::Unused(options.cache_dir.clone()),
             said: false,
         }),
         answered: Condvar::new(),
     };
     if let Some(e) = why_alone {
+        // A host where nothing is installed has no daemon to be missed.
+        client.state().said = options.runtime_dir.is_none()
+            && private::build_top().is_none()
+            && !Path::new(RUNTIME_DIR).exists();
         client.go_alone(&e);
     }
     if options.readonly {
         // An earlier command of this build may have put something there.
         client.state().private.open();
     }
-    thread::scope(|scope| {
+    let done = thread::scope(|scope| {
         if let Some(daemon) = &client.daemon {
-            scope.spawn(|| client.pass_answers(daemon));
+            let started =
+                thread::Builder::new().spawn_scoped(scope, || client.pass_answers(daemon));
+            if let Err(e) = started {
+                client.go_alone(&Error::io("start", "a thread", e));
+            }
         }
         let mut stdin = BufReader::with_capacity(READ_BUFFER, std::io::stdin().lock());
         let done = client.pass_requests(&mut stdin);
@@ -93,7 +103,11 @@ pub fn run(options: &Options) -> Result<()> {
             daemon.hang_up();
         }
         done
-    })
+    });
+    // Closes stdout: `go` waits for that.
+    drop(client);
+    private::tidy_up(options.cache_dir.as_deref());
+    done
 }
 
 struct Client<'a> {
@@ -128,6 +142,13 @@ enum Pending {
     Put(Put),
 }
 
+impl Pending {
+    /// Nothing but the answer is missing.
+    fn is_sent(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::Put(_))
+    }
+}
+
 struct Put {
     action: ActionId,
     output: OutputId,
@@ -136,7 +157,8 @@ struct Put {
 
 /// The cache of this build alone.
 enum Private {
-    Unused,
+    /// Nothing needed it yet; in this directory, if one is named.
+    Unused(Option<PathBuf>),
     Open(Session<'static>, PathBuf),
     Unavailable(Error),
 }
@@ -338,7 +360,9 @@ impl Client<'_> {
                 std::io::ErrorKind::WouldBlock => {
                     let state = self.state();
                     let limit = self.options.give_up_after;
-                    if !state.pending.is_empty() && state.progress.elapsed() > limit {
+                    // While a body is being sent it may be `go` that we wait for.
+                    let waiting = state.pending.values().any(Pending::is_sent);
+                    if waiting && state.progress.elapsed() > limit {
                         return Err(Error::peer(format!(
                             "the daemon has not answered for {}s",
                             limit.as_secs()
@@ -517,13 +541,13 @@ impl Private {
                 }
             }
             Self::Unavailable(e) => gocacheprog::push_error(out, id, &e.chain()),
-            Self::Unused => {}
+            Self::Unused(_) => {}
         }
     }
 
     fn open(&mut self) -> &mut Self {
-        if matches!(self, Self::Unused) {
-            *self = match private::open() {
+        if let Self::Unused(cache_dir) = self {
+            *self = match private::open(cache_dir.as_deref()) {
                 Ok((session, directory)) => Self::Open(session, directory),
                 Err(e) => Self::Unavailable(e),
             };

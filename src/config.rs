@@ -57,6 +57,14 @@ pub const UPKEEP_EVERY: Duration = Duration::from_secs(15);
 /// How often what is too old is looked for: a walk over the whole store.
 pub const AGE_CHECK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// How often a user's own cache is brought within its limits: a walk over all of it, for which
+/// somebody's `go` command may have to wait.
+pub const PRIVATE_UPKEEP_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a dev shell goes on with one build directory, before a new one lets go of what is
+/// not used any more.
+pub const SHELL_BUILD_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// When live builds keep the store above its limit, it is tried again after so long.
 pub const EVICT_AGAIN_AFTER: Duration = Duration::from_secs(2 * 60);
 
@@ -104,10 +112,10 @@ pub const BODY_MAX: u64 = 16 << 30;
 /// enough to fill any disk by itself.
 pub const PUTS_PER_BUILD_MAX: u64 = 64 << 30;
 
-/// Build directories that are kept for builds which nobody saw end, of one daemon. The oldest go
-/// first, so that a build which registers itself again and again cannot fill the disk
-/// with directories.
-pub const UNSEEN_BUILDS_MAX: usize = 1024;
+/// Build directories that are kept for builds which registered themselves, for each user. Those
+/// without a session go first, the oldest before the others, so that a build which registers itself
+/// again and again can neither fill the disk with directories nor take those of others.
+pub const OWN_BUILDS_MAX: usize = 1024;
 
 /// The stack of a connection's thread, in bytes; a session uses some 20 KiB.
 pub const STACK: usize = 256 << 10;
@@ -159,4 +167,33 @@ pub fn build_socket(runtime_dir: &Path) -> PathBuf {
 /// The socket on which the hook and the administrator talk to the daemon.
 pub fn control_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("control/sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nix_and_rust_agree_on_names_and_paths() {
+        let text = include_str!("../const.nix");
+        let found: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().split_once(" = "))
+            .collect();
+        let said: Vec<_> = [
+            ("setupHookName", SETUP_HOOK_NAME),
+            ("sandboxDir", SANDBOX_DIR),
+            ("sandboxClient", SANDBOX_CLIENT),
+            ("sandboxRuntimeDir", SANDBOX_RUNTIME_DIR),
+            ("cacheDir", CACHE_DIR),
+            ("runtimeDir", RUNTIME_DIR),
+        ]
+        .map(|(name, value)| (name, format!("\"{value}\";")))
+        .into();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        assert_eq!(found, said);
+    }
 }

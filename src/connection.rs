@@ -5,11 +5,15 @@
 
 use crate::builds::output_name;
 use crate::config::{
-    self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, WELCOME_LIMIT,
+    self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, SHELL_BUILD_LIMIT,
+    WELCOME_LIMIT,
 };
 use crate::counts::Counts;
 use crate::error::{Error, Result};
+use crate::fs;
 use crate::id::{BuildId, OutputId};
+use crate::private;
+use crate::sys;
 use crate::wire::{self, Hello, Welcome};
 use std::io::{BufReader, Write};
 use std::net::Shutdown;
@@ -34,8 +38,30 @@ impl Daemon {
     /// # Errors
     /// When there is no daemon, it does not answer, or the build directory is out of reach.
     pub fn connect(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
-        let top = std::env::var("NIX_BUILD_TOP").ok();
+        let Some(top) = private::build_top() else {
+            return Self::connect_from_shell(runtime_dir, give_up_after);
+        };
+        let top = top.to_str().map(String::from);
         Self::connect_as(runtime_dir, give_up_after, None, top)
+    }
+
+    /// Says hello outside of a build. The commands of one user go on with one build directory, or each
+    /// would leave another one behind, full of links.
+    fn connect_from_shell(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+        let note = private::user_dir().map(|dir| dir.join("build"));
+        let known = note.as_deref().and_then(known_build);
+        if let Some(build) = known
+            && let Ok(daemon) = Self::connect_as(runtime_dir, give_up_after, Some(build), None)
+        {
+            return Ok(daemon);
+        }
+        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None)?;
+        if let Some(note) = note {
+            // Without it the next command has a directory of its own, no more.
+            let _ = private::directory(None)
+                .and_then(|_| fs::replace(&note, daemon.build.to_string().as_bytes(), 0o600));
+        }
+        Ok(daemon)
     }
 
     /// The same for a build that was registered before, or for a new one that lasts as long
@@ -61,7 +87,7 @@ impl Daemon {
             .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);
         // Nothing in it may be listed, but it must be there.
-        crate::fs::metadata(&directory)?;
+        fs::metadata(&directory)?;
         // The answering thread looks up this often whether the daemon still moves.
         limit(&stream, give_up_after / 4, give_up_after)?;
         Ok(Self {
@@ -97,7 +123,7 @@ impl Daemon {
     /// When it is not there, or not of this size in bytes.
     pub fn file(&self, output: &OutputId, size: Option<u64>) -> Result<PathBuf> {
         let path = output_name(&self.directory, output);
-        let found = crate::fs::metadata(&path)?.len();
+        let found = fs::metadata(&path)?.len();
         if size.is_some_and(|size| size != found) {
             return Err(Error::peer(format!(
                 "{} has {found} bytes instead of those announced",
@@ -119,6 +145,14 @@ impl Daemon {
 /// # Errors
 /// When there is no daemon, or it does not answer.
 pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Option<Counts>> {
+    look_in(runtime_dir, give_up_after).map(|welcome| welcome.counts)
+}
+
+/// How the daemon answers, without a session.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer, or speaks another version.
+pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Welcome> {
     let hello = Hello {
         version: wire::VERSION,
         build: None,
@@ -127,7 +161,7 @@ pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Opt
         name: None,
         summary: true,
     };
-    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome.counts)
+    greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome)
 }
 
 /// Says hello, for the build that the hook registered unless another is named, and hears the
@@ -139,15 +173,15 @@ fn greet(
 ) -> Result<(UnixStream, Welcome, bool)> {
     let sandbox = Path::new(SANDBOX_RUNTIME_DIR);
     let in_sandbox = runtime_dir.is_none() && sandbox.is_dir();
-    let runtime_dir = runtime_dir.unwrap_or(if in_sandbox {
-        sandbox
-    } else {
-        Path::new(RUNTIME_DIR)
-    });
-    let socket = config::build_socket(runtime_dir);
-    let mut stream =
-        UnixStream::connect(&socket).map_err(|e| Error::io("reach the daemon at", &socket, e))?;
+    let runtime_dir = match runtime_dir {
+        Some(dir) => dir.to_path_buf(),
+        None if in_sandbox => sandbox.to_path_buf(),
+        None => host_runtime_dir(),
+    };
+    let socket = config::build_socket(&runtime_dir);
     let welcome_limit = WELCOME_LIMIT.min(give_up_after);
+    let mut stream = sys::connect(&socket, welcome_limit)
+        .map_err(|e| Error::io("reach the daemon at", &socket, e))?;
     limit(&stream, welcome_limit, welcome_limit)?;
     if hello.build.is_none() && in_sandbox {
         hello.build = registered_build().map(|id| id.to_string());
@@ -155,10 +189,36 @@ fn greet(
     wire::write_line(&mut stream, &hello)?;
     let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
         .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
-    match welcome.error {
-        Some(error) => Err(Error::peer(format!("the daemon says: {error}"))),
-        None => Ok((stream, welcome, in_sandbox)),
+    if let Some(error) = welcome.error {
+        return Err(Error::peer(format!("the daemon says: {error}")));
     }
+    if welcome.version != wire::VERSION {
+        return Err(Error::peer(format!(
+            "the daemon (release {:?}) speaks version {} of the protocol, this client version {}: install the \
+             same release on both sides",
+            welcome.release,
+            welcome.version,
+            wire::VERSION
+        )));
+    }
+    Ok((stream, welcome, in_sandbox))
+}
+
+/// Where the host's daemon listens: this user's own daemon, if there is one.
+fn host_runtime_dir() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(|dir| Path::new(&dir).join("nix-gocacheprog"))
+        .filter(|dir| config::build_socket(dir).exists());
+    own.unwrap_or_else(|| PathBuf::from(RUNTIME_DIR))
+}
+
+/// The build of this user's earlier commands, if it is not too old.
+fn known_build(note: &Path) -> Option<BuildId> {
+    let age = fs::metadata(note).ok()?.modified().ok()?.elapsed().ok()?;
+    if age > SHELL_BUILD_LIMIT {
+        return None;
+    }
+    BuildId::parse(fs::read_to_string(note).ok()?.trim())
 }
 
 /// The build whose directory the hook bound into this sandbox.

@@ -206,7 +206,7 @@ impl Parts {
         }
         match ask {
             Ask::Register { name, chroot } => {
-                let id = self.builds.register(&name, chroot.as_deref())?;
+                let id = self.builds.register(&name, chroot.as_deref(), None)?;
                 Ok(Reply::Registered {
                     build: id.to_string(),
                     directory: self.builds.directory(id),

@@ -46,6 +46,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Before the first thread, so that no other one gets the signals.
     let termination = sys::Termination::new()?;
     sys::raise_descriptor_limit();
+    sys::set_usual_umask();
     let store = Store::open(&options.cache_dir)?;
     let builds = Arc::new(Builds::open(&options.cache_dir)?);
     let sockets = Sockets::new(&options.runtime_dir)?;
@@ -338,11 +339,10 @@ impl Sockets {
         let mut passed = sys::listen_fds()?;
         let sockets = if passed.is_empty() {
             fs::create_dir_all(runtime_dir)?;
-            // Who finds the second one there finds the first one too.
-            let control = bind(&config::control_socket(runtime_dir), 0o700, 0o600)?;
             Self {
+                // First, so that whoever sees the other one finds this one too.
+                control: bind(&config::control_socket(runtime_dir), 0o700, 0o600)?,
                 build: bind(&config::build_socket(runtime_dir), 0o755, 0o666)?,
-                control,
                 activated: false,
                 place: runtime_dir.display().to_string(),
             }
@@ -387,4 +387,63 @@ fn bind(path: &Path, dir_mode: u32, mode: u32) -> Result<UnixListener> {
     let listener = UnixListener::bind(path).map_err(|e| Error::io("listen on", path, e))?;
     fs::set_mode(path, mode)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::io::{BufRead, BufReader, Read, Write};
+
+    fn served(dir: &TestDir) -> Arc<Served> {
+        Arc::new(Served {
+            parts: Parts {
+                store: Store::open(dir.path()).unwrap(),
+                builds: Arc::new(Builds::open(dir.path()).unwrap()),
+                stats: Stats::open(dir.path()),
+                limits: Limits::default(),
+                upkeep: Upkeep::default(),
+            },
+            sessions: Sessions::default(),
+        })
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_session_whatever_it_held() {
+        let dir = TestDir::new();
+        let served = served(&dir);
+        let socket = dir.path().join("sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut peer = UnixStream::connect(&socket).unwrap();
+        served.start_session(&listener);
+        peer.write_all(b"{\"version\":1}\n").unwrap();
+        let mut peer = BufReader::new(peer);
+        let mut welcome = String::new();
+        peer.read_line(&mut welcome).unwrap();
+
+        let (mut other_end, stream) = UnixStream::pair().unwrap();
+        let open = Open::new(&served, &stream).unwrap();
+        let build = served.parts.builds.register("bad", None, None).unwrap();
+        start("session", move || {
+            let _stream = stream;
+            let served = Arc::clone(&open.served);
+            let _build = served.parts.builds.enter(build);
+            let _open = open;
+            // Poisoned, as by a panic at the worst of times.
+            let _held = served.sessions.table.lock().unwrap();
+            panic!("a bug");
+        });
+        assert_eq!(other_end.read(&mut [0]).unwrap(), 0, "it is hung up on");
+        assert_eq!(served.parts.builds.live().1, 1, "its build is let go");
+
+        // A get of an action that nobody has put.
+        let mut get = vec![b'g'];
+        get.extend([0; 40]);
+        peer.get_mut().write_all(&get).unwrap();
+        let mut answer = [0; 9];
+        peer.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[0], b'm', "the other session goes on");
+        drop(peer);
+        assert!(served.sessions.stop(), "and nothing waits for the dead one");
+    }
 }

@@ -8,9 +8,11 @@
 //! DrvWithVersion("xp-dyn-drv",[outputs],[input derivations],…)
 //! ```
 //!
-//! The parser reads any such term, in memory that is bounded by the text's length.
+//! The parser reads any such term, in memory that is bounded by the text's length. Nix's JSON
+//! form of a derivation is read as well.
 
 use crate::error::{Error, Result};
+use serde_json::Value;
 
 /// Terms may be nested this deep; Nix needs five levels.
 const DEPTH_MAX: usize = 64;
@@ -24,11 +26,50 @@ enum Term<'a> {
     Many(Vec<Term<'a>>),
 }
 
+/// Whether a derivation, as a term or as JSON, has an input of such a name.
+///
+/// # Errors
+/// When the text is not a derivation.
+pub fn has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
+    if text.first() == Some(&b'{') {
+        return json_has_input(text, is_wanted);
+    }
+    Ok(input_names(text)?.into_iter().any(is_wanted))
+}
+
+/// The forms up to version 3 have `inputDrvs` and `inputSrcs`; version 4 has `inputs`, which is a list
+/// when the derivation is resolved.
+fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
+    let json: Value = serde_json::from_slice(text)
+        .map_err(|e| Error::input(format!("it is not a derivation in JSON: {e}")))?;
+    let inputs = &json["inputs"];
+    let paths = [
+        inputs,
+        &inputs["drvs"],
+        &inputs["srcs"],
+        &json["inputDrvs"],
+        &json["inputSrcs"],
+    ];
+    if paths.iter().all(|paths| paths.is_null()) {
+        return Err(Error::input("it has no inputs"));
+    }
+    Ok(paths.into_iter().any(|paths| match paths {
+        Value::Array(list) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|path| name(path.as_bytes()).is_some_and(is_wanted)),
+        Value::Object(table) => table
+            .keys()
+            .any(|path| name(path.as_bytes()).is_some_and(is_wanted)),
+        _ => false,
+    }))
+}
+
 /// The names (without directory and hash) of the store paths that a derivation takes as
 /// inputs: derivations, ending in `.drv`, and sources.
 ///
 /// # Errors
-/// When the text is not a derivation.
+/// When the text is not a term of a derivation.
 pub fn input_names(text: &[u8]) -> Result<Vec<&str>> {
     let mut parser = Parser {
         text,
@@ -198,5 +239,45 @@ mod tests {
     fn a_hook_named_in_the_environment_alone_is_no_input() {
         let text = r#"Derive([],[],[],"","",[],[("x","/nix/store/a-nix-gocacheprog-hook")])"#;
         assert_eq!(input_names(text.as_bytes()).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_derivation_in_json_is_read_in_every_version() {
+        let wanted: fn(&str) -> bool = |name| name == "hook" || name == "hook.drv";
+        for (text, expected) in [
+            (
+                r#"{"version":4,"inputs":{"drvs":{"a-hook.drv":{}},"srcs":[]}}"#,
+                Some(true),
+            ),
+            (
+                r#"{"version":4,"inputs":{"drvs":{},"srcs":["b-hook"]}}"#,
+                Some(true),
+            ),
+            (
+                r#"{"version":4,"inputs":{"drvs":{"a-go.drv":{}},"srcs":["b-x"]}}"#,
+                Some(false),
+            ),
+            (
+                r#"{"version":4,"inputs":["/nix/store/a-x","/nix/store/b-hook"]}"#,
+                Some(true),
+            ),
+            (
+                r#"{"version":4,"inputs":[],"env":{"x":"a-hook"}}"#,
+                Some(false),
+            ),
+            (
+                r#"{"inputDrvs":{"/nix/store/a-hook.drv":["out"]},"inputSrcs":[]}"#,
+                Some(true),
+            ),
+            (
+                r#"{"inputDrvs":{},"inputSrcs":["/nix/store/a-hook"]}"#,
+                Some(true),
+            ),
+            (r#"{"name":"x"}"#, None),
+            (r#"{"inputs":"#, None),
+        ] {
+            let found = has_input(text.as_bytes(), wanted).ok();
+            assert_eq!(found, expected, "{text}");
+        }
     }
 }

@@ -165,9 +165,16 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
 }
 
 /// Makes a symbolic link with this target.
-pub fn symlink(target: &str, link: &Path) -> Result<()> {
-    attempt("write the entry", link, || {
+pub fn symlink(target: impl AsRef<Path>, link: &Path) -> Result<()> {
+    attempt("make the symbolic link", link, || {
         std::os::unix::fs::symlink(target, link)
+    })
+}
+
+/// Sets the owner.
+pub fn chown(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    attempt("set the owner of", path, || {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
     })
 }
 
@@ -191,10 +198,14 @@ pub fn remove_file(path: &Path) -> Result<()> {
     attempt("remove", path, || gone_is_fine(std::fs::remove_file(path)))
 }
 
-/// Removes a directory and all in it; one that is gone already is fine.
+/// Removes a directory and all in it, or what is in its place; one that is gone already is fine.
+/// No link is followed.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
     attempt("remove", path, || {
-        gone_is_fine(std::fs::remove_dir_all(path))
+        gone_is_fine(match std::fs::remove_dir_all(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(path),
+            done => done,
+        })
     })
 }
 

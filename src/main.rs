@@ -13,11 +13,13 @@ mod control;
 mod counts;
 mod daemon;
 mod derivation;
+mod doctor;
 mod error;
 mod fs;
 mod gocacheprog;
 mod hook;
 mod id;
+mod install;
 mod log;
 mod private;
 mod proxy;
@@ -36,26 +38,24 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let is_hook = std::env::args_os()
+    let mut names = std::env::args_os().take(2);
+    let is_hook = names
         .next()
-        .is_some_and(|name| std::path::Path::new(&name).ends_with("hook"));
+        .is_some_and(|name| std::path::Path::new(&name).ends_with("hook"))
+        || names.next().is_some_and(|name| name == "hook");
     let done = match cli::parse(std::env::args_os()) {
         Ok(Command::Daemon(options)) => daemon::run(&options),
         Ok(Command::Client(options)) => client::run(&options),
+        Ok(Command::Hook(options)) => return ExitCode::from(hook::run(options)),
         Ok(Command::Summary(options)) => {
             client::summary::run(options);
             Ok(())
         }
-        Ok(Command::Hook {
-            drv,
-            chroot,
-            runtime_dir,
-        }) => {
-            hook::run(drv, chroot, runtime_dir);
-            Ok(())
-        }
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Proxy(options)) => proxy::run(&options),
+        Ok(Command::Install(options)) => install::install(&options),
+        Ok(Command::Uninstall(removal)) => install::uninstall(&removal),
+        Ok(Command::Doctor(options)) => doctor::run(&options),
         Ok(Command::Print(text)) => {
             // A reader that has had enough is no error.
             let _ = std::io::stdout().write_all(text.as_bytes());

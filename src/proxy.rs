@@ -62,6 +62,11 @@ pub struct Options {
 /// # Errors
 /// When the list is none, or the address cannot be listened on.
 pub fn run(options: &Options) -> Result<()> {
+    if options.build.is_some() {
+        // Whoever waits for the build's end waits for its descriptors to be closed.
+        sys::close_inherited();
+        std::env::set_current_dir("/").map_err(|e| Error::io("change to", "/", e))?;
+    }
     // Before the first thread, so that no other one gets the signals.
     let termination = sys::Termination::new()?;
     let build = match options.build {

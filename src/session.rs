@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
 use crate::store::{Entry, Store};
+use crate::sys;
 use crate::wire::{self, Answer, Hello, Request, Welcome};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -172,9 +173,8 @@ impl<G: Gate> Counter<'_, G> {
 /// Tells a client why it gets no session. It may not be listening, which must not hold us up.
 pub fn refuse(mut stream: &UnixStream, why: &Error) {
     let welcome = Welcome {
-        version: wire::VERSION,
         error: Some(why.to_string()),
-        ..Welcome::default()
+        ..Welcome::of_this_release()
     };
     let _ = stream.set_nonblocking(true);
     let _ = wire::write_line(&mut stream, &welcome);
@@ -187,22 +187,18 @@ fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result
         Ok(None) => return Ok(None),
         Ok(Some(hello)) if hello.summary => {
             let welcome = Welcome {
-                version: wire::VERSION,
                 counts: Some(builds.counts(
                     hello.build.as_deref().and_then(BuildId::parse),
                     hello.top.as_deref().map(Path::new),
                 )),
-                ..Welcome::default()
+                ..Welcome::of_this_release()
             };
             return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
-        Ok(Some(hello)) => enter(&hello, builds),
+        Ok(Some(hello)) => enter(&hello, builds, reader.get_ref().stream),
         Err(e) => Err(e),
     };
-    let mut welcome = Welcome {
-        version: wire::VERSION,
-        ..Welcome::default()
-    };
+    let mut welcome = Welcome::of_this_release();
     match &entered {
         Ok(build) => {
             welcome.build = build.id().to_string();
@@ -248,7 +244,7 @@ impl Read for Connection<'_> {
     }
 }
 
-fn enter(hello: &Hello, builds: &Arc<Builds>) -> Result<BuildDir> {
+fn enter(hello: &Hello, builds: &Arc<Builds>, stream: &UnixStream) -> Result<BuildDir> {
     if hello.version != wire::VERSION {
         return Err(Error::peer(format!(
             "the client speaks version {} of the protocol, this daemon version {}: install the same release on \
@@ -260,10 +256,15 @@ fn enter(hello: &Hello, builds: &Arc<Builds>) -> Result<BuildDir> {
     let id = match &hello.build {
         Some(text) => BuildId::parse(text)
             .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
-        None => builds.register(
-            hello.name.as_deref().unwrap_or_default(),
-            hello.top.as_deref().map(Path::new),
-        )?,
+        None => {
+            let user = sys::peer_user(stream)
+                .map_err(|e| Error::io("find the user of", "the connection", e))?;
+            builds.register(
+                hello.name.as_deref().unwrap_or_default(),
+                hello.top.as_deref().map(Path::new),
+                Some(user),
+            )?
+        }
     };
     builds.enter(id)
 }

@@ -47,6 +47,16 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Takes a shared lock on a whole file for as long as the file stays open; waits for who holds an
+/// exclusive one.
+pub fn lock_shared(file: &File) -> io::Result<()> {
+    // SAFETY: flock takes a descriptor, which is open as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
 /// SIGTERM and SIGINT as a descriptor that becomes readable when one arrives.
 #[derive(Debug)]
 pub struct Termination(OwnedFd);
@@ -233,6 +243,16 @@ pub fn become_user(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor but stdin, stdout and stderr, as far as the kernel can
+/// (close_range(2)). Only for the beginning of a program, when it owns no other.
+pub fn close_inherited() {
+    // SAFETY: the call takes numbers. No File or socket of ours is open yet, so none loses
+    // its descriptor.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+    }
+}
+
 /// A process as a descriptor that becomes readable when it ends (pidfd_open(2)).
 pub fn process(pid: u32) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
@@ -251,6 +271,57 @@ pub fn stdout() -> File {
     // SAFETY: descriptor 1 is open in every process that `go` or Nix starts, and nothing
     // else here writes to it.
     unsafe { File::from_raw_fd(libc::STDOUT_FILENO) }
+}
+
+/// Connects to a listening socket. One whose owner accepts nothing any more makes others wait
+/// once its queue is full: for `limit` at most, which std cannot say.
+pub fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    // SAFETY: an all-zero sockaddr_un is a valid one, of no family.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path is too long for a socket",
+        ));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: socket takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: socket has just returned this descriptor to us alone.
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // The limit of a write is that of a connect too (socket(7), SO_SNDTIMEO).
+    stream.set_write_timeout(Some(limit))?;
+    loop {
+        // SAFETY: the pointer and the length are those of `address`.
+        let done = unsafe {
+            libc::connect(
+                stream.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as libc::socklen_t,
+            )
+        };
+        if done == 0 {
+            return Ok(stream);
+        }
+        match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::Interrupted => {}
+            e => return Err(e),
+        }
+    }
+}
+
+/// New files and directories get the modes that are asked for, whatever the umask of who
+/// started this process.
+pub fn set_usual_umask() {
+    // SAFETY: umask takes no pointers and cannot fail.
+    unsafe { libc::umask(0o022) };
 }
 
 /// The user this process acts as.

@@ -70,6 +70,9 @@ pub struct Hello {
 pub struct Welcome {
     /// The protocol's version as this daemon speaks it.
     pub version: u32,
+    /// The daemon's release, for a person.
+    #[serde(default)]
+    pub release: String,
     /// Why there is no session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -82,6 +85,17 @@ pub struct Welcome {
     /// What has happened in the build, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
+}
+
+impl Welcome {
+    /// One that says who we are, and nothing else yet.
+    pub fn of_this_release() -> Self {
+        Self {
+            version: VERSION,
+            release: env!("CARGO_PKG_VERSION").into(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a client asks.

@@ -5,11 +5,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A client, with the test in the place of `go`.
-struct Client {
+pub struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -25,11 +26,19 @@ impl Client {
     }
 
     fn start_with(runtime_dir: &Path, build_top: &Path, vars: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(["client", "--runtime-dir"])
             .arg(runtime_dir)
             .env("NIX_BUILD_TOP", build_top)
-            .envs(vars.iter().copied())
+            .env_remove("IN_NIX_SHELL")
+            .envs(vars.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Starts it with this command, and hears its greeting.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -63,7 +72,7 @@ impl Client {
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
     }
 
-    fn get(&mut self, id: u32, action: u8) -> serde_json::Value {
+    pub fn get(&mut self, id: u32, action: u8) -> serde_json::Value {
         let action = STANDARD.encode([action; 32]);
         self.say(&format!(
             "{{\"ID\":{id},\"Command\":\"get\",\"ActionID\":\"{action}\"}}\n"
@@ -85,12 +94,12 @@ impl Client {
         self.answer()
     }
 
-    fn put(&mut self, id: u32, action: u8, body: &[u8]) -> serde_json::Value {
+    pub fn put(&mut self, id: u32, action: u8, body: &[u8]) -> serde_json::Value {
         self.put_as(id, action, body, body.len())
     }
 
     /// Closes as `go` does; gives what was said on stderr.
-    fn close(mut self) -> String {
+    pub fn close(mut self) -> String {
         self.say("{\"ID\":99,\"Command\":\"close\"}\n");
         assert_eq!(self.answer(), serde_json::json!({"ID": 99}));
         self.end(true)
@@ -108,12 +117,12 @@ impl Client {
     }
 }
 
-fn no_daemon() -> std::path::PathBuf {
+pub fn no_daemon() -> std::path::PathBuf {
     "/nonexistent/nix-gocacheprog".into()
 }
 
 /// Reads the file that an answer names.
-fn file(answer: &serde_json::Value) -> Vec<u8> {
+pub fn file(answer: &serde_json::Value) -> Vec<u8> {
     let path = answer["DiskPath"]
         .as_str()
         .unwrap_or_else(|| panic!("no DiskPath in {answer}"));
@@ -286,4 +295,33 @@ fn a_client_that_go_leaves_without_a_word_ends() {
     assert_eq!(client.get(1, 1)["Miss"], true);
     client.end(true);
     assert_eq!(daemon.session_end().gets, 1);
+}
+
+#[test]
+fn a_daemon_that_does_not_even_accept_is_given_up_on() {
+    let run = TempDir::new();
+    std::fs::create_dir(run.path().join("build")).unwrap();
+    let socket = run.path().join("build/sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    shorten_queue(&listener);
+    // It fills up with those who wait: from then on a connect takes for ever.
+    let _waiting = UnixStream::connect(&socket).unwrap();
+    let top = TempDir::new();
+    let mut command = Command::new(binary());
+    command
+        .args(["client", "--give-up-after", "1s", "--runtime-dir"])
+        .arg(run.path())
+        .env("NIX_BUILD_TOP", top.path());
+    let mut client = Client::spawn(command);
+    assert_eq!(file(&client.put(1, 1, b"body")), b"body");
+    let said = client.close();
+    assert!(said.contains("cannot reach the daemon"), "{said}");
+}
+
+/// Lets one connection wait to be accepted, and no more.
+#[allow(unsafe_code)]
+fn shorten_queue(listener: &UnixListener) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: listen takes a descriptor, which is open as long as `listener` lives.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
 }

@@ -1,6 +1,6 @@
 //! The daemon: what peers may say to it, what it survives, how it starts and ends.
 
-use crate::peer::{Peer, body_of, get_frame, put_frame, raw};
+use crate::peer::{Peer, body_of, get_frame, put_frame};
 use crate::support::{Daemon, TempDir, binary};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
@@ -246,11 +246,25 @@ fn sockets_from_systemd_are_used_and_an_idle_daemon_ends() {
 }
 
 #[test]
-fn many_silent_connections_hold_up_nobody() {
+fn a_stolen_build_id_takes_no_file_from_the_build_it_was_stolen_from() {
     let daemon = Daemon::start();
-    let silent: Vec<_> = (0..1000).map(|_| raw(&daemon)).collect();
-    let mut peer = Peer::connect(&daemon);
-    assert_eq!(peer.put(1, b"body"), 's');
-    assert_eq!(peer.get(1), 'h');
-    drop(silent);
+    let mut owner = Peer::connect(&daemon);
+    let (body, name) = body_of("the owner's");
+    assert_eq!(owner.put(1, &body), 's');
+    let hello = format!(r#"{{"version":1,"build":"{}"}}"#, owner.build);
+    let mut thief = Peer::hello(&daemon, &hello).unwrap();
+    let (other, other_name) = body_of("the thief's");
+    // The same action, and the same output with other bytes.
+    assert_eq!(thief.put(1, &other), 's');
+    thief.send(&put_frame(2, &Sha256::digest(&body), other.len() as u64));
+    thief.send(&other);
+    assert_eq!(thief.answer(), 'r');
+    drop(thief);
+    let mut files = owner.files();
+    files.sort_unstable();
+    let mut expected = [name.clone(), other_name];
+    expected.sort_unstable();
+    assert_eq!(files, expected, "a thief can add, as the build itself can");
+    assert_eq!(std::fs::read(owner.directory.join(name)).unwrap(), body);
+    assert_eq!(owner.put(3, b"more"), 's');
 }

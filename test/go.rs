@@ -13,7 +13,7 @@ use crate::support::{Daemon, Session, TempDir, binary, text};
 
 /// A pinned toolchain.
 pub struct Go {
-    goroot: PathBuf,
+    pub goroot: PathBuf,
 }
 
 impl Go {
@@ -347,28 +347,27 @@ fn eight_builds_at_once_with_one_daemon_are_all_correct() {
         ("1.24", "./cmd/words"),
         ("1.24", "./cmd/words"),
     ];
+    // Each has its own files, as each build in a sandbox has.
+    let builds = builds.map(|(release, program)| (Go::pinned(release), Workspace::new(), program));
     let build_all = || {
         std::thread::scope(|scope| {
-            for (release, program) in builds {
-                let daemon = &daemon;
-                scope.spawn(move || {
-                    // Each has its own files, as each build in a sandbox has.
-                    let (go, work) = (Go::pinned(release), Workspace::new());
-                    let built = work.build(daemon, &go, &[program]);
-                    assert_same(&built, &work.reference(&go, &[program]), program);
+            for (go, work, program) in &builds {
+                scope.spawn(|| {
+                    let built = work.build(&daemon, go, &[program]);
+                    assert_same(&built, &work.reference(go, &[program]), program);
                 });
             }
         });
     };
     build_all();
     let mut filling = Session::default();
-    for _ in builds {
+    for _ in &builds {
         filling += daemon.session_end();
     }
     assert!(filling.puts > 0 && filling.errors == 0, "{filling:?}");
     // Nothing that any of them put was lost.
     build_all();
-    for _ in builds {
+    for _ in &builds {
         let session = daemon.session_end();
         assert_eq!((session.misses, session.errors), (1, 0), "{session:?}");
     }

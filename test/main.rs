@@ -3,8 +3,16 @@
 
 mod client;
 mod daemon;
+mod evaluation;
 mod go;
 mod hook;
+mod load;
+mod nix;
 mod peer;
+mod proxy;
+mod setup_hook;
+mod shell;
 mod store;
 mod support;
+mod upstream;
+mod versions;

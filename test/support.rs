@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -22,6 +24,18 @@ pub fn binary() -> PathBuf {
 
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("text")
+}
+
+/// Bytes that no other number gives.
+pub fn fresh_bytes(n: u64, length: usize) -> Vec<u8> {
+    let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
 }
 
 pub struct TempDir(PathBuf);
@@ -93,16 +107,38 @@ pub struct Daemon {
     dir: PathBuf,
     /// Removes them with the daemon, unless they are the test's own.
     _own: Option<TempDir>,
+    user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
 }
 
 impl Daemon {
     pub fn start() -> Self {
+        Self::start_owning(TempDir::new(), Command::new(binary()), None)
+    }
+
+    /// Starts a daemon as this user, which takes root.
+    pub fn start_as(user: u32) -> Self {
         let dir = TempDir::new();
-        let mut daemon = Self::start_in(dir.path());
+        chown(dir.path(), Some(user), Some(user)).expect("root");
+        Self::start_owning(dir, Command::new(binary()), Some(user))
+    }
+
+    fn start_owning(dir: TempDir, command: Command, user: Option<u32>) -> Self {
+        let mut daemon = Self::spawn(dir.path(), command, user, &[]);
         daemon._own = Some(dir);
         daemon
+    }
+
+    /// Starts a daemon by way of a shell script, which ends in `exec "$@"` and sees the folder
+    /// of the cache as $dir.
+    pub fn start_by(script: &str) -> Self {
+        let dir = TempDir::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]);
+        command.arg(binary());
+        command.env("dir", dir.path().join("cache"));
+        Self::start_owning(dir, command, None)
     }
 
     /// Starts a daemon with the cache and the sockets of this folder.
@@ -112,7 +148,14 @@ impl Daemon {
 
     /// The same, with more arguments.
     pub fn start_with(dir: &Path, args: &[&str]) -> Self {
-        let mut child = Command::new(binary())
+        Self::spawn(dir, Command::new(binary()), None, args)
+    }
+
+    fn spawn(dir: &Path, mut command: Command, user: Option<u32>, args: &[&str]) -> Self {
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let mut child = command
             .arg("daemon")
             .arg("--cache-dir")
             .arg(dir.join("cache"))
@@ -136,10 +179,12 @@ impl Daemon {
         let daemon = Daemon {
             dir: dir.into(),
             _own: None,
+            user,
             child,
             ended: Mutex::new(ended),
         };
-        let socket = daemon.runtime_dir().join("build/sock");
+        // The one that is made last.
+        let socket = daemon.runtime_dir().join("control/sock");
         daemon.wait_until("the socket is there", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
@@ -159,6 +204,13 @@ impl Daemon {
             .expect("a session ends")
     }
 
+    /// Ends the daemon, for all sessions that it had and that nobody has asked for yet.
+    pub fn sessions(mut self) -> Vec<Session> {
+        self.terminate();
+        assert!(self.wait().success());
+        self.ended.lock().unwrap().iter().collect()
+    }
+
     pub fn cache_dir(&self) -> PathBuf {
         self.dir.join("cache")
     }
@@ -169,9 +221,18 @@ impl Daemon {
 
     /// The most memory that the daemon has had resident so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = peak.unwrap().trim().trim_end_matches(" kB");
+        self.status("VmHWM:")
+    }
+
+    /// The memory that the daemon has resident, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = value.unwrap().trim().trim_end_matches(" kB");
         kilobytes.parse::<u64>().unwrap() << 10
     }
 
@@ -208,7 +269,7 @@ impl Daemon {
         self.terminate();
         assert!(self.wait().success());
         let own = self._own.take();
-        *self = Self::start_in(&self.dir);
+        *self = Self::spawn(&self.dir, Command::new(binary()), self.user, &[]);
         self._own = own;
     }
 

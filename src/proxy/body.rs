@@ -77,6 +77,9 @@ pub struct Reader {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.body.len() {
+            return Ok(0);
+        }
         let n = match &self.body {
             Body::Memory(bytes) => {
                 let at = usize::try_from(self.at).unwrap_or(usize::MAX);

@@ -202,7 +202,7 @@ impl Cache {
     }
 
     fn open_private(&self, state: &mut State) -> Result<Link> {
-        let root = private::directory()?;
+        let root = private::directory(None)?;
         let store = match state.private {
             Some(store) => store,
             None => Box::leak(Box::new(Store::open_shared(&root)?)),

@@ -129,7 +129,7 @@ mod tests {
             ),
             (
                 " a.example/go , localhost:3000 ,, |direct,https://never.example",
-                "https://a.example/go,https://localhost:3000,direct|",
+                "https://a.example/go,https://localhost:3000,direct,",
             ),
             ("off,https://never.example", "off,"),
             ("direct", "direct,"),

@@ -12,8 +12,9 @@ use super::url::{Credentials, Url};
 use crate::error::{Error, Result};
 use crate::id::OutputId;
 use crate::log;
+use flate2::bufread::MultiGzDecoder;
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -172,14 +173,7 @@ impl Upstreams {
         let mut tries = 1;
         loop {
             let again = match self.attempt(url, &mut transfer) {
-                Ok(complete) => {
-                    let (body, output) = transfer.spool.finish();
-                    return Ok(Fetched {
-                        body,
-                        output,
-                        complete,
-                    });
-                }
+                Ok(fetched) => return Ok(fetched),
                 Err(Failure::Final(refusal)) => return Err(refusal),
                 Err(Failure::Unreachable { why, late }) => {
                     let why = format!("cannot reach {server}: {why}");
@@ -205,8 +199,8 @@ impl Upstreams {
         }
     }
 
-    /// One try: `Ok` when the body is here, and whether its end is certain.
-    fn attempt(&self, url: &Url, transfer: &mut Transfer) -> std::result::Result<bool, Failure> {
+    /// One try.
+    fn attempt(&self, url: &Url, transfer: &mut Transfer) -> std::result::Result<Fetched, Failure> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
             let response = self.request(url, &at, transfer)?;
@@ -286,7 +280,7 @@ impl Upstreams {
         &self,
         mut response: Response<ureq::Body>,
         transfer: &mut Transfer,
-    ) -> std::result::Result<bool, Failure> {
+    ) -> std::result::Result<Fetched, Failure> {
         let status = response.status().as_u16();
         match status {
             206 if transfer.continues(&response) => {}
@@ -320,7 +314,16 @@ impl Upstreams {
         if announced.is_some_and(|announced| announced != received) {
             return Err(transfer.broken("the answer has another length than it announced"));
         }
-        Ok(complete)
+        let (body, output) = std::mem::take(transfer).spool.finish();
+        let fetched = Fetched {
+            body,
+            output,
+            complete,
+        };
+        if has(&response, header::CONTENT_ENCODING.as_str(), "gzip") {
+            return fetched.decompressed();
+        }
+        Ok(fetched)
     }
 
     fn agent(&self, url: &Url) -> Result<Agent> {
@@ -350,6 +353,31 @@ impl Upstreams {
         );
         agents.insert(proxy, agent.clone());
         Ok(agent)
+    }
+}
+
+impl Fetched {
+    /// What an upstream compressed that was not asked to.
+    fn decompressed(self) -> std::result::Result<Self, Failure> {
+        let mut spool = Spool::default();
+        let mut reader = MultiGzDecoder::new(BufReader::new(self.body.reader()));
+        let mut buffer = vec![0; 32 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    let pushed = spool.push(&buffer[..n]);
+                    pushed.map_err(|e| Failure::ours(&e.chain()))?;
+                }
+                Err(e) => return Err(Failure::again(&format!("cannot decompress: {e}"))),
+            }
+        }
+        let (body, output) = spool.finish();
+        Ok(Self {
+            body,
+            output,
+            complete: self.complete,
+        })
     }
 }
 

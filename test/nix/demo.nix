@@ -3,6 +3,8 @@
   src,
   step,
   withHook ? true,
+  vendorHash ? "sha256-Mx6XaWjw0lqgPOTd3vtdXdzyy0iNFc8Um8a7Hb1sbTo=",
+  structured ? false,
   ...
 }@args:
 let
@@ -17,9 +19,10 @@ packages.buildGoModule {
   pname = "containerd";
   version = "2.4.2";
   src = builtins.storePath src;
-  vendorHash = "sha256-Mx6XaWjw0lqgPOTd3vtdXdzyy0iNFc8Um8a7Hb1sbTo=";
+  inherit vendorHash;
   subPackages = [ "cmd/containerd" ];
   doCheck = false;
+  __structuredAttrs = structured;
   env = {
     inherit step;
   };

@@ -195,8 +195,18 @@ runPhase() {
 }
 
 genericBuild() {
+    if [[ -n ${buildCommandPath-} ]]; then
+        # shellcheck source=/dev/null
+        . "$buildCommandPath"
+        return
+    elif [[ -n ${buildCommand-} ]]; then
+        eval "$buildCommand"
+        return
+    fi
     local phase
-    for phase in ${phases[*]-unpackPhase patchPhase configurePhase buildPhase checkPhase installPhase fixupPhase}; do
+    local usual="unpackPhase patchPhase ${preConfigurePhases[*]-} configurePhase ${preBuildPhases[*]-} buildPhase \
+        checkPhase installPhase fixupPhase"
+    for phase in ${phases[*]-$usual}; do
         runPhase "$phase"
     done
 }

@@ -60,6 +60,10 @@ in
 {
   inherit mkDerivation;
 
+  runCommand =
+    name: attrs: buildCommand:
+    mkDerivation (attrs // { inherit name buildCommand; });
+
   # Only what works in every release of nixpkgs: a name and substitutions.
   makeSetupHook =
     {

@@ -1,5 +1,6 @@
+// hello is a program that is quick to compile: it imports nothing.
 package main
 
-import "fmt"
+func greeting() string { return "hello" }
 
-func main() { fmt.Println("hello") }
+func main() { println(greeting()) }

@@ -13,6 +13,10 @@ import (
 	"syscall"
 )
 
+// base is where build directories are: /gocache when the hook has mounted this build's own, and
+// /gocache/builds when static sandbox paths have mounted the folder of all of them.
+var base string
+
 var failures int
 
 func report(what string) {
@@ -31,7 +35,10 @@ func main() {
 	own := os.Args[1]
 	others := os.Args[2:]
 	slash := strings.LastIndexByte(own, '/')
-	dir, id := own[:slash], own[len("/gocache/"):slash]
+	dir := own[:slash]
+	slash = strings.LastIndexByte(dir, '/')
+	id := dir[slash+1:]
+	base = dir[:slash]
 	if _, err := os.ReadFile(own); err != nil {
 		report("cannot read an output of its own: " + err.Error())
 	}
@@ -58,7 +65,7 @@ func onlyItsOwnIsThere(id string) {
 		report("cannot list /gocache: " + err.Error())
 	}
 	for _, entry := range entries {
-		if name := entry.Name(); name != "client" && name != "run" && name != id {
+		if name := entry.Name(); name != "client" && name != "run" && "/gocache/"+name != base && "/gocache/"+name != base+"/"+id {
 			report("/gocache/" + name + " is there")
 		}
 	}
@@ -74,6 +81,12 @@ func onlyItsOwnIsThere(id string) {
 			}
 		}
 	}
+	if base != "/gocache" {
+		_, err := os.ReadDir(base)
+		refused("listing "+base, err)
+		_, err = os.ReadDir(base + "/" + id + "/..")
+		refused("listing "+base+" from below", err)
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		report("cannot read the mounts: " + err.Error())
@@ -84,7 +97,8 @@ func onlyItsOwnIsThere(id string) {
 			continue
 		}
 		switch fields[4] {
-		case "/gocache/client", "/gocache/run/build", "/gocache/" + id:
+		case "/gocache/client", "/gocache/run/build":
+		case base, base + "/" + id:
 		default:
 			report(fields[4] + " is mounted")
 		}
@@ -97,10 +111,12 @@ func othersAreOutOfReach(id string, others []string) {
 	flipped := flip(id)
 	for _, name := range others {
 		for _, dir := range []string{
-			"/gocache/" + id,
-			"/gocache/" + id + "/..",
-			"/gocache/" + id + "/../" + flipped,
-			"/gocache/" + flipped,
+			base + "/" + id,
+			base + "/" + id + "/..",
+			base + "/" + id + "/../" + flipped,
+			base + "/" + id + "/../../outputs/" + name[:2],
+			base + "/" + flipped,
+			base + "/" + flipped + "/..",
 			"/gocache/builds",
 			"/gocache/run/build",
 			"/gocache/run/build/..",
@@ -130,7 +146,7 @@ func nothingCanBeChanged(dir, own string) {
 		refused("linking "+path, os.Link(path, path+"x"))
 		refused("linking "+path+" elsewhere", os.Link(path, "/build/linked"))
 	}
-	for _, dir := range []string{dir, "/gocache", "/gocache/run", "/gocache/run/build"} {
+	for _, dir := range []string{dir, base, "/gocache", "/gocache/run", "/gocache/run/build"} {
 		_, err := os.Create(dir + "/new")
 		refused("making a file in "+dir, err)
 		refused("making a directory in "+dir, os.Mkdir(dir+"/new-dir", 0o777))
@@ -149,7 +165,8 @@ func controlIsOutOfReach(id string) {
 		"/gocache/run/control/sock",
 		"/gocache/run/build/../control/sock",
 		"/gocache/run/build/control/sock",
-		"/gocache/" + id + "/../run/control/sock",
+		base + "/" + id + "/../run/control/sock",
+		base + "/../run/control/sock",
 		"/run/nix-gocacheprog/control/sock",
 	} {
 		_, err := connect(path)
@@ -161,7 +178,7 @@ func controlIsOutOfReach(id string) {
 		`{"ask":"stats"}`,
 		`{"ask":"gc"}`,
 	} {
-		if answer := converse(ask); strings.Contains(answer, "registered") || !isError(answer) {
+		if answer := converse(ask); strings.Contains(answer, `"reply"`) || !isError(answer) {
 			report("the build socket answers " + ask + " with " + answer)
 		}
 	}

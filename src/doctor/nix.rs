@@ -1,0 +1,141 @@
+//! What the installed Nix says of itself.
+
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where Nix is when it is not in PATH, as for root under sudo.
+const USUAL: [&str; 3] = [
+    "/nix/var/nix/profiles/default/bin/nix",
+    "/run/current-system/sw/bin/nix",
+    "/usr/bin/nix",
+];
+
+/// A Nix and its settings.
+#[derive(Debug)]
+pub struct Nix {
+    /// As `nix --version` says it.
+    pub version: String,
+    settings: HashMap<String, String>,
+    /// This user's nix.conf, when Nix builds through its daemon for this user.
+    user_conf: Option<PathBuf>,
+}
+
+impl Nix {
+    /// Asks Nix.
+    ///
+    /// # Errors
+    /// When there is none, or it does not answer.
+    pub fn ask() -> Result<Self> {
+        let (program, version) = std::iter::once("nix")
+            .chain(USUAL)
+            .find_map(|program| Some((program, output(program, &["--version"]).ok()?)))
+            .ok_or_else(|| Error::input("there is no `nix` in PATH, nor where it usually is"))?;
+        let feature = ["--extra-experimental-features", "nix-command"];
+        // The older command is the only one of old Nix, and of new Nix the only that warns.
+        let settings = output(program, &[&feature[..], &["config", "show"]].concat())
+            .or_else(|_| output(program, &[&feature[..], &["show-config"]].concat()))?;
+        Ok(Self::new(&version, &settings, user_conf()))
+    }
+
+    /// One that says this.
+    pub fn new(version: &str, settings: &str, user_conf: Option<PathBuf>) -> Self {
+        let settings = settings.lines().filter_map(|line| line.split_once('='));
+        Self {
+            version: version.trim().into(),
+            settings: settings
+                .map(|(name, value)| (name.trim().into(), value.trim().into()))
+                .collect(),
+            user_conf,
+        }
+    }
+
+    /// A setting's value; empty when it has none.
+    pub fn get(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether it is the fork that has no use for the hook's output.
+    pub fn is_lix(&self) -> bool {
+        self.version.contains("Lix")
+    }
+
+    /// The nix.conf of this user, if it sets a hook in vain.
+    pub fn user_hook(&self) -> Option<&Path> {
+        let path = self.user_conf.as_deref()?;
+        let text = std::fs::read_to_string(path).ok()?;
+        let sets = text
+            .lines()
+            .any(|line| line.trim_start().starts_with("pre-build-hook"));
+        sets.then_some(path)
+    }
+}
+
+/// What `pre-build-hook` names.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Nothing.
+    None,
+    /// Nothing that can be run.
+    Missing,
+    /// Ours, with the one that it runs first.
+    Ours(Option<String>),
+    /// Another one.
+    Other,
+}
+
+/// Looks at what the setting names.
+pub fn look_at_hook(hook: &str) -> Hook {
+    if hook.is_empty() {
+        return Hook::None;
+    }
+    let is_runnable = |m: std::fs::Metadata| m.is_file() && m.permissions().mode() & 0o111 != 0;
+    if !std::fs::metadata(hook).is_ok_and(is_runnable) {
+        return Hook::Missing;
+    }
+    let real = crate::fs::canonicalize(Path::new(hook)).unwrap_or_default();
+    if real.to_string_lossy().ends_with("nix-gocacheprog") {
+        return Hook::Ours(None);
+    }
+    // A script of a few lines that runs it.
+    match std::fs::read_to_string(&real) {
+        Ok(script) if script.contains("nix-gocacheprog") => {
+            let chained = script
+                .split_once("--chain ")
+                .map(|(_, rest)| rest.trim_start());
+            let word = chained.and_then(|rest| rest.split_whitespace().next());
+            Hook::Ours(word.map(|word| word.trim_matches('\'').to_string()))
+        }
+        _ => Hook::Other,
+    }
+}
+
+/// This user's nix.conf, where Nix's daemon would ignore a hook in it.
+fn user_conf() -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let state = std::fs::metadata("/nix/var/nix").ok()?;
+    if state.uid() == crate::sys::effective_uid() {
+        return None;
+    }
+    let dir = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))?;
+    Some(config.join("nix/nix.conf"))
+}
+
+fn output(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Error::io("run", program, e))?;
+    if !output.status.success() {
+        return Err(Error::input(format!(
+            "`{program} {}` failed: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,321 @@
+//! Where an installation puts things, and the texts that it puts there.
+
+use super::plan::Content;
+use crate::config::{CACHE_DIR, RUNTIME_DIR};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// The daemon's user and group.
+pub const USER: &str = "nix-gocacheprog";
+
+/// The service.
+pub const SERVICE_UNIT: &str = "nix-gocacheprog.service";
+
+/// Its sockets.
+pub const SOCKET_UNITS: [&str; 2] = [
+    "nix-gocacheprog-build.socket",
+    "nix-gocacheprog-control.socket",
+];
+
+const SERVICE: &str = include_str!("../../systemd/nix-gocacheprog.service");
+const BUILD_SOCKET: &str = include_str!("../../systemd/nix-gocacheprog-build.socket");
+const CONTROL_SOCKET: &str = include_str!("../../systemd/nix-gocacheprog-control.socket");
+const TMPFILES: &str = include_str!("../../systemd/tmpfiles.conf");
+
+/// A user's own daemon needs none of what keeps the system's apart from its users.
+const USER_SERVICE: &str = "\
+[Unit]
+Description=Go build cache for Nix builds
+Requires=nix-gocacheprog-build.socket nix-gocacheprog-control.socket
+After=nix-gocacheprog-build.socket nix-gocacheprog-control.socket
+
+[Service]
+ExecStart=PROGRAM daemon --cache-dir CACHE
+Sockets=nix-gocacheprog-build.socket nix-gocacheprog-control.socket
+Restart=on-failure
+";
+
+const OPENRC: &str = "\
+#!/sbin/openrc-run
+command=PROGRAM
+command_args=\"daemon\"
+command_user=\"nix-gocacheprog:nix-gocacheprog\"
+command_background=true
+pidfile=/run/nix-gocacheprog.pid
+start_pre() {
+    checkpath --directory --owner nix-gocacheprog:nix-gocacheprog --mode 0755 RUNTIME
+}
+";
+
+const RUNIT: &str = "\
+#!/bin/sh
+install -d -o nix-gocacheprog -g nix-gocacheprog -m 755 RUNTIME
+exec chpst -u nix-gocacheprog:nix-gocacheprog PROGRAM daemon 2>&1
+";
+
+/// The host that is changed.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// All paths are below this.
+    pub root: PathBuf,
+    /// Whether this is the machine that we run on, and not a folder of the tests.
+    pub is_live: bool,
+    /// Where things go.
+    pub layout: Layout,
+}
+
+/// Where things go, as the host itself sees it.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// For one user's own Nix.
+    pub user: bool,
+    /// The program.
+    pub program: PathBuf,
+    /// What else is ours.
+    pub lib: PathBuf,
+    /// What Nix calls.
+    pub hook: PathBuf,
+    /// systemd's folder for units.
+    pub units: PathBuf,
+    /// Nix's configuration.
+    pub nix_conf: PathBuf,
+    /// The daemon's cache.
+    pub cache_dir: PathBuf,
+    /// The daemon's sockets.
+    pub runtime_dir: PathBuf,
+}
+
+impl Host {
+    /// The machine that we run on.
+    ///
+    /// # Errors
+    /// When a user's folders are unknown.
+    pub fn live(user: bool) -> Result<Self> {
+        Ok(Self {
+            root: PathBuf::from("/"),
+            is_live: true,
+            layout: if user {
+                Layout::of_user()?
+            } else {
+                Layout::of_system()
+            },
+        })
+    }
+
+    /// A path of the host as it is reached from here.
+    pub fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The inverse of [`Host::at`].
+    pub fn logical(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path.strip_prefix(&self.root).unwrap_or(path))
+    }
+
+    /// Whether systemd runs here.
+    pub fn has_systemd(&self) -> bool {
+        match (self.layout.user, std::env::var_os("XDG_RUNTIME_DIR")) {
+            (true, Some(dir)) => self.at(Path::new(&dir)).join("systemd").exists(),
+            (true, None) => false,
+            (false, _) => self.at(Path::new("/run/systemd/system")).exists(),
+        }
+    }
+
+    /// The command `systemctl` with these arguments.
+    pub fn systemctl(&self, args: &[&str]) -> Vec<String> {
+        let user = if self.layout.user {
+            &["--user"][..]
+        } else {
+            &[]
+        };
+        [&["systemctl"], user, args]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect()
+    }
+}
+
+impl Layout {
+    /// One for all users, beside Nix's own daemon.
+    pub fn of_system() -> Self {
+        let lib = PathBuf::from("/usr/local/lib/nix-gocacheprog");
+        Self {
+            user: false,
+            program: "/usr/local/bin/nix-gocacheprog".into(),
+            hook: lib.join("hook"),
+            lib,
+            units: "/etc/systemd/system".into(),
+            nix_conf: "/etc/nix/nix.conf".into(),
+            cache_dir: CACHE_DIR.into(),
+            runtime_dir: RUNTIME_DIR.into(),
+        }
+    }
+
+    /// One for a user whose Nix has no daemon.
+    fn of_user() -> Result<Self> {
+        let dir = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|dir| dir.is_absolute())
+        };
+        let home = dir("HOME").ok_or_else(|| Error::input("HOME is not set to a directory"))?;
+        let config = dir("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+        let cache = dir("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
+        let cache = cache.join("nix-gocacheprog");
+        let lib = home.join(".local/lib/nix-gocacheprog");
+        Ok(Self {
+            user: true,
+            program: home.join(".local/bin/nix-gocacheprog"),
+            hook: lib.join("hook"),
+            lib,
+            units: config.join("systemd/user"),
+            nix_conf: config.join("nix/nix.conf"),
+            runtime_dir: dir("XDG_RUNTIME_DIR")
+                .map_or_else(|| cache.join("run"), |run| run.join("nix-gocacheprog")),
+            cache_dir: cache.join("daemon"),
+        })
+    }
+
+    /// What Nix calls: the program under another name, or a script where more has to be said.
+    pub fn hook_content(&self, other: Option<&str>) -> Content {
+        if other.is_none() && !self.user {
+            return Content::Link(self.program.clone());
+        }
+        let mut command = format!("exec {} hook", quoted(&self.program.to_string_lossy()));
+        if self.user {
+            let dir = self.runtime_dir.to_string_lossy();
+            command.push_str(&format!(" --runtime-dir {}", quoted(&dir)));
+        }
+        if let Some(other) = other {
+            command.push_str(&format!(" --chain {}", quoted(other)));
+        }
+        Content::Text(format!("#!/bin/sh\n{command} \"$@\"\n"), 0o755)
+    }
+
+    /// What systemd needs, with where it goes.
+    pub fn units(&self) -> Vec<(PathBuf, String)> {
+        let [build, control] = SOCKET_UNITS.map(|name| self.units.join(name));
+        let service = self.units.join(SERVICE_UNIT);
+        if self.user {
+            // %t is the user's runtime directory.
+            let to_user = |text: &str| text.replace(RUNTIME_DIR, "%t/nix-gocacheprog");
+            return vec![
+                (service, self.filled(USER_SERVICE)),
+                (build, to_user(BUILD_SOCKET)),
+                (control, to_user(CONTROL_SOCKET)),
+            ];
+        }
+        vec![
+            (service, SERVICE.into()),
+            (build, BUILD_SOCKET.into()),
+            (control, CONTROL_SOCKET.into()),
+            (
+                "/etc/tmpfiles.d/nix-gocacheprog.conf".into(),
+                TMPFILES.into(),
+            ),
+        ]
+    }
+
+    /// How to run the daemon by other means.
+    pub fn without_systemd(&self) -> String {
+        let dirs = format!(
+            "{} daemon --cache-dir {} --runtime-dir {}",
+            self.program.display(),
+            self.cache_dir.display(),
+            self.runtime_dir.display()
+        );
+        if self.user {
+            return format!(
+                "\nsystemd does not run for this user. Start the daemon when you log in:\n\n    {dirs} &\n"
+            );
+        }
+        let indented = |text: &str| {
+            let text = self.filled(text);
+            text.lines()
+                .map(|line| format!("    {line}\n"))
+                .collect::<String>()
+        };
+        format!(
+            "\nsystemd does not run here. Let your init run the daemon, as the user {USER}:\n\n    {dirs}\n\n\
+             OpenRC, /etc/init.d/nix-gocacheprog (then `rc-update add nix-gocacheprog` and `rc-service \
+             nix-gocacheprog start`):\n\n{}\n\
+             runit, /etc/sv/nix-gocacheprog/run (then link that folder into the folder of services):\n\n{}\n\
+             The hook runs as root and reaches the daemon by {}/control/sock.\n",
+            indented(OPENRC),
+            indented(RUNIT),
+            self.runtime_dir.display()
+        )
+    }
+
+    fn filled(&self, text: &str) -> String {
+        text.replace("PROGRAM", &self.program.to_string_lossy())
+            .replace("RUNTIME", &self.runtime_dir.to_string_lossy())
+            .replace("CACHE", &self.cache_dir.to_string_lossy())
+    }
+}
+
+/// The IDs of the daemon's user and of its group, if there is one.
+pub fn user_ids() -> Option<(u32, u32)> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next()? != USER {
+            return None;
+        }
+        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
+    })
+}
+
+/// A word of a shell script.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_units_agree_with_where_things_go() {
+        let layout = Layout::of_system();
+        let start = format!("ExecStart={} daemon\n", layout.program.display());
+        assert!(SERVICE.contains(&start));
+        assert!(SERVICE.contains(&format!("User={USER}\n")));
+        for (unit, name) in [(BUILD_SOCKET, "build"), (CONTROL_SOCKET, "control")] {
+            let listen = format!("ListenStream={RUNTIME_DIR}/{name}/sock\n");
+            assert!(unit.contains(&listen), "{listen}");
+        }
+        assert!(TMPFILES.contains(&format!("d {CACHE_DIR}/builds ")));
+    }
+
+    #[test]
+    fn a_hook_of_somebody_elses_is_named_in_a_script_whatever_its_path() {
+        let layout = Layout::of_system();
+        assert_eq!(
+            layout.hook_content(None),
+            Content::Link(layout.program.clone())
+        );
+        let Content::Text(script, mode) = layout.hook_content(Some("/opt/it's a hook")) else {
+            panic!("no script")
+        };
+        assert_eq!(
+            script,
+            "#!/bin/sh\nexec '/usr/local/bin/nix-gocacheprog' hook --chain '/opt/it'\\''s a hook' \"$@\"\n"
+        );
+        assert_eq!(mode, 0o755);
+    }
+
+    #[test]
+    fn an_example_for_another_init_names_the_program_and_the_sockets() {
+        let text = Layout::of_system().without_systemd();
+        for wanted in [
+            "command=/usr/local/bin/nix-gocacheprog",
+            "chpst",
+            "/run/nix-gocacheprog",
+        ] {
+            assert!(text.contains(wanted), "{text}");
+        }
+        assert!(!text.contains("PROGRAM") && !text.contains("RUNTIME"));
+    }
+}

@@ -1,0 +1,94 @@
+//! The record of an installation: what was not there before it, and so goes with it.
+//!
+//! It is written before the first change, so that it covers an interrupted installation too.
+
+use super::Mode;
+use super::layout::Host;
+use super::plan::{Content, File, aside};
+use crate::error::{Error, Result};
+use crate::fs;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What an installation has added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// All changes are made and known to who must know.
+    pub finished: bool,
+    /// How builds get at the cache.
+    pub mode: Mode,
+    /// Files that were not there.
+    pub files: Vec<PathBuf>,
+    /// Directories that were not there, outermost first.
+    pub directories: Vec<PathBuf>,
+    /// Files of Nix's configuration with a block of ours.
+    pub confs: Vec<PathBuf>,
+    /// Whether the daemon's user was not there.
+    pub user: bool,
+}
+
+impl Record {
+    /// Where it is.
+    pub fn path(host: &Host) -> PathBuf {
+        host.at(&host.layout.lib.join("installed.json"))
+    }
+
+    /// Reads it; `None` when nothing is installed.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn read(host: &Host) -> Result<Option<Self>> {
+        let path = Self::path(host);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == Some(std::io::ErrorKind::NotFound) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| Error::input(format!("cannot understand {}: {e}", path.display())))
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When the disk or a missing right prevents it.
+    pub fn write(&self, host: &Host) -> Result<()> {
+        let path = Self::path(host);
+        fs::create_dir_all(&host.at(&host.layout.lib))?;
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::input(e.to_string()))?;
+        let content = Content::Text(text + "\n", 0o644);
+        File { path, content }.make()
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// When a missing right prevents it.
+    pub fn remove(host: &Host) -> Result<()> {
+        let path = Self::path(host);
+        fs::remove_file(&aside(&path))?;
+        fs::remove_file(&path)
+    }
+
+    /// Notes a file that was not there.
+    pub fn add_file(&mut self, path: PathBuf) {
+        add(&mut self.files, path);
+    }
+
+    /// Notes a directory that was not there.
+    pub fn add_directory(&mut self, path: PathBuf) {
+        add(&mut self.directories, path);
+    }
+
+    /// Notes a file of Nix's configuration that gets a block.
+    pub fn add_conf(&mut self, path: PathBuf) {
+        add(&mut self.confs, path);
+    }
+}
+
+fn add(list: &mut Vec<PathBuf>, path: PathBuf) {
+    if !list.contains(&path) {
+        list.push(path);
+    }
+}

@@ -1,0 +1,160 @@
+# What must be true of module.nix: one sentence each, and whether it is so.
+let
+  lib = import ./lib.nix;
+  const = import ../../../const.nix;
+
+  package =
+    name: more:
+    derivation {
+      inherit name;
+      system = "x86_64-linux";
+      builder = "/bin/sh";
+    }
+    // {
+      pname = name;
+    }
+    // more;
+  ours = package "nix-gocacheprog" { };
+  nix = package "nix" { };
+
+  system =
+    definitions:
+    lib.evalModule {
+      module = import ../../../module.nix;
+      arguments.pkgs.writeShellScript = name: text: "script ${name}: ${text}";
+      definitions = [
+        {
+          services.nix-gocacheprog.package = ours;
+          nix.package = nix;
+        }
+      ]
+      ++ definitions;
+    };
+  evaluate = definitions: (system definitions).config;
+  with' = options: evaluate [ { services.nix-gocacheprog = options; } ];
+  fails = config: !(builtins.tryEval (builtins.deepSeq config.nix.settings (start config))).success;
+
+  # What ExecStart comes to, after the empty one that takes the package's away.
+  start =
+    config:
+    let
+      lines = config.systemd.services.nix-gocacheprog.serviceConfig.ExecStart;
+    in
+    assert builtins.head lines == "" && builtins.length lines == 2;
+    builtins.elemAt lines 1;
+
+  requiredMounts = {
+    programs.nix-required-mounts = {
+      enable = true;
+      package = package "required" { meta.mainProgram = "mounts"; };
+    };
+    nix.settings.pre-build-hook = "${requiredMounts.programs.nix-required-mounts.package}/bin/mounts";
+  };
+  chainOf = program: ''
+    script nix-gocacheprog-chain: exec ${ours}/bin/nix-gocacheprog hook --chain '${program}' "$@"
+  '';
+in
+{
+  "importing it is enough" =
+    let
+      config = evaluate [ ];
+    in
+    config.nix.settings.pre-build-hook == "${ours}/libexec/nix-gocacheprog/hook"
+    && !(config.nix.settings ? extra-sandbox-paths)
+    && config.environment.systemPackages == [ ours ]
+    && config.systemd.packages == [ ours ]
+    && config.systemd.tmpfiles.packages == [ ours ]
+    && config.systemd.sockets.nix-gocacheprog-build.wantedBy == [ "sockets.target" ]
+    && config.systemd.sockets.nix-gocacheprog-control.wantedBy == [ "sockets.target" ];
+
+  "the daemon has a system user of its own, who owns the cache" =
+    let
+      inherit (evaluate [ ]) users;
+    in
+    users.users.nix-gocacheprog.isSystemUser
+    && users.users.nix-gocacheprog.group == "nix-gocacheprog"
+    && users.users.nix-gocacheprog.home == const.cacheDir
+    && users.groups ? nix-gocacheprog;
+
+  "enable = false leaves nothing" =
+    let
+      config = with' { enable = false; };
+    in
+    config.nix == { package = nix; } && config.systemd == { } && config.users == { } && config.environment == { };
+
+  "every option has a type, a default and a description" = builtins.all (
+    option: option.type ? check && option ? default && lib.isString option.description
+  ) (builtins.attrValues (system [ ]).options);
+
+  "the options are those that are promised" =
+    builtins.attrNames (system [ ]).options == [
+      "chainedHook"
+      "enable"
+      "extraFlags"
+      "idleExit"
+      "maxAge"
+      "maxSize"
+      "minFree"
+      "mode"
+      "package"
+    ];
+
+  "the daemon is started with its limits" =
+    start (evaluate [ ])
+    == ''"${ours}/bin/nix-gocacheprog" "daemon" "--max-size=20G" "--max-age=60d" "--idle-exit=10m"''
+    &&
+      start (with' {
+        maxSize = "1.5TiB";
+        maxAge = "2w";
+        minFree = "500M";
+        idleExit = "1h";
+      })
+      == ''"${ours}/bin/nix-gocacheprog" "daemon" "--max-size=1.5TiB" "--max-age=2w" "--idle-exit=1h" "--min-free=500M"'';
+
+  "systemd hands on a flag as it was written" =
+    builtins.match ''.* "--x=\\"\$\$HOME\\" %%h \\\\"'' (
+      start (with' { extraFlags = [ ''--x="$HOME" %h \'' ]; })
+    ) != null;
+
+  "what is no size, no age and no mode is refused" =
+    fails (with' { maxSize = "much"; })
+    && fails (with' { maxAge = "60"; })
+    && fails (with' { idleExit = "-1s"; })
+    && fails (with' { minFree = "5%"; })
+    && fails (with' { mode = "other"; })
+    && fails (with' { nonsense = true; });
+
+  "mode static mounts what may be missing, and has no hook" =
+    (with' { mode = "static"; }).nix.settings == {
+      extra-sandbox-paths = [
+        "/gocache/client=${ours}/bin/nix-gocacheprog?"
+        "/gocache/run/build=/run/nix-gocacheprog/build?"
+        "/gocache/builds=/var/cache/nix-gocacheprog/builds?"
+      ];
+    };
+
+  "the sandbox paths of others stay" =
+    (evaluate [
+      {
+        services.nix-gocacheprog.mode = "static";
+        nix.settings.extra-sandbox-paths = [ "/dev/kvm" ];
+      }
+    ]).nix.settings.extra-sandbox-paths
+    == [ "/dev/kvm" ] ++ (with' { mode = "static"; }).nix.settings.extra-sandbox-paths;
+
+  "with Lix the mode is static" =
+    (evaluate [ { nix.package = lib.mkOverride 50 (package "lix" { }); } ]).services.nix-gocacheprog.mode
+    == "static";
+
+  "an earlier hook is chained, in a script, because Nix passes no flags" =
+    (with' { chainedHook = "/etc/nix/it's hook"; }).nix.settings.pre-build-hook
+    == chainOf "/etc/nix/it'\\''s hook";
+
+  "the hook of nix-required-mounts is chained by itself" =
+    (evaluate [ requiredMounts ]).nix.settings.pre-build-hook
+    == chainOf requiredMounts.nix.settings.pre-build-hook;
+
+  "a hook that is not chained is a conflict, and not lost" = fails (evaluate [
+    { nix.settings.pre-build-hook = "/etc/nix/hook"; }
+  ]);
+}
