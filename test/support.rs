@@ -184,7 +184,7 @@ impl Daemon {
             ended: Mutex::new(ended),
         };
         // The one that is made last.
-        let socket = daemon.runtime_dir().join("control/sock");
+        let socket = daemon.runtime_dir().join("build/sock");
         daemon.wait_until("the socket is there", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
