@@ -106,8 +106,12 @@ pub fn run(options: &Options) -> Result<()> {
     served.parts.builds.reap();
     served.parts.stats.save();
     // Whoever is cut off may be writing still.
-    if all_ended && upkeep_ended.is_ok() {
-        served.parts.store.close()?;
+    if all_ended
+        && upkeep_ended.is_ok()
+        && let Err(e) = served.parts.store.close()
+    {
+        // The next daemon sees that, and looks closer.
+        log::warn(e.chain());
     }
     Ok(())
 }

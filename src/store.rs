@@ -428,8 +428,11 @@ impl Store {
         let Some(survival) = self.survival.as_ref().filter(|s| s.is_suspicious()) else {
             return Ok(true);
         };
-        let Ok(metadata) = fs::metadata(path) else {
-            return Ok(true);
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            // Nothing to distrust: whoever wants it finds out.
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => return Ok(true),
+            Err(e) => return Err(e),
         };
         if !survival.suspects(output, modified(&metadata)) {
             return Ok(true);

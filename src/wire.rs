@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::store::{Entry, SIZE_MAX};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, ErrorKind, Read, Write};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -307,6 +307,10 @@ fn cut(e: std::io::Error) -> Error {
 }
 
 fn failed(e: std::io::Error) -> Error {
+    // What a socket's time limit comes to.
+    if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        return Error::peer("the other side has said nothing for too long");
+    }
     Error::io("use", "the connection", e)
 }
 

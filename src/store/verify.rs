@@ -111,7 +111,8 @@ impl Store {
         let Some(survival) = self.survival.as_ref().filter(|s| s.is_suspicious()) else {
             return Ok(0);
         };
-        self.walk_outputs(ALL, stop, |output, metadata| {
+        let mut left = 0;
+        let unseen = self.walk_outputs(ALL, stop, |output, metadata| {
             if survival.suspects(&output, modified(metadata)) {
                 checked += 1;
                 match self.examine(&output) {
@@ -120,12 +121,15 @@ impl Store {
                         log::warn(format!(
                             "output {output} {why}, after a crash: it is removed"
                         ));
-                        self.remove_damaged(&output);
+                        left += u64::from(!self.remove_damaged(&output));
                     }
                 }
             }
         })?;
-        survival.end_suspicion();
+        // What is damaged and could not be removed must stay under suspicion.
+        if unseen + left == 0 {
+            survival.end_suspicion();
+        }
         Ok(checked)
     }
 
@@ -147,13 +151,16 @@ impl Store {
         }
     }
 
-    fn remove_damaged(&self, output: &OutputId) {
+    /// `false` when it could not be removed.
+    fn remove_damaged(&self, output: &OutputId) -> bool {
         let _shard = self.shards.lock(output);
         // It may have been put again just now.
         if self.examine(output).is_some()
             && let Err(e) = self.remove_output(output)
         {
             log::warn(format!("a damaged output stays: {}", e.chain()));
+            return false;
         }
+        true
     }
 }

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const ALL: Range<usize> = 0..SHARDS;
 
 impl Store {
-    /// Visits the outputs in some shards. What cannot be looked at is logged and left out.
+    /// Visits the outputs in some shards. What cannot be looked at is logged and left out; says how
+    /// many those were.
     ///
     /// # Errors
     /// When a shard cannot be listed, or this is to stop.
@@ -26,15 +27,20 @@ impl Store {
         shards: Range<usize>,
         stop: &AtomicBool,
         mut visit: impl FnMut(OutputId, &Metadata),
-    ) -> Result<()> {
+    ) -> Result<u64> {
+        let mut unseen = 0;
         self.walk("outputs", shards, stop, |id, entry| {
             match entry.metadata() {
                 Ok(metadata) => visit(OutputId(id), &metadata),
                 // Evicted since the directory was read.
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => log::warn(format!("cannot look at {}: {e}", entry.path().display())),
+                Err(e) => {
+                    unseen += 1;
+                    log::warn(format!("cannot look at {}: {e}", entry.path().display()));
+                }
             }
-        })
+        })?;
+        Ok(unseen)
     }
 
     /// Visits all actions, with their entries: `None` for what is no entry.
