@@ -213,10 +213,16 @@ fn measure(actions: u64) -> Measured {
     drop(builder);
     let rss_mib = daemon.peak_memory() as f64 / f64::from(1 << 20);
     daemon.end();
+    let (start_ms, get) = (median(&starts), Latencies::of(&gets));
+    // To remove a million files takes a while too.
+    eprintln!(
+        "store: {actions} actions: start {start_ms:.0}ms, get p50 {:.1}µs, eviction {evict_s:.1}s, rss {rss_mib:.0}MiB",
+        get.p50
+    );
     Measured {
         actions,
-        start_ms: median(&starts),
-        get: Latencies::of(&gets),
+        start_ms,
+        get,
         put: Latencies::of(&puts),
         evict_s,
         get_meanwhile: Latencies::of(&meanwhile),
