@@ -18,6 +18,7 @@ mod error;
 mod fs;
 mod gocacheprog;
 mod hook;
+mod http;
 mod id;
 mod install;
 mod log;

@@ -10,13 +10,9 @@ mod body;
 mod cache;
 mod check;
 mod flights;
-mod forward;
 mod list;
-mod netrc;
 mod path;
-mod roots;
 mod upstream;
-mod url;
 
 use crate::config::{REQUESTS_MAX, STOP_LIMIT};
 use crate::error::{Error, Result};

@@ -3,9 +3,8 @@
 //! Read as `go` reads it (cmd/go/internal/modfetch/proxy.go, `proxyList` and `newProxyRepo`); a
 //! list that `go` refuses is refused here too. No error ever shows a password.
 
-use super::path::unescape_percent;
-use super::url::Url;
 use crate::error::{Error, Result};
+use crate::http::url::{Url, unescape_percent};
 use std::path::PathBuf;
 
 /// One place of the list.

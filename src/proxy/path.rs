@@ -4,6 +4,7 @@
 //! Whatever bytes a request has, the result is a [`Path`] or nothing; no part of one can ever
 //! climb out of a directory or end a line of a request.
 
+use crate::http::url::unescape_percent;
 use std::fmt;
 
 /// What is asked for.
@@ -330,22 +331,6 @@ fn escape_case(text: &str) -> String {
         out.push(c.to_ascii_lowercase());
     }
     out
-}
-
-/// Reads `%41` as `A`; `None` when what comes out is not text.
-pub fn unescape_percent(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(bytes.next()?).to_digit(16);
-            let (high, low) = (digit()?, digit()?);
-            out.push(u8::try_from(high << 4 | low).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! not to where it redirects to, not over plain HTTP, not into a log or an error.
 
 use super::body::{Body, Spool};
-use super::forward::Forward;
-use super::netrc::Netrc;
-use super::roots;
-use super::url::{Credentials, Url};
 use crate::error::{Error, Result};
+use crate::http::forward::Forward;
+use crate::http::netrc::Netrc;
+use crate::http::roots;
+use crate::http::url::{Credentials, Url};
 use crate::id::OutputId;
 use crate::log;
 use flate2::bufread::MultiGzDecoder;

@@ -2,7 +2,6 @@
 //!
 //! `Display` and `Debug` never show a password, a user or a query, which may be a secret too.
 
-use super::path::unescape_percent;
 use crate::error::{Error, Result};
 use std::fmt;
 
@@ -230,6 +229,22 @@ pub fn split_port(text: &str) -> Option<(String, Option<u16>)> {
         None => None,
     };
     Some((host, port))
+}
+
+/// Reads `%41` as `A`; `None` when what comes out is not text.
+pub fn unescape_percent(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            let (high, low) = (digit()?, digit()?);
+            out.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]
