@@ -11,6 +11,7 @@ pub mod derivation;
 pub mod error;
 #[path = "../src/gocacheprog.rs"]
 pub mod gocacheprog;
+pub mod http;
 #[path = "../src/id.rs"]
 pub mod id;
 #[path = "../src/log.rs"]
