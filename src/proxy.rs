@@ -22,13 +22,13 @@ use answer::{Answer, Answers};
 use cache::Cache;
 use list::{Entry, Source};
 use path::Path;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
 pub use upstream::Limits;
@@ -37,8 +37,14 @@ use upstream::{Refusal, Upstreams};
 /// How often a process that cannot be waited for is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the server is woken.
-const WAKE_EVERY: Duration = Duration::from_millis(100);
+/// How often the server is woken at most.
+const WAKE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is written at a time, in bytes.
+const PIECE: usize = 256 << 10;
+
+/// Room for the head of an answer, in bytes.
+const HEAD: usize = 1 << 10;
 
 /// How a proxy is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +79,15 @@ pub fn run(options: &Options) -> Result<()> {
         None => None,
     };
     let entries = list::parse(&list()?)?;
+    sys::raise_descriptor_limit();
     let listener = TcpListener::bind(&options.listen)
         .map_err(|e| Error::io("listen on", &options.listen, e))?;
     let address = listener
         .local_addr()
+        .and_then(|address| {
+            set_up(&listener)?;
+            Ok(address)
+        })
         .map_err(|e| Error::io("listen on", &options.listen, e))?;
     refuse_itself(&entries, address)?;
     let answers = Arc::new(Answers::new(
@@ -88,8 +99,8 @@ pub fn run(options: &Options) -> Result<()> {
     let server = Server::from_listener(listener, None)
         .map_err(|e| Error::input(format!("cannot serve on {address}: {e}")))?;
     let running = Arc::new(Running::default());
-    let ended = serve(server, Arc::clone(&answers), Arc::clone(&running));
-    wake(address);
+    let waker = wake(address);
+    let ended = serve(server, waker, Arc::clone(&answers), Arc::clone(&running));
     log::info(format!("proxy on http://{address}"));
     // Closed at once: whoever reads the URL waits for nothing more.
     sys::stdout()
@@ -120,6 +131,14 @@ fn list() -> Result<String> {
             "GOPROXY is unset, and there is no `go` to ask for its default: set GOPROXY to the upstreams",
         )),
     }
+}
+
+/// Sets what connections have from their listener: they send at once what is written, and end
+/// when their client has vanished.
+fn set_up(listener: &TcpListener) -> std::io::Result<()> {
+    sys::keep_alive(listener)?;
+    let socket = TcpStream::from(OwnedFd::from(listener.try_clone()?));
+    socket.set_nodelay(true)
 }
 
 /// A proxy that is its own upstream would ask itself without end.
@@ -157,13 +176,8 @@ fn wait(termination: &sys::Termination, build: Option<&Build>, ended: &Ended) ->
         if stop || gone || build.is_some_and(Build::has_ended) {
             return Ok(());
         }
-        if let Some(why) = ended
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            return Err(Error::io("accept", "a connection", why));
+        if let Some(why) = ended.why() {
+            return Err(why);
         }
     }
 }
@@ -202,28 +216,48 @@ impl Build {
     }
 }
 
-/// Why the server accepts no more connections.
-struct Ended(Mutex<Option<std::io::Error>>);
+/// Why the server cannot go on.
+#[derive(Default)]
+struct Ended(Mutex<Option<Error>>);
+
+impl Ended {
+    fn with(&self, why: Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn why(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// Starts the thread that takes requests and starts a thread for each.
-fn serve(server: Server, answers: Arc<Answers>, running: Arc<Running>) -> Arc<Ended> {
-    let ended = Arc::new(Ended(Mutex::default()));
+fn serve(
+    server: Server,
+    waker: Thread,
+    answers: Arc<Answers>,
+    running: Arc<Running>,
+) -> Arc<Ended> {
+    let ended = Arc::new(Ended::default());
     let end = Arc::clone(&ended);
     thread::spawn(move || {
         loop {
             let request = match server.recv() {
                 Ok(request) => request,
                 Err(e) => {
-                    *end.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                    end.with(Error::io("accept", "a connection", e));
                     return;
                 }
             };
             let turn = Running::enter(&running);
-            let answers = Arc::clone(&answers);
+            waker.unpark();
+            let (answers, end) = (Arc::clone(&answers), Arc::clone(&end));
             let started = thread::Builder::new()
                 .name("request".into())
                 .spawn(move || {
-                    respond(request, &answers);
+                    // tiny_http lets nobody close a connection: only the end of the process does.
+                    if let Err(e) = respond(request, &answers) {
+                        end.with(e);
+                    }
                     drop(turn);
                 });
             // The request is dropped, and answered with a 500.
@@ -238,17 +272,20 @@ fn serve(server: Server, answers: Arc<Answers>, running: Arc<Running>) -> Arc<En
 /// tiny_http 0.12 gives a connection to an idle thread even when that one has been given another
 /// connection and has not woken yet. Then the second one waits until the first is closed, which
 /// `go` does after minutes. A connection that finds no idle thread starts a new one, and that one
-/// takes over what waits; this makes such connections.
-fn wake(address: SocketAddr) {
-    thread::spawn(move || {
+/// takes over what waits; this makes such connections, soon after each request and seldom otherwise.
+fn wake(address: SocketAddr) -> Thread {
+    let waker = thread::spawn(move || {
         loop {
-            thread::sleep(WAKE_EVERY);
+            thread::park_timeout(LOOK_EVERY);
             let _ = TcpStream::connect(address);
+            thread::sleep(WAKE_PAUSE);
         }
     });
+    waker.thread().clone()
 }
 
-fn respond(request: Request, answers: &Answers) {
+/// Answers a request. An error is ours, not the client's, which waits for the rest of the answer then.
+fn respond(request: Request, answers: &Answers) -> Result<()> {
     let answer = match request.method() {
         Method::Get | Method::Head => match Path::parse(request.url()) {
             Some(path) => answers.answer(&path),
@@ -258,20 +295,51 @@ fn respond(request: Request, answers: &Answers) {
         },
         _ => Refusal::new(405, "a module proxy is only read from\n").into(),
     };
+    let mut piece = head(&request, &answer);
+    let with_body = *request.method() != Method::Head;
+    let mut left = if with_body { answer.body.len() } else { 0 };
+    let mut reader = answer.body.reader();
+    let mut writer = request.into_writer();
+    loop {
+        // The first one goes with the head.
+        let next = left.min(PIECE as u64);
+        let at = piece.len();
+        piece.resize(at + next as usize, 0);
+        if let Err(e) = reader.read_exact(&mut piece[at..]) {
+            // No other answer may come where the rest of this one is waited for.
+            std::mem::forget(writer);
+            return Err(Error::io("read", "an answer that was kept", e));
+        }
+        left -= next;
+        let written = writer.write_all(&piece);
+        if let Err(e) = written.and_then(|()| writer.flush()) {
+            // A client that has gone needs no answer.
+            log::debug(|| format!("cannot answer: {e}"));
+            return Ok(());
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        piece.clear();
+    }
+}
+
+/// The status line and the headers, always with a Content-Length.
+fn head(request: &Request, answer: &Answer) -> Vec<u8> {
     let content_type = Header::from_bytes("Content-Type", answer.content_type.as_bytes());
     let response = Response::new(
         StatusCode(answer.status),
         content_type.into_iter().collect(),
-        answer.body.reader(),
+        std::io::empty(),
         usize::try_from(answer.body.len()).ok(),
         None,
     )
-    // Always with a Content-Length.
     .with_chunked_threshold(usize::MAX);
-    // A client that has gone needs no answer.
-    if let Err(e) = request.respond(response) {
-        log::debug(|| format!("cannot answer: {e}"));
-    }
+    let room = answer.body.len().min(PIECE as u64) as usize;
+    let mut head = Vec::with_capacity(HEAD + room);
+    // The client's headers could ask for another form of body. A Vec takes all that it is given.
+    let _ = response.raw_print(&mut head, request.http_version().clone(), &[], true, None);
+    head
 }
 
 impl From<Refusal> for Answer {

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -350,6 +351,27 @@ pub fn peer_user(stream: &UnixStream) -> io::Result<u32> {
     };
     if done == 0 {
         Ok(peer.uid)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes the connections that a listener accepts notice when their peer has vanished without a
+/// word, within hours (tcp(7)).
+pub fn keep_alive(listener: &TcpListener) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of `on`.
+    let done = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_KEEPALIVE,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }

@@ -56,14 +56,14 @@ impl Body {
 
     /// The bytes from `at` on, `length` of them, or fewer at the end.
     pub fn slice(&self, at: u64, length: usize) -> Result<Vec<u8>> {
+        let rest = self.len().saturating_sub(at);
+        let mut bytes = vec![0; rest.min(length as u64) as usize];
         let mut reader = Reader {
             body: self.clone(),
             at,
         };
-        let mut bytes = Vec::new();
-        (&mut reader)
-            .take(length as u64)
-            .read_to_end(&mut bytes)
+        reader
+            .read_exact(&mut bytes)
             .map_err(|e| Error::io("read", "an answer that was kept", e))?;
         Ok(bytes)
     }

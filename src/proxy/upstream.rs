@@ -7,6 +7,7 @@
 use super::body::{Body, Spool};
 use crate::error::{Error, Result};
 use crate::http::forward::Forward;
+use crate::http::names::Names;
 use crate::http::netrc::Netrc;
 use crate::http::roots;
 use crate::http::url::{Credentials, Url};
@@ -21,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use ureq::http::{Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Timeout};
 
 /// How often one file is asked for.
@@ -64,6 +66,7 @@ pub struct Upstreams {
     roots: RootCerts,
     netrc: Netrc,
     forward: Forward,
+    names: Names,
     /// One for each HTTP proxy, and one for none. Each keeps its own connections.
     agents: Mutex<HashMap<Option<ureq::Proxy>, Agent>>,
     /// Which could not be reached, when, and why.
@@ -134,6 +137,7 @@ impl Upstreams {
             roots: roots::load(),
             netrc: Netrc::of_user(),
             forward: Forward::from_env(),
+            names: Names::default(),
             agents: Mutex::default(),
             unreachable: Mutex::default(),
             requests: AtomicU64::new(0),
@@ -176,6 +180,7 @@ impl Upstreams {
                 Ok(fetched) => return Ok(fetched),
                 Err(Failure::Final(refusal)) => return Err(refusal),
                 Err(Failure::Unreachable { why, late }) => {
+                    self.names.forget();
                     let why = format!("cannot reach {server}: {why}");
                     if late || tries >= TRIES {
                         let refusal = Refusal::ours(&why);
@@ -332,7 +337,7 @@ impl Upstreams {
         if let Some(agent) = agents.get(&proxy) {
             return Ok(agent.clone());
         }
-        let agent = Agent::new_with_config(
+        let agent = Agent::with_parts(
             Agent::config_builder()
                 .proxy(proxy.clone())
                 .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())
@@ -350,6 +355,8 @@ impl Upstreams {
                 .max_idle_connections_per_host(KEPT_CONNECTIONS)
                 .max_idle_age(KEPT_FOR)
                 .build(),
+            DefaultConnector::default(),
+            self.names.clone(),
         );
         agents.insert(proxy, agent.clone());
         Ok(agent)
