@@ -12,8 +12,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// What is kept in memory at most of one body, in bytes. Most `.info` and `.mod` files are smaller.
-const IN_MEMORY: usize = 64 << 10;
+/// What is kept in memory at most of one body, in bytes. Most zips are smaller; a larger one goes to a
+/// file and is read from there twice.
+const IN_MEMORY: usize = 1 << 20;
 
 /// Bytes that no longer change; a copy of it shares them.
 #[derive(Clone, Debug)]
