@@ -174,6 +174,9 @@ Usage: nix-gocacheprog proxy [OPTION...]
                        behind this proxy, as in GOPROXY=\"URL|$GOPROXY\"
   --runtime-dir DIR    where the daemon's sockets are (/gocache/run in a sandbox, else
                        /run/nix-gocacheprog, or NIX_GOCACHEPROG_RUNTIME_DIR)
+  --cache-dir DIR      where modules are kept without a daemon (~/.cache/nix-gocacheprog/modules)
+  --max-size SIZE      what they may take there (20G); the least recently used goes first
+  --max-age AGE        what was not used for so long goes from there (60d)
   --connect-limit AGE  how long a connection to an upstream may take to be made (10s)
   --read-limit AGE     how long an upstream may be silent (60s)
 
@@ -393,6 +396,8 @@ fn parse_proxy(args: &mut lexopt::Parser) -> Result<Command> {
             connect: CONNECT_LIMIT,
             read: READ_LIMIT,
         },
+        cache_dir: None,
+        keep: Limits::default(),
     };
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
@@ -407,6 +412,9 @@ fn parse_proxy(args: &mut lexopt::Parser) -> Result<Command> {
                 options.build = Some(number?);
             }
             Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
+            Long("cache-dir") => options.cache_dir = Some(directory(args)?),
+            Long("max-size") => options.keep.max_size = size::parse_size(&text(args)?)?,
+            Long("max-age") => options.keep.max_age = size::parse_age(&text(args)?)?,
             Long("connect-limit") => options.limits.connect = limit(args)?,
             Long("read-limit") => options.limits.read = limit(args)?,
             other => return general(other, PROXY_HELP),

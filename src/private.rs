@@ -1,4 +1,4 @@
-//! The private cache of a client or a proxy that has no daemon: the same store and session, in
+//! The private cache of a client that has no daemon: the same store and session, in
 //! a directory of the build's own or, outside of a build, of the user's.
 //!
 //! A build's goes with the build. A user's is kept within the same limits as the daemon's, by
@@ -46,14 +46,7 @@ pub fn open(cache_dir: Option<&Path>) -> Result<(Session<'static>, PathBuf)> {
 /// When no directory can be made, or it belongs to another user.
 pub fn directory(cache_dir: Option<&Path>) -> Result<PathBuf> {
     let (root, is_users) = root(cache_dir)?;
-    fs::create_dir_all(&root)?;
-    if fs::metadata(&root)?.uid() != sys::effective_uid() {
-        return Err(Error::input(format!(
-            "{} belongs to another user: remove it, or set TMPDIR to a directory of your own",
-            root.display()
-        )));
-    }
-    fs::set_mode(&root, 0o700)?;
+    claim(&root)?;
     if is_users && LOCK.get().is_none() {
         let path = root.join("lock");
         let lock = fs::open_or_create(&path, 0o600)?;
@@ -65,6 +58,27 @@ pub fn directory(cache_dir: Option<&Path>) -> Result<PathBuf> {
         }
     }
     Ok(root)
+}
+
+/// Where something else is that this user keeps: it is nobody else's either.
+///
+/// # Errors
+/// When no directory can be made, or it belongs to another user.
+pub fn beside(name: &str) -> Result<PathBuf> {
+    let (root, _) = root(None)?;
+    claim(&root)?;
+    Ok(root.join(name))
+}
+
+fn claim(root: &Path) -> Result<()> {
+    fs::create_dir_all(root)?;
+    if fs::metadata(root)?.uid() != sys::effective_uid() {
+        return Err(Error::input(format!(
+            "{} belongs to another user: remove it, or set TMPDIR to a directory of your own",
+            root.display()
+        )));
+    }
+    fs::set_mode(root, 0o700)
 }
 
 /// Brings the user's cache within its limits, if that is due and nobody else uses it. For a
@@ -103,12 +117,6 @@ fn tidy(root: &Path, lock: &File, now: SystemTime) -> Result<()> {
     // Left by processes that were killed: nobody but us is here.
     for entry in fs::read_dir(&root.join("tmp"))? {
         fs::remove_file(&entry?.path())?;
-    }
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("proxy-") {
-            fs::remove_dir_all(&entry.path())?;
-        }
     }
     let store = Store::open_shared(root)?;
     let never = AtomicBool::new(false);

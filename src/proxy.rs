@@ -11,15 +11,17 @@ mod cache;
 mod check;
 mod flights;
 mod list;
+mod own;
 mod path;
 mod upstream;
 
 use crate::config::{REQUESTS_MAX, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::log;
+use crate::store;
 use crate::sys;
 use answer::{Answer, Answers};
-use cache::Cache;
+use cache::{Cache, Place};
 use list::{Entry, Source};
 use path::Path;
 use std::io::{ErrorKind, Read, Write};
@@ -57,6 +59,10 @@ pub struct Options {
     pub runtime_dir: Option<PathBuf>,
     /// What is waited for, and for how long.
     pub limits: Limits,
+    /// Where modules are kept when there is no daemon, if not in a directory of this user's.
+    pub cache_dir: Option<PathBuf>,
+    /// What that is kept within.
+    pub keep: store::Limits,
 }
 
 /// Serves until SIGTERM or SIGINT, or until the build has ended.
@@ -90,10 +96,14 @@ pub fn run(options: &Options) -> Result<()> {
         })
         .map_err(|e| Error::io("listen on", &options.listen, e))?;
     refuse_itself(&entries, address)?;
+    let place = match build {
+        Some(_) => Place::Build,
+        None => Place::Own(options.cache_dir.clone(), options.keep),
+    };
     let answers = Arc::new(Answers::new(
         entries,
         Upstreams::from_env(options.limits),
-        Cache::new(options.runtime_dir.clone(), build.is_some()),
+        Cache::new(options.runtime_dir.clone(), place),
         build.is_some(),
     ));
     let server = Server::from_listener(listener, None)
@@ -107,10 +117,8 @@ pub fn run(options: &Options) -> Result<()> {
         .write_all(format!("http://{address}\n").as_bytes())
         .map_err(|e| Error::io("print the URL to", "stdout", e))?;
     let served = wait(&termination, build.as_ref(), &ended);
-    if build.is_none() {
-        running.wait_for_none();
-    }
-    answers.end();
+    let is_idle = build.is_none() && running.wait_for_none();
+    answers.end(is_idle);
     log::info(format!("proxy ended: {}", answers.summary()));
     served
 }
@@ -374,14 +382,16 @@ impl Running {
         Turn(Arc::clone(running))
     }
 
-    /// Waits for a bounded time until all are answered.
-    fn wait_for_none(&self) {
+    /// Waits for a bounded time until all are answered; says whether they are.
+    fn wait_for_none(&self) -> bool {
         let until = Instant::now() + STOP_LIMIT;
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let left = until.saturating_duration_since(Instant::now());
-        let _ = self
+        let waited = self
             .changed
             .wait_timeout_while(count, left, |count| *count > 0);
+        let (count, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *count == 0
     }
 }
 

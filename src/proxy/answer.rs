@@ -125,9 +125,9 @@ impl Answers {
         )
     }
 
-    /// Lets go of what outlives this process.
-    pub fn end(&self) {
-        self.cache.end();
+    /// Lets go of what outlives this process. `is_idle` says that no request is running.
+    pub fn end(&self, is_idle: bool) {
+        self.cache.end(is_idle);
     }
 
     fn refusal(&self, path: &Path, refusal: Refusal) -> Answer {

@@ -1,10 +1,11 @@
 //! The cache behind the proxy: gets and puts over the ordinary build session.
 //!
 //! A few sessions are kept, so that a large put holds up nobody. Without a daemon, a build goes on
-//! uncached, and a proxy that serves no build keeps a store of its own. Whatever goes wrong here
+//! uncached, and a proxy that serves no build keeps a store of its own (`own.rs`). Whatever goes wrong here
 //! is a miss.
 
 use super::body::Body;
+use super::own::Own;
 use crate::builds::output_name;
 use crate::config::GIVE_UP_AFTER;
 use crate::connection::Daemon;
@@ -12,12 +13,11 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
-use crate::private;
 use crate::session::Session;
-use crate::store::Store;
+use crate::store::Limits;
 use crate::wire::{self, Answer, Request};
 use std::io::{BufRead, ErrorKind, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,9 +34,18 @@ const KEPT_SESSIONS: usize = 16;
 /// Where modules are kept.
 pub struct Cache {
     runtime_dir: Option<PathBuf>,
-    /// The build has a beginning and an end, and a directory of its own.
-    in_build: bool,
+    place: Place,
     state: Mutex<State>,
+}
+
+/// Whom modules are kept for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A build, which has a beginning and an end, and a directory of its own.
+    Build,
+    /// Whoever asks. Without a daemon they are kept within these limits, in this directory or in one of
+    /// this user's.
+    Own(Option<PathBuf>, Limits),
 }
 
 #[derive(Default)]
@@ -48,9 +57,11 @@ struct State {
     generation: u64,
     since: Option<Instant>,
     unreachable: Option<Instant>,
-    private: Option<&'static Store>,
+    own: Option<&'static Own>,
     /// That there is no daemon has been said.
     said: bool,
+    /// That there is no store of our own either has been said.
+    said_no_own: bool,
 }
 
 /// A session, used by one request at a time.
@@ -62,7 +73,7 @@ struct Link {
 enum Kind {
     Daemon(Daemon),
     /// A store of our own, and the directory in which its outputs appear.
-    Private(Session<'static>, PathBuf),
+    Own(&'static Own, Session<'static>, PathBuf),
 }
 
 /// A directory that is there as long as a build is.
@@ -70,10 +81,10 @@ struct Lifeline(PathBuf);
 
 impl Cache {
     /// A cache behind a daemon, which need not be there.
-    pub fn new(runtime_dir: Option<PathBuf>, in_build: bool) -> Self {
+    pub fn new(runtime_dir: Option<PathBuf>, place: Place) -> Self {
         Self {
             runtime_dir,
-            in_build,
+            place,
             state: Mutex::default(),
         }
     }
@@ -88,12 +99,16 @@ impl Cache {
         self.with_link(|link| link.put(action, output, body));
     }
 
-    /// Ends the sessions that no request is using, and with them a build that is only ours.
-    pub fn end(&self) {
+    /// Ends the sessions that no request is using, and with them a build that is only ours. `is_idle` says
+    /// that no request is running.
+    pub fn end(&self, is_idle: bool) {
         let mut state = self.state();
         state.generation += 1;
         state.idle.clear();
         state.build = None;
+        if let Some(own) = state.own {
+            own.end(is_idle);
+        }
     }
 
     /// Runs one request on a session that is kept, or on a new one.
@@ -124,11 +139,12 @@ impl Cache {
         let old = state
             .since
             .is_some_and(|since| since.elapsed() > RENEWED_EVERY);
-        if old && !self.in_build {
+        if old && self.place != Place::Build {
             *state = State {
                 generation: state.generation + 1,
-                private: state.private,
+                own: state.own,
                 said: state.said,
+                said_no_own: state.said_no_own,
                 ..State::default()
             };
         }
@@ -158,13 +174,18 @@ impl Cache {
                 Err(e) => self.say_alone(&mut state, &e),
             }
         }
-        if self.in_build {
+        let Place::Own(directory, limits) = &self.place else {
             return None;
+        };
+        match open_own(&mut state, directory.as_deref(), *limits) {
+            Ok(link) => Some(link),
+            Err(e) => {
+                if !std::mem::replace(&mut state.said_no_own, true) {
+                    log::warn(format!("modules are not kept: {}", e.chain()));
+                }
+                None
+            }
         }
-        let private = self.open_private(&mut state);
-        private
-            .inspect_err(|e| log::warn(format!("no cache of our own either: {}", e.chain())))
-            .ok()
     }
 
     fn connect_daemon(&self, state: &mut State) -> Result<Daemon> {
@@ -175,7 +196,7 @@ impl Cache {
                 return Ok(daemon);
             }
         }
-        let (top, lifeline) = if self.in_build {
+        let (top, lifeline) = if self.place == Place::Build {
             (std::env::var("NIX_BUILD_TOP").ok(), None)
         } else {
             let lifeline = Lifeline::new()?;
@@ -193,32 +214,30 @@ impl Cache {
         if std::mem::replace(&mut state.said, true) {
             return;
         }
-        let instead = if self.in_build {
+        let instead = if self.place == Place::Build {
             "modules are not cached"
         } else {
-            "modules are kept in a cache of this user's own"
+            "modules are kept in a cache of our own"
         };
         log::warn(format!("{instead}: {}", e.chain()));
-    }
-
-    fn open_private(&self, state: &mut State) -> Result<Link> {
-        let root = private::directory(None)?;
-        let store = match state.private {
-            Some(store) => store,
-            None => Box::leak(Box::new(Store::open_shared(&root)?)),
-        };
-        state.private = Some(store);
-        let directory = root.join(format!("proxy-{}", BuildId::new()?));
-        fs::create_dir(&directory, 0o700)?;
-        Ok(Link {
-            generation: state.generation,
-            kind: Kind::Private(Session::new(store, &directory), directory),
-        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open_own(state: &mut State, directory: Option<&Path>, limits: Limits) -> Result<Link> {
+    let own = match state.own {
+        Some(own) => own,
+        None => Own::open(directory, limits)?,
+    };
+    state.own = Some(own);
+    let (session, directory) = own.session()?;
+    Ok(Link {
+        generation: state.generation,
+        kind: Kind::Own(own, session, directory),
+    })
 }
 
 impl Link {
@@ -241,7 +260,7 @@ impl Link {
                     }
                 }
             }
-            Kind::Private(session, directory) => match session.get(action)? {
+            Kind::Own(_, session, directory) => match session.get(action)? {
                 Some(entry) => output_name(directory, &entry.output),
                 None => return Ok(None),
             },
@@ -280,8 +299,10 @@ impl Link {
                     _ => Err(Error::peer("the daemon answered another question")),
                 }
             }
-            Kind::Private(session, directory) => {
-                session.put(action, output, size, &mut body.reader())?;
+            Kind::Own(own, session, directory) => {
+                let stored = session.put(action, output, size, &mut body.reader());
+                own.look_after(stored.is_err());
+                stored?;
                 let path = output_name(directory, output);
                 self.forget(&path)
             }
@@ -289,17 +310,17 @@ impl Link {
     }
 
     /// Removes an output from a directory of our own: it is open, and needs no name any more.
-    fn forget(&self, path: &std::path::Path) -> Result<()> {
+    fn forget(&self, path: &Path) -> Result<()> {
         match self.kind {
             Kind::Daemon(_) => Ok(()),
-            Kind::Private(..) => fs::remove_file(path),
+            Kind::Own(..) => fs::remove_file(path),
         }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Kind::Private(_, directory) = &self.kind {
+        if let Kind::Own(.., directory) = &self.kind {
             // What is left is empty; the next one has another name.
             let _ = fs::remove_dir_all(directory);
         }
