@@ -164,6 +164,7 @@ fn open(place: &Place) -> Result<Parts> {
         stats: Stats::open(dir),
         limits: Limits::default(),
         upkeep: Upkeep::default(),
+        remote: None,
     })
 }
 
@@ -216,6 +217,9 @@ fn table(report: &Report) -> String {
             show_size(contents.live_bytes)
         ),
     );
+    if let Some(remote) = &report.remote {
+        out.push_str(&remote.table());
+    }
     let _ = writeln!(
         out,
         "\n{:<24} {:>9} {:>9} {:>7} {:>11} {:>10}",

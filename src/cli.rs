@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::hook;
 use crate::install::{self, Mode};
 use crate::proxy;
+use crate::remote;
 use crate::size;
 use crate::store::Limits;
 use lexopt::prelude::*;
@@ -79,6 +80,15 @@ Usage: nix-gocacheprog daemon [OPTION...]
   --max-age AGE      what was not used for so long goes (60d)
   --min-free SIZE    what is left free on the file system (5% of it, at most 10G)
   --idle-exit AGE    when systemd has started it: end after so long without a build (10m)
+
+  --remote URL       a cache for several machines behind this one: bazel-remote, or any HTTP server
+                     that keeps what is PUT
+  --remote-mode MODE read, write or read-write (the default)
+  --remote-credentials FILE
+                     a file with user:password, or with a token; otherwise netrc is looked at
+  --remote-ca FILE   trust these certificates, instead of the system's
+  --remote-cert FILE, --remote-key FILE
+                     show this certificate
 
 Sockets that systemd passes, named `build` and `control`, are used instead of its own.
 
@@ -260,7 +270,9 @@ fn parse_daemon(args: &mut lexopt::Parser) -> Result<Command> {
         runtime_dir: default_runtime_dir(),
         limits: Limits::default(),
         idle_exit: Duration::from_secs(600),
+        remote: None,
     };
+    let mut remote = remote::Options::default();
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("cache-dir") => options.cache_dir = directory(args)?,
@@ -269,8 +281,21 @@ fn parse_daemon(args: &mut lexopt::Parser) -> Result<Command> {
             Long("max-age") => options.limits.max_age = size::parse_age(&text(args)?)?,
             Long("min-free") => options.limits.min_free = Some(size::parse_size(&text(args)?)?),
             Long("idle-exit") => options.idle_exit = size::parse_age(&text(args)?)?,
+            Long("remote") => remote.url = text(args)?,
+            Long("remote-mode") => remote.mode = remote::Mode::parse(&text(args)?)?,
+            Long("remote-credentials") => remote.credentials = Some(file(args)?),
+            Long("remote-ca") => remote.ca = Some(file(args)?),
+            Long("remote-cert") => remote.cert = Some(file(args)?),
+            Long("remote-key") => remote.key = Some(file(args)?),
             other => return general(other, DAEMON_HELP),
         }
+    }
+    if !remote.url.is_empty() {
+        options.remote = Some(remote);
+    } else if remote != remote::Options::default() {
+        return Err(Error::input(
+            "what is said of the remote is of no use without --remote URL",
+        ));
     }
     Ok(Command::Daemon(options))
 }
@@ -519,6 +544,10 @@ fn directory(args: &mut lexopt::Parser) -> Result<PathBuf> {
     std::path::absolute(&dir).map_err(|e| Error::io("find", Path::new(&dir), e))
 }
 
+fn file(args: &mut lexopt::Parser) -> Result<PathBuf> {
+    args.value().map(PathBuf::from).map_err(bad)
+}
+
 fn text(args: &mut lexopt::Parser) -> Result<String> {
     let value = args.value().map_err(bad)?;
     value
@@ -571,6 +600,8 @@ mod tests {
             (&["x", "daemon", "--max-age", "60"], "60d"),
             (&["x", "daemon", "--min-free", "5%"], "20G"),
             (&["x", "daemon", "--cache-dir"], "--cache-dir"),
+            (&["x", "daemon", "--remote-ca", "x"], "--remote URL"),
+            (&["x", "daemon", "--remote-mode", "rw"], "read-write"),
             (&["x", "gc", "--max-size", "x"], "20G"),
             (&["x", "gc", "--all", "--max-age", "1d"], "--all"),
             (&["x", "stats", "now"], "now"),

@@ -159,6 +159,35 @@ pub const READ_LIMIT: Duration = Duration::from_secs(60);
 /// dozen.
 pub const REQUESTS_MAX: usize = 256;
 
+/// Requests to the remote that run at one time for gets and for what is read ahead, each in a thread and on a connection
+/// of its own: with 100 ms from here to there and back, 3,000 outputs come in five seconds.
+pub const REMOTE_FETCHERS: usize = 64;
+
+/// Of these so many may read ahead, so that a get that `go` waits for finds one free.
+pub const REMOTE_AHEAD: usize = 56;
+
+/// Uploads that run at one time.
+pub const REMOTE_UPLOADERS: usize = 12;
+
+/// How long a connection to the remote may take to be made. A cache that is further away is of no use.
+pub const REMOTE_CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the remote may be silent when it is asked for something.
+pub const REMOTE_READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the remote may take to say that it has what it was sent: it may pass it on to others first.
+pub const REMOTE_WRITE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one get waits for the remote, whatever that does: far less than GIVE_UP_AFTER, when the client would
+/// take the daemon for dead.
+pub const REMOTE_GET_LIMIT: Duration = Duration::from_secs(10);
+
+/// Gets of one session that may wait for the remote at one time. `go` has a few dozen.
+pub const REMOTE_GETS_PER_SESSION: usize = 1024;
+
+/// Reading ahead for one build takes at most this part of the cache's size limit.
+pub const REMOTE_AHEAD_PART: u64 = 4;
+
 /// The socket on which builds talk to the daemon.
 pub fn build_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("build/sock")

@@ -42,7 +42,7 @@ impl Daemon {
             return Self::connect_from_shell(runtime_dir, give_up_after);
         };
         let top = top.to_str().map(String::from);
-        Self::connect_as(runtime_dir, give_up_after, None, top)
+        Self::connect_as(runtime_dir, give_up_after, None, top, true)
     }
 
     /// Says hello outside of a build. The commands of one user go on with one build directory, or each
@@ -51,11 +51,12 @@ impl Daemon {
         let note = private::user_dir().map(|dir| dir.join("build"));
         let known = note.as_deref().and_then(known_build);
         if let Some(build) = known
-            && let Ok(daemon) = Self::connect_as(runtime_dir, give_up_after, Some(build), None)
+            && let Ok(daemon) =
+                Self::connect_as(runtime_dir, give_up_after, Some(build), None, true)
         {
             return Ok(daemon);
         }
-        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None)?;
+        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None, true)?;
         if let Some(note) = note {
             // Without it the next command has a directory of its own, no more.
             let _ = private::directory(None)
@@ -65,7 +66,7 @@ impl Daemon {
     }
 
     /// The same for a build that was registered before, or for a new one that lasts as long
-    /// as the path `top` is there.
+    /// as the path `top` is there. What is not `shared` stays on this machine.
     ///
     /// # Errors
     /// As above, and when the daemon knows of no such build.
@@ -74,12 +75,14 @@ impl Daemon {
         give_up_after: Duration,
         build: Option<BuildId>,
         top: Option<String>,
+        shared: bool,
     ) -> Result<Self> {
         let hello = Hello {
             version: wire::VERSION,
             build: build.map(|id| id.to_string()),
             top,
             name: std::env::var("name").ok(),
+            shared,
             summary: false,
         };
         let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
@@ -159,6 +162,7 @@ pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<We
         // A build that registered itself is found by it.
         top: std::env::var("NIX_BUILD_TOP").ok(),
         name: None,
+        shared: false,
         summary: true,
     };
     greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome)

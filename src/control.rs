@@ -7,6 +7,7 @@ use crate::builds::Builds;
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::remote::{self, Remote};
 use crate::stats::{Stats, User};
 use crate::store::{Contents, Damage, Goal, Limits, Store, Swept, Verified};
 use crate::sys;
@@ -50,6 +51,8 @@ pub enum Ask {
         /// Only say what would go.
         dry_run: bool,
     },
+    /// Ask the remote for something, to see whether it answers.
+    CheckRemote,
     /// Read everything and look whether it is whole.
     Verify {
         /// The cache that is meant, if it is named.
@@ -97,6 +100,15 @@ pub enum Reply {
     },
     /// How things are.
     Stats(Box<Report>),
+    /// What has come of asking the remote.
+    Remote {
+        /// Where it is; none when there is no remote.
+        url: Option<String>,
+        /// What is wrong.
+        error: Option<String>,
+        /// How long it took, in microseconds.
+        time: u64,
+    },
     /// It is being worked on.
     Progress {
         /// Bytes done.
@@ -144,6 +156,9 @@ pub struct Report {
     pub last_day: Counts,
     /// The derivation names whose builds have got and put most.
     pub users: Vec<(String, User)>,
+    /// How things are with the remote, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<remote::Report>,
 }
 
 /// What questions are about.
@@ -159,6 +174,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Whoever keeps it there.
     pub upkeep: Upkeep,
+    /// The cache of a team behind it.
+    pub remote: Option<Remote>,
 }
 
 /// Answers one question.
@@ -207,6 +224,9 @@ impl Parts {
         match ask {
             Ask::Register { name, chroot } => {
                 let id = self.builds.register(&name, chroot.as_deref(), None)?;
+                if let Some(remote) = &self.remote {
+                    remote.begin(&name);
+                }
                 Ok(Reply::Registered {
                     build: id.to_string(),
                     directory: self.builds.directory(id),
@@ -218,6 +238,7 @@ impl Parts {
                 let swept = self.store.sweep(&goal, dry_run, self.upkeep.stopping())?;
                 Ok(Reply::Swept(swept))
             }
+            Ask::CheckRemote => Ok(self.check_remote()),
             Ask::Verify { repair, .. } => self.verify(repair, meanwhile),
         }
     }
@@ -265,7 +286,20 @@ impl Parts {
             since_start,
             last_day: self.stats.last_day(),
             users: self.stats.largest_users(USERS_TOLD),
+            remote: self.remote.as_ref().map(Remote::report),
         })
+    }
+
+    fn check_remote(&self) -> Reply {
+        let checked = self.remote.as_ref().map(Remote::check);
+        Reply::Remote {
+            url: self.remote.as_ref().map(|remote| remote.report().url),
+            time: match &checked {
+                Some(Ok(time)) => time.as_micros() as u64,
+                _ => 0,
+            },
+            error: checked.and_then(Result::err).map(|e| e.chain()),
+        }
     }
 
     fn verify(&self, repair: bool, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {

@@ -12,6 +12,7 @@ use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::log;
+use crate::remote::{self, Remote};
 use crate::session::{self, Gate};
 use crate::stats::Stats;
 use crate::store::{Limits, Store};
@@ -36,6 +37,8 @@ pub struct Options {
     pub limits: Limits,
     /// A daemon that systemd starts on demand ends after so long without a session.
     pub idle_exit: Duration,
+    /// The cache of a team behind this one.
+    pub remote: Option<remote::Options>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until it has been idle for long.
@@ -49,6 +52,10 @@ pub fn run(options: &Options) -> Result<()> {
     sys::set_usual_umask();
     let store = Store::open(&options.cache_dir)?;
     let builds = Arc::new(Builds::open(&options.cache_dir)?);
+    let remote = match &options.remote {
+        Some(remote) => Some(Remote::open(remote, &options.cache_dir)?),
+        None => None,
+    };
     let sockets = Sockets::new(&options.runtime_dir)?;
     log::info(format!(
         "version {} serves {} on {}",
@@ -63,10 +70,12 @@ pub fn run(options: &Options) -> Result<()> {
             stats: Stats::open(&options.cache_dir),
             limits: options.limits,
             upkeep: Upkeep::default(),
+            remote,
         },
         sessions: Sessions::default(),
     });
     let upkeep = served.start_upkeep()?;
+    served.start_remote();
     let mut idle_since = Instant::now();
     let mut reaped = Instant::now();
     loop {
@@ -93,14 +102,18 @@ pub fn run(options: &Options) -> Result<()> {
             served.parts.reap();
             reaped = Instant::now();
         }
-        if build || control || !served.sessions.none_open() {
+        let uploads = served.parts.remote.as_ref().is_some_and(Remote::is_busy);
+        if build || control || uploads || !served.sessions.none_open() {
             idle_since = Instant::now();
         } else if sockets.activated && idle_since.elapsed() >= options.idle_exit {
             log::info("idle: ends until the next build");
             break;
         }
     }
-    let all_ended = served.sessions.stop();
+    let mut all_ended = served.sessions.stop();
+    if let Some(remote) = &served.parts.remote {
+        all_ended &= remote.stop(STOP_LIMIT);
+    }
     served.parts.upkeep.stop();
     let upkeep_ended = upkeep.join();
     served.parts.builds.reap();
@@ -135,6 +148,28 @@ impl Served {
             .map_err(|e| Error::io("start", "a thread", e))
     }
 
+    /// Starts the threads that fetch and upload, all of them at once: they mostly sleep, and take no more then than some
+    /// address space.
+    fn start_remote(self: &Arc<Self>) {
+        let Some(remote) = &self.parts.remote else {
+            return;
+        };
+        let (fetchers, uploaders) = remote.threads();
+        for n in 0..fetchers + uploaders {
+            let served = Arc::clone(self);
+            start(if n < fetchers { "fetch" } else { "upload" }, move || {
+                let parts = &served.parts;
+                let Some(remote) = &parts.remote else { return };
+                let _counted = remote.enter();
+                if n < fetchers {
+                    remote.fetch(&parts.store, &parts.limits);
+                } else {
+                    remote.upload(&parts.store);
+                }
+            });
+        }
+    }
+
     fn start_session(self: &Arc<Self>, listener: &UnixListener) {
         let Some(stream) = accept(listener) else {
             return;
@@ -142,7 +177,8 @@ impl Served {
         match Open::new(self, &stream) {
             Ok(open) => start("session", move || {
                 let parts = &open.served.parts;
-                session::serve(&stream, &parts.store, &parts.builds, &open);
+                let remote = parts.remote.as_ref();
+                session::serve(&stream, &parts.store, &parts.builds, remote, &open);
             }),
             Err(e) => {
                 log::warn(format!("no session: {}", e.chain()));
@@ -403,6 +439,7 @@ mod tests {
                 stats: Stats::open(dir.path()),
                 limits: Limits::default(),
                 upkeep: Upkeep::default(),
+                remote: None,
             },
             sessions: Sessions::default(),
         })

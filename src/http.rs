@@ -6,3 +6,27 @@ pub mod names;
 pub mod netrc;
 pub mod roots;
 pub mod url;
+
+use std::io::ErrorKind;
+
+/// Whether a connection has ended before its time: one that was kept, and that the server has closed just now, most
+/// likely.
+pub fn is_broken(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+    )
+}
+
+/// The error, without the URLs that some of them have.
+pub fn describe(e: &ureq::Error) -> String {
+    match e {
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "a URL that is none".to_string(),
+        ureq::Error::InvalidProxyUrl => "the HTTP proxy's URL is none".to_string(),
+        ureq::Error::ConnectProxyFailed(_) => "the HTTP proxy refuses".to_string(),
+        other => other.to_string(),
+    }
+}

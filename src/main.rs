@@ -24,6 +24,7 @@ mod install;
 mod log;
 mod private;
 mod proxy;
+mod remote;
 mod session;
 mod size;
 mod stats;

@@ -4,15 +4,19 @@
 //! one with itself. A session can end only itself: nothing that a peer says reaches
 //! another one.
 
+mod afar;
+
 use crate::builds::{BuildDir, Builds, output_name};
 use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
+use crate::remote::Remote;
 use crate::store::{Entry, Store};
 use crate::sys;
 use crate::wire::{self, Answer, Hello, Request, Welcome};
+use afar::Afar;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -108,7 +112,7 @@ impl<'a> Session<'a> {
 }
 
 /// The daemon around a session. It may end it, but not while a request is running.
-pub trait Gate {
+pub trait Gate: Sync {
     /// A request has begun.
     fn begin(&self);
     /// It is answered; `false` when the session is to end now.
@@ -118,15 +122,21 @@ pub trait Gate {
 }
 
 /// Serves one client until it closes its side, breaks the rules or is told to end; logs
-/// the session's line.
-pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &impl Gate) {
+/// the session's line. What it may share goes to the remote too, if there is one.
+pub fn serve(
+    stream: &UnixStream,
+    store: &Store,
+    builds: &Arc<Builds>,
+    remote: Option<&Remote>,
+    gate: &impl Gate,
+) {
     let connection = Connection {
         stream,
         hello_until: Some(Instant::now() + HELLO_LIMIT),
     };
     let mut reader = BufReader::with_capacity(READ_BUFFER, connection);
-    let build = match greet(&mut reader, builds) {
-        Ok(Some(build)) => build,
+    let (build, remote) = match greet(&mut reader, builds, remote) {
+        Ok(Some(entered)) => entered,
         Ok(None) => return,
         Err(e) => {
             log::warn(format!("no session: {}", e.chain()));
@@ -139,10 +149,19 @@ pub fn serve(stream: &UnixStream, store: &Store, builds: &Arc<Builds>, gate: &im
         gate,
         counted: Counts::default(),
     };
-    let ended = converse(&mut reader, &mut session, &mut counter);
+    let (ended, later) = match remote {
+        Some(remote) => Afar::run(remote, store, &build, stream, gate, |afar| {
+            converse(&mut reader, &mut session, &mut counter, Some(afar))
+        }),
+        None => {
+            let ended = converse(&mut reader, &mut session, &mut counter, None);
+            (ended, Counts::default())
+        }
+    };
     counter.count(session.counts);
     let build = format!("build={} name={:?}", build.id().short(), build.name());
-    let counts = session.counts;
+    let mut counts = session.counts;
+    counts += later;
     match ended {
         Ok(()) => log::info(format!("session ended: {build} {counts}")),
         Err(e) => log::warn(format!(
@@ -181,8 +200,12 @@ pub fn refuse(mut stream: &UnixStream, why: &Error) {
 }
 
 /// Hears the hello and answers it; `None` when the peer left without a word, or wanted to
-/// know no more than what has happened in its build.
-fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result<Option<BuildDir>> {
+/// know no more than what has happened in its build. With the build comes the remote, if the session may use it.
+fn greet<'a>(
+    reader: &mut BufReader<Connection<'_>>,
+    builds: &Arc<Builds>,
+    mut remote: Option<&'a Remote>,
+) -> Result<Option<(BuildDir, Option<&'a Remote>)>> {
     let entered = match wire::read_line::<Hello>(reader) {
         Ok(None) => return Ok(None),
         Ok(Some(hello)) if hello.summary => {
@@ -195,7 +218,10 @@ fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result
             };
             return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
-        Ok(Some(hello)) => enter(&hello, builds, reader.get_ref().stream),
+        Ok(Some(hello)) => {
+            remote = remote.filter(|_| hello.shared);
+            enter(&hello, builds, remote, reader.get_ref().stream)
+        }
         Err(e) => Err(e),
     };
     let mut welcome = Welcome::of_this_release();
@@ -211,7 +237,7 @@ fn greet(reader: &mut BufReader<Connection<'_>>, builds: &Arc<Builds>) -> Result
     let build = entered?;
     answered?;
     connection.take_time()?;
-    Ok(Some(build))
+    Ok(Some((build, remote)))
 }
 
 /// A connection, on which the hello must be said before a point in time: a peer that
@@ -244,7 +270,12 @@ impl Read for Connection<'_> {
     }
 }
 
-fn enter(hello: &Hello, builds: &Arc<Builds>, stream: &UnixStream) -> Result<BuildDir> {
+fn enter(
+    hello: &Hello,
+    builds: &Arc<Builds>,
+    remote: Option<&Remote>,
+    stream: &UnixStream,
+) -> Result<BuildDir> {
     if hello.version != wire::VERSION {
         return Err(Error::peer(format!(
             "the client speaks version {} of the protocol, this daemon version {}: install the same release on \
@@ -259,11 +290,12 @@ fn enter(hello: &Hello, builds: &Arc<Builds>, stream: &UnixStream) -> Result<Bui
         None => {
             let user = sys::peer_user(stream)
                 .map_err(|e| Error::io("find the user of", "the connection", e))?;
-            builds.register(
-                hello.name.as_deref().unwrap_or_default(),
-                hello.top.as_deref().map(Path::new),
-                Some(user),
-            )?
+            let name = hello.name.as_deref().unwrap_or_default();
+            let id = builds.register(name, hello.top.as_deref().map(Path::new), Some(user))?;
+            if let Some(remote) = remote {
+                remote.begin(name);
+            }
+            id
         }
     };
     builds.enter(id)
@@ -273,6 +305,7 @@ fn converse(
     reader: &mut BufReader<Connection<'_>>,
     session: &mut Session<'_>,
     counter: &mut Counter<'_, impl Gate>,
+    afar: Option<&Afar<'_>>,
 ) -> Result<()> {
     let (build, gate) = (counter.build, counter.gate);
     let mut stream = reader.get_ref().stream;
@@ -282,6 +315,7 @@ fn converse(
         if idle || answers.len() >= READ_BUFFER {
             // Before the answers are out: a build may ask for its sum as soon as it has them.
             counter.count(session.counts);
+            let _turn = afar.map(Afar::turn);
             stream
                 .write_all(&answers)
                 .map_err(|e| Error::io("answer on", "the connection", e))?;
@@ -297,7 +331,13 @@ fn converse(
             return Ok(());
         };
         let (request, answer) = match request {
-            Request::Get { request, action } => (request, session.get(&action).into()),
+            Request::Get { request, action } => {
+                let answer = session.get(&action).into();
+                if afar.is_some_and(|afar| afar.takes_over(request, &action, &answer)) {
+                    continue;
+                }
+                (request, answer)
+            }
             Request::Put {
                 request,
                 action,
@@ -312,6 +352,9 @@ fn converse(
                     .map_err(|e| Error::io("read", "the body", e))?;
                 if body.limit() > 0 {
                     return Err(Error::peer("the connection ended within a body"));
+                }
+                if let (Some(afar), Ok(entry)) = (afar, &stored) {
+                    afar.stored(&action, entry);
                 }
                 (request, stored.map(|_| Answer::Stored).into())
             }

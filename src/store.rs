@@ -24,6 +24,7 @@
 
 mod entry;
 mod evict;
+mod exchange;
 #[cfg(test)]
 mod model;
 mod shards;
@@ -309,6 +310,18 @@ impl Store {
         size: u64,
         body: &mut impl Read,
     ) -> Result<Entry> {
+        self.put_at(None, action, output, size, body)
+    }
+
+    /// The same, as of a time that is not now: in nanoseconds since 1970, whole microseconds.
+    fn put_at(
+        &self,
+        time: Option<i64>,
+        action: &ActionId,
+        output: &OutputId,
+        size: u64,
+        body: &mut impl Read,
+    ) -> Result<Entry> {
         if size > SIZE_MAX {
             return Err(Error::input(format!(
                 "an output of {size} bytes is larger than the store takes ({SIZE_MAX})"
@@ -356,7 +369,7 @@ impl Store {
             output: *output,
             size,
             // Good until the year 2262.
-            time: since.as_micros() as i64 * 1000,
+            time: time.unwrap_or(since.as_micros() as i64 * 1000),
         };
         self.write_entry(action, &entry)?;
         Ok(entry)

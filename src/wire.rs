@@ -60,6 +60,10 @@ pub struct Hello {
     /// The derivation's name, for the log and for statistics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What this session gets and puts may be on a remote too, which other machines use. An older client does not say
+    /// so, and what it puts stays here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// Only the build's counts are wanted, and no session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub summary: bool,

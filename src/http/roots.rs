@@ -3,6 +3,7 @@
 //!
 //! A check is never left out: with no bundle at all the built-in one is used.
 
+use crate::error::{Error, Result};
 use crate::log;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,19 @@ pub fn load() -> RootCerts {
     choose(named, &BUNDLES.map(Path::new))
 }
 
+/// Those of this file, and no others.
+///
+/// # Errors
+/// When it cannot be read, or has none.
+pub fn of_file(path: &Path) -> Result<RootCerts> {
+    read(path).map_err(|why| {
+        Error::input(format!(
+            "no certificates can be had from {}: {why}",
+            path.display()
+        ))
+    })
+}
+
 fn choose(named: impl Iterator<Item = OsString>, bundles: &[&Path]) -> RootCerts {
     for path in named.filter(|path| !path.is_empty() && path != NONE) {
         let path = PathBuf::from(path);
@@ -48,7 +62,7 @@ fn choose(named: impl Iterator<Item = OsString>, bundles: &[&Path]) -> RootCerts
         .unwrap_or(RootCerts::WebPki)
 }
 
-fn read(path: &Path) -> Result<RootCerts, String> {
+fn read(path: &Path) -> std::result::Result<RootCerts, String> {
     let pem = std::fs::read(path).map_err(|e| e.to_string())?;
     let certificates: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {

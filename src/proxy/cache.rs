@@ -189,8 +189,15 @@ impl Cache {
     }
 
     fn connect_daemon(&self, state: &mut State) -> Result<Daemon> {
-        let connect =
-            |build, top| Daemon::connect_as(self.runtime_dir.as_deref(), GIVE_UP_AFTER, build, top);
+        let connect = |build, top| {
+            Daemon::connect_as(
+                self.runtime_dir.as_deref(),
+                GIVE_UP_AFTER,
+                build,
+                top,
+                false,
+            )
+        };
         if let Some((build, _)) = &state.build {
             if let Ok(daemon) = connect(Some(*build), None) {
                 return Ok(daemon);

@@ -11,6 +11,7 @@ use crate::http::names::Names;
 use crate::http::netrc::Netrc;
 use crate::http::roots;
 use crate::http::url::{Credentials, Url};
+use crate::http::{describe, is_broken};
 use crate::id::OutputId;
 use crate::log;
 use flate2::bufread::MultiGzDecoder;
@@ -518,26 +519,6 @@ fn has(response: &Response<ureq::Body>, name: &str, token: &str) -> bool {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.to_ascii_lowercase().contains(token))
-}
-
-fn is_broken(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::UnexpectedEof
-            | ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::BrokenPipe
-    )
-}
-
-/// The error, without the URLs that some of them have.
-fn describe(e: &ureq::Error) -> String {
-    match e {
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "a URL that is none".to_string(),
-        ureq::Error::InvalidProxyUrl => "the HTTP proxy's URL is none".to_string(),
-        ureq::Error::ConnectProxyFailed(_) => "the HTTP proxy refuses".to_string(),
-        other => other.to_string(),
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,273 @@
+//! What waits to be uploaded: actions, in the order in which they were put. It is bounded, and stands on disk, in
+//! `CACHE/remote/queue`, 32 bytes for each.
+//!
+//! The file may be old, cut off or full of zeros after a power cut, and that does no harm: an action that the store does
+//! not know is passed over, and what the remote has already is not sent again.
+
+use crate::error::Result;
+use crate::fs;
+use crate::id::{ActionId, ID_LEN};
+use crate::log;
+use std::collections::{HashSet, VecDeque};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many may wait: the puts of a dozen large builds.
+const MOST: usize = 1 << 16;
+
+/// How often what has changed is written.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+
+/// How long one waits for something to be uploaded, before it is looked whether to stop.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The queue.
+#[derive(Debug)]
+pub struct Queue {
+    path: PathBuf,
+    state: Mutex<State>,
+    /// Told whenever there is something more, and when all is to end.
+    more: Condvar,
+    saving: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<ActionId>,
+    /// Those that are being uploaded now.
+    running: HashSet<ActionId>,
+    /// All of the above.
+    known: HashSet<ActionId>,
+    dropped: u64,
+    changed: bool,
+    saved: Option<Instant>,
+    stopping: bool,
+}
+
+impl Queue {
+    /// Opens the queue, with what an earlier daemon has left in it.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let mut state = State::default();
+        let mut bytes = Vec::new();
+        match fs::open(&path) {
+            Ok(file) => {
+                let read = file
+                    .take((MOST * ID_LEN) as u64)
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| crate::error::Error::io("read", &path, e));
+                read?;
+            }
+            Err(e) if e.kind() == Some(std::io::ErrorKind::NotFound) => {}
+            Err(e) => return Err(e),
+        }
+        for id in bytes.chunks_exact(ID_LEN) {
+            if let Ok(id) = id.try_into() {
+                state.push(ActionId(id));
+            }
+        }
+        Ok(Self {
+            path,
+            state: Mutex::new(state),
+            more: Condvar::new(),
+            saving: Mutex::default(),
+        })
+    }
+
+    /// Adds an action at the end; one that waits already stays where it is. When the queue is full it is
+    /// dropped: what came first is what the rest builds upon.
+    pub fn push(&self, action: ActionId) {
+        if self.state().push(action) {
+            self.more.notify_one();
+        }
+    }
+
+    /// The next one, which is running then. `None` when for a while there was none, or all is to end.
+    pub fn take(&self) -> Option<ActionId> {
+        let state = self.state();
+        let (mut state, _) = self
+            .more
+            .wait_timeout_while(state, WAIT, |state| {
+                state.waiting.is_empty() && !state.stopping
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.stopping {
+            return None;
+        }
+        let action = state.waiting.pop_front()?;
+        state.running.insert(action);
+        Some(action)
+    }
+
+    /// One that was running need not be thought of any more.
+    pub fn done(&self, action: &ActionId) {
+        let mut state = self.state();
+        state.running.remove(action);
+        state.known.remove(action);
+        state.changed = true;
+    }
+
+    /// One that was running is the next one again.
+    pub fn put_back(&self, action: ActionId) {
+        let mut state = self.state();
+        state.running.remove(&action);
+        state.waiting.push_front(action);
+    }
+
+    /// How many wait or are running.
+    pub fn len(&self) -> usize {
+        self.state().known.len()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Waits for so long, or until all is to end.
+    pub fn rest(&self, time: Duration) {
+        let state = self.state();
+        let _ = self
+            .more
+            .wait_timeout_while(state, time, |state| !state.stopping);
+    }
+
+    /// How many were dropped because the queue was full.
+    pub fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
+    /// Ends all waiting.
+    pub fn stop(&self) {
+        self.state().stopping = true;
+        self.more.notify_all();
+    }
+
+    /// Whether all is to end.
+    pub fn stopping(&self) -> bool {
+        self.state().stopping
+    }
+
+    /// Writes the file, if it is time to.
+    pub fn save_at_times(&self) {
+        let due = |state: &State| {
+            state.changed && state.saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
+        };
+        if due(&self.state()) {
+            self.save();
+        }
+    }
+
+    /// Writes the file.
+    pub fn save(&self) {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = Vec::new();
+        {
+            let mut state = self.state();
+            for action in state.running.iter().chain(&state.waiting) {
+                bytes.extend_from_slice(&action.0);
+            }
+            state.changed = false;
+            state.saved = Some(Instant::now());
+        }
+        // Nobody waits for the disk with the queue.
+        if let Err(e) = fs::replace(&self.path, &bytes, 0o600) {
+            log::warn(format!("what is to be uploaded is not kept: {}", e.chain()));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, action: ActionId) -> bool {
+        if self.known.len() >= MOST {
+            self.dropped += 1;
+            return false;
+        }
+        let is_new = self.known.insert(action);
+        if is_new {
+            self.waiting.push_back(action);
+            self.changed = true;
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    fn id(n: u32) -> ActionId {
+        ActionId::of(b"test", &n.to_le_bytes())
+    }
+
+    #[test]
+    fn what_waits_and_what_is_running_outlives_the_daemon() {
+        let dir = TestDir::new();
+        let path = dir.path().join("queue");
+        let queue = Queue::open(path.clone()).unwrap();
+        for n in 0..5 {
+            queue.push(id(n));
+            queue.push(id(0));
+        }
+        assert_eq!(queue.take(), Some(id(0)));
+        assert_eq!(queue.take(), Some(id(1)));
+        queue.done(&id(0));
+        queue.save();
+        let queue = Queue::open(path).unwrap();
+        assert_eq!(queue.len(), 4);
+        let again: Vec<_> = std::iter::from_fn(|| (queue.len() > 0).then(|| queue.take()))
+            .take(4)
+            .flatten()
+            .collect();
+        assert_eq!(again, [id(1), id(2), id(3), id(4)]);
+    }
+
+    #[test]
+    fn a_full_queue_drops_what_comes_last_and_counts_it() {
+        let dir = TestDir::new();
+        let queue = Queue::open(dir.path().join("queue")).unwrap();
+        for n in 0..MOST as u32 + 3 {
+            queue.push(id(n));
+        }
+        assert_eq!((queue.len(), queue.dropped()), (MOST, 3));
+        assert_eq!(queue.take(), Some(id(0)));
+        queue.put_back(id(0));
+        assert_eq!(queue.take(), Some(id(0)));
+        queue.done(&id(0));
+        queue.push(id(1 << 30));
+        assert_eq!((queue.len(), queue.dropped()), (MOST, 3));
+    }
+
+    #[test]
+    fn a_file_that_a_power_cut_has_spoilt_is_read_as_far_as_it_goes() {
+        let dir = TestDir::new();
+        let path = dir.path().join("queue");
+        let mut bytes = id(7).0.to_vec();
+        bytes.extend([0; 100]);
+        std::fs::write(&path, bytes).unwrap();
+        let queue = Queue::open(path).unwrap();
+        assert_eq!(queue.take(), Some(id(7)));
+        // Three times the same, which no store knows.
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn an_end_wakes_whoever_waits() {
+        let dir = TestDir::new();
+        let queue = Queue::open(dir.path().join("queue")).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.take());
+            queue.stop();
+            assert_eq!(waiting.join().unwrap(), None);
+        });
+    }
+}

@@ -1,0 +1,178 @@
+//! Uploads: in the background, at the lowest priority, the output before the entry that names it.
+
+use super::counters::count;
+use super::list::{self, Used};
+use super::result::{action_key, list_key};
+use super::server::Failure;
+use super::{Remote, Trouble};
+use crate::id::{ActionId, OutputId};
+use crate::log;
+use crate::store::{Entry, Store};
+use crate::sys;
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// How long one that may send nothing waits before it looks again.
+const REST: Duration = Duration::from_millis(500);
+
+enum Sent {
+    /// So many bytes of an output, and the entry.
+    Now(u64),
+    There,
+    /// It is in our own store no more.
+    Gone,
+}
+
+impl Remote {
+    /// A thread that uploads, until all is to end.
+    pub fn upload(&self, store: &Store) {
+        sys::step_back();
+        while !self.queue.stopping() {
+            self.queue.save_at_times();
+            let record = lock(&self.records).pop_front();
+            if let Some((name, used)) = record {
+                self.record(&name, used);
+            } else if !self.mode.writes() || self.queue.waiting() > 0 && !self.may_write() {
+                self.queue.rest(REST);
+            } else if let Some(action) = self.queue.take() {
+                self.upload_action(store, action);
+            } else if self.queue.len() == 0 {
+                self.upload_list();
+            }
+        }
+    }
+
+    fn may_write(&self) -> bool {
+        self.writes.may_pass(Instant::now())
+    }
+
+    fn upload_action(&self, store: &Store, action: ActionId) {
+        match self.send(store, &action) {
+            Ok(sent) => {
+                match sent {
+                    Sent::Now(bytes) => {
+                        count(&self.counters.uploads, 1);
+                        count(&self.counters.sent, bytes);
+                    }
+                    Sent::There => count(&self.counters.there, 1),
+                    Sent::Gone => count(&self.counters.refused, 1),
+                }
+                self.written(&Ok(()));
+                self.queue.done(&action);
+            }
+            Err(Trouble::Remote(failure)) => {
+                let is_of_request = failure.is_of_request;
+                if is_of_request {
+                    count(&self.counters.refused, 1);
+                    log::warn(format!(
+                        "the remote {} does not take an action: {}",
+                        self.server.url(),
+                        failure.why
+                    ));
+                }
+                self.written(&Err(failure));
+                if is_of_request {
+                    self.queue.done(&action);
+                } else {
+                    self.queue.put_back(action);
+                }
+            }
+            Err(Trouble::Local(e)) => {
+                log::warn(format!("an action is not uploaded: {}", e.chain()));
+                count(&self.counters.refused, 1);
+                self.queue.done(&action);
+            }
+        }
+    }
+
+    fn send(&self, store: &Store, action: &ActionId) -> Result<Sent, Trouble> {
+        let Some(entry) = store.get(action).map_err(Trouble::Local)? else {
+            return Ok(Sent::Gone);
+        };
+        if self.seen.knows(action) {
+            return Ok(Sent::There);
+        }
+        let key = action_key(action);
+        let anew = self.seen.must_renew(&entry.output);
+        if !anew && !self.seen.misses(action) && self.server.has_entry(&key)? {
+            self.seen.is_there(action);
+            return Ok(Sent::There);
+        }
+        let mut bytes = 0;
+        if !self.seen.knows_output(&entry.output) {
+            let Some(file) = store.open_output(&entry).map_err(Trouble::Local)? else {
+                return Ok(Sent::Gone);
+            };
+            bytes = self.server.put_output(&entry, &file, anew)?.unwrap_or(0);
+            self.seen.has_output(&entry.output);
+        }
+        self.server.put_entry(&key, &entry)?;
+        self.seen.is_there(action);
+        Ok(Sent::Now(bytes))
+    }
+
+    /// Notes what a `go` command of a build has used.
+    fn record(&self, name: &str, used: Vec<Used>) {
+        let family = list::family(name);
+        if self.mode.writes() {
+            // What was here before there was a remote, or what that has lost.
+            for (action, _) in &used {
+                if !self.seen.knows(action) {
+                    self.queue.push(*action);
+                }
+            }
+        }
+        let old = self.lists.get(&family);
+        let new = list::merge(used, old.clone());
+        let actions = |list: &[Used]| {
+            list.iter()
+                .map(|(action, _)| *action)
+                .collect::<HashSet<_>>()
+        };
+        if actions(&old) == actions(&new) {
+            return;
+        }
+        if let Err(e) = self.lists.set(&family, &list::encode(&new)) {
+            log::warn(format!("what a build has used is not kept: {}", e.chain()));
+        } else if self.mode.writes() {
+            lock(&self.outbox).insert(family);
+        }
+    }
+
+    /// Sends a list, once all that it names is there.
+    fn upload_list(&self) {
+        let family = lock(&self.outbox).iter().next().cloned();
+        let Some(family) = family else { return };
+        if !self.may_write() {
+            return;
+        }
+        let bytes = list::encode(&self.lists.get(&family));
+        let entry = Entry {
+            output: OutputId(Sha256::digest(&bytes).into()),
+            size: bytes.len() as u64,
+            time: 0,
+        };
+        let sent = self
+            .server
+            .put_bytes(&entry.output, &bytes)
+            .and_then(|()| self.server.put_entry(&list_key(&family), &entry));
+        if sent
+            .as_ref()
+            .err()
+            .is_none_or(|failure| failure.is_of_request)
+        {
+            lock(&self.outbox).remove(&family);
+        }
+        self.written(&sent);
+    }
+
+    fn written(&self, sent: &Result<(), Failure>) {
+        self.judge(&self.writes, "sent to", sent);
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,267 @@
+//! The part of a session that waits for the remote: gets that miss here go on there, while the session's own thread reads
+//! the next request. A second thread of the session answers them, when they have come or have taken too long, and never
+//! later than after a fixed time.
+//!
+//! Only that thread and the session's own touch the build directory and the connection, and both have ended before the session
+//! has: whoever works for the remote brings outputs into the store, and no further.
+
+use super::{Gate, Session};
+use crate::builds::BuildDir;
+use crate::config::{REMOTE_GET_LIMIT, REMOTE_GETS_PER_SESSION};
+use crate::counts::Counts;
+use crate::id::ActionId;
+use crate::log;
+use crate::remote::{Patience, Remote};
+use crate::store::{Entry, Store};
+use crate::wire::{self, Answer};
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a session does with the remote.
+pub struct Afar<'a> {
+    remote: &'a Remote,
+    store: &'a Store,
+    build: &'a BuildDir,
+    stream: &'a UnixStream,
+    patience: Arc<Patience>,
+    /// Held while frames are written, so that they stay whole.
+    turn: Mutex<()>,
+    /// Gets that wait.
+    waiting: AtomicUsize,
+    /// To the second thread.
+    news: Mutex<News>,
+    /// What the session has used, in its order.
+    used: Mutex<Vec<(ActionId, Entry)>>,
+}
+
+struct News {
+    to: Sender<Message>,
+    serial: u64,
+}
+
+enum Message {
+    /// A get goes on.
+    Asked(u64, Waiting),
+    /// Its output is in the store now, or will not be.
+    Landed(u64),
+    /// The session ends.
+    End,
+}
+
+struct Waiting {
+    request: u64,
+    action: ActionId,
+    since: Instant,
+}
+
+impl<'a> Afar<'a> {
+    /// Runs a session that may use the remote; gives what it gives, and what was answered by the second thread.
+    pub fn run<T>(
+        remote: &'a Remote,
+        store: &'a Store,
+        build: &'a BuildDir,
+        stream: &'a UnixStream,
+        gate: &impl Gate,
+        session: impl FnOnce(&Self) -> T,
+    ) -> (T, Counts) {
+        let (to, from) = channel();
+        let afar = Self {
+            remote,
+            store,
+            build,
+            stream,
+            patience: remote.patience(build.id()),
+            turn: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            news: Mutex::new(News { to, serial: 0 }),
+            used: Mutex::default(),
+        };
+        let done = thread::scope(|scope| {
+            let afar = &afar;
+            let answering = thread::Builder::new()
+                .name("afar".into())
+                .stack_size(crate::config::STACK)
+                .spawn_scoped(scope, move || afar.answer(&from, gate));
+            if let Err(e) = &answering {
+                // Without it nothing is asked of the remote.
+                afar.waiting
+                    .store(REMOTE_GETS_PER_SESSION, Ordering::Relaxed);
+                log::error(format!("cannot start a thread: {e}"));
+            }
+            let ended = session(afar);
+            // Whoever writes to a peer that does not read any more stops.
+            let _ = stream.shutdown(Shutdown::Both);
+            let _ = afar.news().to.send(Message::End);
+            let counts = match answering {
+                Ok(answering) => answering.join().unwrap_or_default(),
+                Err(_) => Counts::default(),
+            };
+            (ended, counts)
+        });
+        let used = std::mem::take(&mut *lock(&afar.used));
+        remote.used(build.name(), used);
+        done
+    }
+
+    /// A get was answered here, or is a miss; says whether it goes on afar, and needs no answer yet.
+    pub fn takes_over(&self, request: u64, action: &ActionId, answer: &Answer) -> bool {
+        match answer {
+            Answer::Hit(entry) => {
+                self.note(action, entry);
+                false
+            }
+            Answer::Miss => self.ask(request, action),
+            _ => false,
+        }
+    }
+
+    /// A put was stored.
+    pub fn stored(&self, action: &ActionId, entry: &Entry) {
+        self.note(action, entry);
+        self.remote.stored(action);
+    }
+
+    /// Held while frames are written.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        lock(&self.turn)
+    }
+
+    fn note(&self, action: &ActionId, entry: &Entry) {
+        let mut used = lock(&self.used);
+        if used.len() < crate::remote::USED_MAX {
+            used.push((*action, *entry));
+        }
+    }
+
+    fn ask(&self, request: u64, action: &ActionId) -> bool {
+        let since = Instant::now();
+        if self.waiting.load(Ordering::Relaxed) >= REMOTE_GETS_PER_SESSION
+            || !self.patience.lasts(since)
+        {
+            return false;
+        }
+        let mut news = self.news();
+        news.serial += 1;
+        let serial = news.serial;
+        let to = news.to.clone();
+        let done = to.clone();
+        drop(news);
+        let waiting = Waiting {
+            request,
+            action: *action,
+            since,
+        };
+        // Before it can land.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let asked = to.send(Message::Asked(serial, waiting)).is_ok()
+            && self.remote.ask(action, move || {
+                // The session may have ended meanwhile.
+                let _ = done.send(Message::Landed(serial));
+            });
+        if !asked {
+            // It is answered as a miss at once, by whoever hears of it.
+            let _ = to.send(Message::Landed(serial));
+        }
+        true
+    }
+
+    /// The second thread.
+    fn answer(&self, from: &Receiver<Message>, gate: &impl Gate) -> Counts {
+        let mut session = Session::new(self.store, self.build.path());
+        let mut counts = Counts::default();
+        let mut waiting: HashMap<u64, Waiting> = HashMap::new();
+        loop {
+            let first = waiting.values().map(|w| w.since).min();
+            let message = match first {
+                Some(since) => {
+                    let left = REMOTE_GET_LIMIT.saturating_sub(since.elapsed());
+                    from.recv_timeout(left.max(Duration::from_millis(1)))
+                }
+                None => from.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match message {
+                Ok(Message::Asked(serial, one)) => {
+                    waiting.insert(serial, one);
+                }
+                Ok(Message::Landed(serial)) => {
+                    if let Some(one) = waiting.remove(&serial) {
+                        counts += self.tell(&mut session, gate, &one, true);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let late: Vec<_> = waiting
+                        .iter()
+                        .filter(|(_, one)| one.since.elapsed() >= REMOTE_GET_LIMIT)
+                        .map(|(serial, _)| *serial)
+                        .collect();
+                    for one in late.iter().filter_map(|serial| waiting.remove(serial)) {
+                        counts += self.tell(&mut session, gate, &one, false);
+                    }
+                }
+                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return counts,
+            }
+        }
+    }
+
+    /// Answers a get with what the store has now.
+    fn tell(
+        &self,
+        session: &mut Session<'_>,
+        gate: &impl Gate,
+        one: &Waiting,
+        in_time: bool,
+    ) -> Counts {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let found = session.find(&one.action);
+        // The get itself has been counted as a miss.
+        let mut counts = Counts::default();
+        let mut got = None;
+        match &found {
+            Ok(Some(entry)) => {
+                counts.hits = 1;
+                counts.bytes_read = entry.size;
+                got = Some(entry.size);
+                self.note(&one.action, entry);
+            }
+            Ok(None) => {}
+            Err(_) => counts.errors = 1,
+        }
+        let now = Instant::now();
+        let time = now.duration_since(one.since);
+        self.patience.waited(now, time, got);
+        self.remote.waited(time, in_time);
+        if counts != Counts::default() {
+            self.build.count(counts);
+            gate.count(self.build.name(), counts);
+        }
+        let answer: Answer = found.into();
+        log::debug(|| {
+            format!(
+                "request {}: {answer:?} ({} ms)",
+                one.request,
+                time.as_millis()
+            )
+        });
+        let mut frame = Vec::with_capacity(wire::ANSWER_LEN);
+        wire::push_answer(&mut frame, one.request, &answer);
+        let _turn = self.turn();
+        // A peer that has gone is the other thread's to notice.
+        let _ = (&mut &*self.stream).write_all(&frame);
+        counts
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        lock(&self.news)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
