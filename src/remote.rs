@@ -80,8 +80,12 @@ pub struct Remote {
     begun: Mutex<HashMap<String, Instant>>,
     /// What `go` commands have used, by the name of their build, and what is not in the lists yet.
     records: Mutex<VecDeque<(String, Vec<Used>)>>,
+    /// Held by whoever changes a list.
+    recording: Mutex<()>,
     /// The families of names whose lists are to be uploaded.
     outbox: Mutex<HashSet<String>>,
+    /// Those whose lists are on the remote as they are here.
+    listed: Mutex<HashSet<String>>,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -124,7 +128,9 @@ impl Remote {
             patience: Mutex::default(),
             begun: Mutex::default(),
             records: Mutex::default(),
+            recording: Mutex::default(),
             outbox: Mutex::default(),
+            listed: Mutex::default(),
             running: Mutex::default(),
             ended: Condvar::new(),
         })
@@ -160,8 +166,14 @@ impl Remote {
             .ended
             .wait_timeout_while(lock(&self.running), limit, |running| *running > 0)
             .unwrap_or_else(PoisonError::into_inner);
+        let all_ended = *running == 0;
+        drop(running);
+        // Of the sessions that have ended just now.
+        for (name, used) in std::mem::take(&mut *lock(&self.records)) {
+            self.record(&name, used);
+        }
         self.queue.save();
-        *running == 0
+        all_ended
     }
 
     /// Whether there is something to upload, and to a server that takes it.
@@ -417,6 +429,7 @@ impl Remote {
                     .filter(|(action, _)| !known.contains(action));
                 list = shared.iter().copied().chain(rest).collect();
                 // What this build uses is added to it later.
+                let _turn = lock(&self.recording);
                 if let Err(e) = self.lists.set(&family, &list::encode(&list)) {
                     log::warn(format!("a list from the remote is not kept: {}", e.chain()));
                 }

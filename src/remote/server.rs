@@ -15,7 +15,7 @@ use crate::id::OutputId;
 use crate::log;
 use crate::store::Entry;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read, Seek};
 use std::time::{Duration, Instant};
 use ureq::http::{Response, header};
 use ureq::{Agent, Body};
@@ -25,6 +25,10 @@ const ENTRY_MAX: u64 = 64 << 10;
 
 /// For so long a connection is kept that nobody uses: shorter than servers do, which close it after a minute or so.
 const KEPT_FOR: Duration = Duration::from_secs(20);
+
+const JSON: &str = "application/json";
+
+const OCTETS: &str = "application/octet-stream";
 
 /// An output of at most so many bytes is sent without asking first whether it is there.
 const SENT_UNASKED: u64 = 32 << 10;
@@ -122,7 +126,7 @@ impl Server {
 
     /// The entry under a key.
     pub fn entry(&self, key: &str) -> Outcome<Option<Entry>> {
-        let Some(response) = self.get(&format!("ac/{key}"), "application/json")? else {
+        let Some(response) = self.get(&format!("ac/{key}"), JSON)? else {
             return Ok(None);
         };
         let mut text = Vec::new();
@@ -162,28 +166,25 @@ impl Server {
         if !anew && entry.size > SENT_UNASKED && self.has(&name)? {
             return Ok(None);
         }
-        let mut body = std::io::BufReader::with_capacity(READ_BUFFER, file).take(entry.size);
-        self.put(&name, "application/octet-stream", entry.size, &mut body)?;
+        self.put(&name, OCTETS, entry.size, || {
+            let mut file = file;
+            file.rewind()?;
+            Ok(BufReader::with_capacity(READ_BUFFER, file).take(entry.size))
+        })?;
         Ok(Some(entry.size))
     }
 
     /// Sends bytes as an output.
     pub fn put_bytes(&self, output: &OutputId, bytes: &[u8]) -> Outcome<()> {
         let name = format!("cas/{}", hex(&output.0));
-        let mut body = bytes;
-        self.put(
-            &name,
-            "application/octet-stream",
-            bytes.len() as u64,
-            &mut body,
-        )
+        self.put(&name, OCTETS, bytes.len() as u64, || Ok(bytes))
     }
 
     /// Sends an entry, whose output must be there.
     pub fn put_entry(&self, key: &str, entry: &Entry) -> Outcome<()> {
         let text = encode(entry);
         let name = format!("ac/{key}");
-        self.put(&name, "application/json", text.len() as u64, &mut &text[..])
+        self.put(&name, JSON, text.len() as u64, || Ok(&text[..]))
     }
 
     fn get(&self, name: &str, accept: &str) -> Outcome<Option<Response<Body>>> {
@@ -218,21 +219,26 @@ impl Server {
         }
     }
 
-    fn put(&self, name: &str, kind: &str, size: u64, body: &mut dyn Read) -> Outcome<()> {
-        let start = Instant::now();
-        let request = self
-            .agent
-            .put(self.at(name))
-            .header(header::CONTENT_TYPE, kind)
-            .header(header::CONTENT_LENGTH, size.to_string())
-            .config()
-            .timeout_recv_response(Some(REMOTE_WRITE_LIMIT))
-            .build();
-        let result = self
-            .with_credentials(request)
-            .send(ureq::SendBody::from_reader(body));
-        tell(name, &result, start);
-        let response = result.map_err(|e| Failure::of(&e))?;
+    /// `body` gives the bytes from their beginning, more than once if need be.
+    fn put<R: Read>(
+        &self,
+        name: &str,
+        kind: &str,
+        size: u64,
+        body: impl Fn() -> std::io::Result<R>,
+    ) -> Outcome<()> {
+        let response = self.call(name, || {
+            let request = self
+                .agent
+                .put(self.at(name))
+                .header(header::CONTENT_TYPE, kind)
+                .header(header::CONTENT_LENGTH, size.to_string())
+                .config()
+                .timeout_recv_response(Some(REMOTE_WRITE_LIMIT))
+                .build();
+            self.with_credentials(request)
+                .send(ureq::SendBody::from_reader(&mut body()?))
+        })?;
         let status = response.status().as_u16();
         let done = finish(response);
         match status {

@@ -114,7 +114,7 @@ impl Remote {
     }
 
     /// Notes what a `go` command of a build has used.
-    fn record(&self, name: &str, used: Vec<Used>) {
+    pub(super) fn record(&self, name: &str, used: Vec<Used>) {
         let family = list::family(name);
         if self.mode.writes() {
             // What was here before there was a remote, or what that has lost.
@@ -124,6 +124,7 @@ impl Remote {
                 }
             }
         }
+        let _turn = lock(&self.recording);
         let old = self.lists.get(&family);
         let new = list::merge(used, old.clone());
         let actions = |list: &[Used]| {
@@ -131,12 +132,13 @@ impl Remote {
                 .map(|(action, _)| *action)
                 .collect::<HashSet<_>>()
         };
-        if actions(&old) == actions(&new) {
-            return;
+        if actions(&old) != actions(&new) {
+            if let Err(e) = self.lists.set(&family, &list::encode(&new)) {
+                return log::warn(format!("what a build has used is not kept: {}", e.chain()));
+            }
+            lock(&self.listed).remove(&family);
         }
-        if let Err(e) = self.lists.set(&family, &list::encode(&new)) {
-            log::warn(format!("what a build has used is not kept: {}", e.chain()));
-        } else if self.mode.writes() {
+        if self.mode.writes() && !lock(&self.listed).contains(&family) {
             lock(&self.outbox).insert(family);
         }
     }

@@ -1,0 +1,390 @@
+//! What can go wrong with a remote, while real `go` builds: each build must succeed and give what it gives without us, and
+//! nothing wrong may be in the store. What each costs is printed.
+
+use crate::front::{Fault, Front};
+use crate::machine::{Built, Machine, Program, build_without};
+use crate::servers::{CREDENTIALS, Kind, Server, Setup, free_port};
+use crate::support::TempDir;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// Faults of a server, each in front of a real one.
+const FAULTS: [(Fault, &str); 19] = [
+    (Fault::Errors, "every answer is a 500"),
+    (Fault::EverySecond, "every second answer is a 503"),
+    (
+        Fault::Stall,
+        "connections are made, and nothing is answered",
+    ),
+    (Fault::StallInBody, "outputs stall in the middle"),
+    (Fault::CutInBody, "outputs are cut in the middle"),
+    (Fault::Drip, "outputs come a byte at a time"),
+    (Fault::WrongBody, "outputs have a wrong byte"),
+    (Fault::Shorter, "outputs are shorter than their entry says"),
+    (Fault::Longer, "outputs are longer than their entry says"),
+    (Fault::NoLength, "outputs end early, without a length"),
+    (Fault::Page, "entries are a page of HTML"),
+    (Fault::WrongSize, "entries have a wrong size"),
+    (Fault::NoHttp, "answers are not HTTP"),
+    (Fault::Redirect, "everything is redirected"),
+    (Fault::NoOutputs, "all outputs are gone, and no entries"),
+    (Fault::CutLink, "the link is cut while outputs come"),
+    (Fault::Kill, "the server is killed in mid-transfer"),
+    (Fault::Full, "the server is full, and says so"),
+    (Fault::StallPuts, "puts are not answered"),
+];
+
+/// Those that are tried in short.
+const SHORT: [Fault; 5] = [
+    Fault::Errors,
+    Fault::Stall,
+    Fault::WrongBody,
+    Fault::Kill,
+    Fault::Full,
+];
+
+struct Trial<'a> {
+    program: &'a Program,
+    without: Built,
+    /// What servers keep that have everything.
+    filled: Vec<(Kind, TempDir)>,
+    survived: usize,
+    tried: usize,
+}
+
+pub fn run(short: bool) {
+    let dir = TempDir::new();
+    let program = program(&dir.path().join("program"));
+    let without = build_without(&program);
+    println!("without a remote, cold: {:.1} s", without.wall);
+    let mut trial = Trial {
+        program: &program,
+        without,
+        filled: Vec::new(),
+        survived: 0,
+        tried: 0,
+    };
+    for kind in [Kind::BazelRemote, Kind::Nginx] {
+        for (tls, credentials) in [(false, false), (true, true), (true, false), (false, true)] {
+            if !short || tls == credentials {
+                let setup = Setup {
+                    kind,
+                    tls,
+                    credentials,
+                };
+                trial.good(setup);
+            }
+        }
+    }
+    for (nth, (fault, what)) in FAULTS.into_iter().enumerate() {
+        if !short || SHORT.contains(&fault) {
+            // Each kind of server in turn.
+            let kind = [Kind::BazelRemote, Kind::Nginx][nth % 2];
+            trial.fault(Setup::plain(kind), fault, what);
+        }
+    }
+    trial.dead();
+    trial.wrong_credentials();
+    trial.emptied();
+    trial.full_disk();
+    println!("remote: {}/{} faults survived", trial.survived, trial.tried);
+    assert!(trial.survived == trial.tried, "not all were survived");
+}
+
+impl Trial<'_> {
+    /// One build on a machine without anything, whatever its remote does.
+    fn build(&mut self, what: &str, args: &[&str], check: impl Fn(&Machine) -> Result<(), String>) {
+        let machine = Machine::start(&[], args);
+        self.build_on(machine, what, check);
+    }
+
+    fn build_on(
+        &mut self,
+        mut machine: Machine,
+        what: &str,
+        check: impl Fn(&Machine) -> Result<(), String>,
+    ) {
+        self.tried += 1;
+        let built = machine.build(self.program);
+        let told = machine.stats()["remote"].clone();
+        let mut wrong = String::new();
+        if built.hash != self.without.hash {
+            wrong += "another program came out; ";
+        }
+        if let Err(why) = check(&machine) {
+            let _ = write!(wrong, "{why}; ");
+        }
+        let verified = machine.admin(&["verify"]);
+        if !verified.contains("all whole") {
+            let _ = write!(wrong, "the store: {verified}; ");
+        }
+        if !machine.is_alive() {
+            wrong += "the daemon has ended; ";
+        }
+        let log = machine.log();
+        if log.contains("secret") || log.contains("bWU6c2VjcmV0") {
+            wrong += "a password is in the log; ";
+        }
+        println!(
+            "{} {what}: {:.1} s, lost {:.1} s ({} hits, {} ahead, {} misses, {} errors, {} damaged)",
+            if wrong.is_empty() { "ok  " } else { "FAIL" },
+            built.wall,
+            (built.wall - self.without.wall).max(0.0),
+            told["hits"],
+            told["ahead"],
+            told["misses"],
+            told["errors"],
+            told["damaged"]
+        );
+        if wrong.is_empty() {
+            self.survived += 1;
+        } else {
+            println!("     {wrong}\n{log}");
+        }
+    }
+
+    /// A machine fills a server that works, and another one has everything from it.
+    fn good(&mut self, setup: Setup) {
+        let server = Server::start(setup);
+        let dir = TempDir::new();
+        let args = access(setup, &server, dir.path());
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        // What is to be uploaded survives a restart: at first there is no server.
+        let nowhere = args
+            .iter()
+            .map(|arg| arg.replace(&server.address, &format!("127.0.0.1:{}", free_port())));
+        let nowhere: Vec<_> = nowhere.collect();
+        let nowhere: Vec<_> = nowhere.iter().map(String::as_str).collect();
+        let first = Machine::start(&[], &nowhere);
+        let built = first.build(self.program);
+        assert!(built.hash == self.without.hash);
+        let queued = first.remote("queue");
+        let first = first.restart(&args);
+        first.wait_for_uploads();
+        let uploads = first.remote("uploads");
+        assert!(queued > 100 && uploads > 100, "{}", first.log());
+        assert_eq!(first.remote("errors"), 0, "{}", first.log());
+        let what = format!(
+            "{}: what another machine has built ({queued} puts waited for a restart, {uploads} are uploaded)",
+            setup.name()
+        );
+        self.build(&what, &args, |machine| {
+            let remote = |what| machine.remote(what);
+            let (misses, errors) = (remote("misses"), remote("errors"));
+            // The program itself is linked anew.
+            if misses > 1 || errors > 0 || remote("hits") + remote("ahead") == 0 {
+                return Err(format!("{misses} misses, {errors} errors"));
+            }
+            machine.wait_for_uploads();
+            match machine.remote("sent") {
+                0 => Ok(()),
+                sent => Err(format!("{sent} bytes were sent that were there already")),
+            }
+        });
+    }
+
+    /// A server that has what another machine has built.
+    fn filled(&mut self, setup: Setup) -> Server {
+        if !self.filled.iter().any(|(kind, _)| *kind == setup.kind) {
+            let server = Server::start(setup);
+            let machine = Machine::start(&[], &["--remote", &server.url]);
+            machine.build(self.program);
+            machine.wait_for_uploads();
+            let copy = TempDir::new();
+            copy_all(&server.storage, copy.path());
+            self.filled.push((setup.kind, copy));
+        }
+        let copy = self.filled.iter().find(|(kind, _)| *kind == setup.kind);
+        let dir = TempDir::new();
+        let storage = dir.path().join("storage");
+        std::fs::create_dir(&storage).unwrap();
+        copy_all(copy.unwrap().1.path(), &storage);
+        Server::start_in(setup, dir, &storage, "127.0.0.1", &[])
+    }
+
+    fn fault(&mut self, setup: Setup, fault: Fault, what: &str) {
+        let puts = matches!(fault, Fault::Full | Fault::StallPuts);
+        let server = if puts {
+            Server::start(setup)
+        } else {
+            self.filled(setup)
+        };
+        let front = Front::start(fault, &server.address, server.pid());
+        let what = format!("{what} ({})", setup.name());
+        self.build(&what, &["--remote", &front.url], |_| {
+            // Uploads come when the processor has nothing better to do.
+            for _ in 0..600 {
+                if front.happened() > 0 {
+                    return Ok(());
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            Err("nothing went wrong".into())
+        });
+    }
+
+    fn dead(&mut self) {
+        let url = format!("http://127.0.0.1:{}", free_port());
+        self.build("there is no server", &["--remote", &url], errors);
+        // An address that nobody has, and from which nothing comes back.
+        let url = "http://192.0.2.1:8080";
+        self.build(
+            "the network swallows everything",
+            &["--remote", url],
+            errors,
+        );
+    }
+
+    fn wrong_credentials(&mut self) {
+        let setup = Setup {
+            kind: Kind::BazelRemote,
+            tls: true,
+            credentials: true,
+        };
+        let server = Server::start(setup);
+        let dir = TempDir::new();
+        let args = access(setup, &server, dir.path());
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        std::fs::write(
+            dir.path().join("credentials"),
+            "me:a-secret-that-is-wrong\n",
+        )
+        .unwrap();
+        self.build("the credentials are wrong", &args, errors);
+        // Without the site's own certificates.
+        let args = ["--remote", &server.url];
+        self.build("the server's certificate is nobody's", &args, errors);
+    }
+
+    fn emptied(&mut self) {
+        let server = self.filled(Setup::plain(Kind::Nginx));
+        std::fs::remove_dir_all(server.storage.join("cas")).unwrap();
+        let args = ["--remote", &server.url];
+        self.build("the server has lost its outputs", &args, |machine| {
+            machine.wait_for_uploads();
+            match std::fs::read_dir(server.storage.join("cas")).map_or(0, Iterator::count) {
+                0..10 => Err("what was lost is not sent again".into()),
+                _ => Ok(()),
+            }
+        });
+        self.build("and has them again", &args, |machine| {
+            match machine.remote("hits") + machine.remote("ahead") {
+                0 => Err("no hits".into()),
+                _ => Ok(()),
+            }
+        });
+    }
+
+    /// The disk of a server, and then that of a machine.
+    fn full_disk(&mut self) {
+        let dir = TempDir::new();
+        let small = Small::mount(&dir.path().join("small"), "2M");
+        let setup = Setup::plain(Kind::Nginx);
+        let server = Server::start_in(setup, TempDir::new(), &small.0, "127.0.0.1", &[]);
+        self.build(
+            "the server's disk is full",
+            &["--remote", &server.url],
+            errors,
+        );
+        drop(server);
+        drop(small);
+
+        let server = self.filled(setup);
+        let dir = TempDir::new();
+        let small = Small::mount(&dir.path().join("cache"), "4M");
+        let machine = Machine::start_in(dir, &[], &["--remote", &server.url]);
+        self.build_on(machine, "the machine's own disk is full", |_| Ok(()));
+        drop(small);
+    }
+}
+
+/// Something must have gone wrong, sooner or later.
+fn errors(machine: &Machine) -> Result<(), String> {
+    for _ in 0..600 {
+        if machine.remote("errors") > 0 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Err("nothing went wrong".into())
+}
+
+/// The flags for a server.
+fn access(setup: Setup, server: &Server, dir: &Path) -> Vec<String> {
+    let mut args = vec!["--remote".to_string(), server.url.clone()];
+    if setup.tls {
+        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls/ca.pem");
+        args.extend(["--remote-ca".into(), ca.into()]);
+    }
+    if setup.credentials {
+        let path = dir.join("credentials");
+        std::fs::write(&path, CREDENTIALS).unwrap();
+        args.extend(["--remote-credentials".into(), path.to_str().unwrap().into()]);
+    }
+    args
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(from.join("."))
+        .arg(to)
+        .status();
+    assert!(copied.unwrap().success());
+}
+
+/// A file system with little room.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=755"),
+                "tmpfs",
+            ])
+            .arg(at)
+            .status()
+            .unwrap();
+        assert!(mounted.success(), "mounting needs root");
+        Self(at.into())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A module of many small packages, which need next to nothing of the standard library.
+fn program(dir: &Path) -> Program {
+    let (mut imports, mut calls) = (String::new(), String::new());
+    for n in 0..40 {
+        let package = dir.join(format!("p{n}"));
+        std::fs::create_dir_all(&package).unwrap();
+        let mut text = format!(
+            "package p{n}\n\nfunc Say(n int) int {{ return n * {n} }}\n\nvar Table = [...]string{{\n"
+        );
+        for line in 0..n * 20 {
+            let _ = writeln!(text, "\t\"a line of the table of p{n}, number {line}\",");
+        }
+        text += "}\n";
+        std::fs::write(package.join("say.go"), text).unwrap();
+        let _ = writeln!(imports, "\t\"example.com/remote/p{n}\"");
+        let _ = writeln!(calls, "\tprintln(p{n}.Say({n}), len(p{n}.Table))");
+    }
+    std::fs::write(dir.join("go.mod"), "module example.com/remote\n\ngo 1.24\n").unwrap();
+    let main = format!("package main\n\nimport (\n{imports})\n\nfunc main() {{\n{calls}}}\n");
+    std::fs::write(dir.join("main.go"), main).unwrap();
+    Program {
+        dir: dir.into(),
+        package: ".",
+        name: "remote-1.0",
+    }
+}

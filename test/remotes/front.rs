@@ -1,0 +1,326 @@
+//! A server in front of a real one, which passes requests on and makes one thing go wrong with them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Every answer is an error of the server.
+    Errors,
+    /// Every second answer is one.
+    EverySecond,
+    /// Nothing is ever answered.
+    Stall,
+    /// Outputs stop in the middle, and the connection stays.
+    StallInBody,
+    /// Outputs stop in the middle, and so does the connection.
+    CutInBody,
+    /// Outputs come a byte at a time.
+    Drip,
+    /// Outputs have a wrong byte.
+    WrongBody,
+    /// Outputs are shorter than they should be, and say so.
+    Shorter,
+    /// Outputs are longer than they should be, and say so.
+    Longer,
+    /// Outputs do not say how long they are, and end early.
+    NoLength,
+    /// Entries are a page for people.
+    Page,
+    /// Entries name an output of another size.
+    WrongSize,
+    /// Answers are not HTTP.
+    NoHttp,
+    /// Everything is said to be elsewhere.
+    Redirect,
+    /// Outputs are gone, and the entries that name them are not.
+    NoOutputs,
+    /// After some requests all connections are cut, and no other is made.
+    CutLink,
+    /// After some outputs the real server is killed, in the middle of one.
+    Kill,
+    /// Nothing can be put: the server is full.
+    Full,
+    /// A put is not answered.
+    StallPuts,
+}
+
+/// After so many outputs the link is cut, or the server killed.
+const SOME: u64 = 10;
+
+pub struct Front {
+    pub url: String,
+    state: Arc<State>,
+}
+
+struct State {
+    fault: Fault,
+    target: String,
+    victim: u32,
+    /// How often it has gone wrong.
+    happened: AtomicU64,
+    requests: AtomicU64,
+    outputs: AtomicU64,
+    cut: AtomicBool,
+}
+
+impl Front {
+    /// One in front of the server at `target`, whose process is `victim`.
+    pub fn start(fault: Fault, target: &str, victim: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(State {
+            fault,
+            target: target.into(),
+            victim,
+            happened: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            outputs: AtomicU64::new(0),
+            cut: AtomicBool::new(false),
+        });
+        let front = Self {
+            url,
+            state: Arc::clone(&state),
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if state.cut.load(Ordering::SeqCst) {
+                    state.happened.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
+                let state = Arc::clone(&state);
+                std::thread::spawn(move || {
+                    // However it ends, the connection does.
+                    let _ = state.serve(&stream);
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        front
+    }
+
+    /// How often it has gone wrong.
+    pub fn happened(&self) -> u64 {
+        self.state.happened.load(Ordering::SeqCst)
+    }
+}
+
+struct Message {
+    head: Vec<String>,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// Reads a request or an answer; `None` at the end.
+    fn read(
+        from: &mut impl BufRead,
+        has_body: impl Fn(&str) -> bool,
+    ) -> std::io::Result<Option<Self>> {
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if from.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            let line = line.trim_end().to_string();
+            if line.is_empty() {
+                break;
+            }
+            head.push(line);
+        }
+        let length = head.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let is_length = name.eq_ignore_ascii_case("content-length");
+            is_length.then(|| value.trim().parse::<usize>().ok())?
+        });
+        let mut body = Vec::new();
+        if has_body(&head[0]) {
+            body.resize(length.unwrap_or(0), 0);
+            from.read_exact(&mut body)?;
+        }
+        Ok(Some(Self { head, body }))
+    }
+
+    /// With a length, and without any other header that matters.
+    fn write(
+        &self,
+        to: &mut impl Write,
+        length: Option<usize>,
+        bytes: &[u8],
+    ) -> std::io::Result<()> {
+        let kept = self.head.iter().filter(|line| {
+            let name = line.split(':').next().unwrap_or_default();
+            !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("connection")
+        });
+        let mut head: String = kept.map(|line| format!("{line}\r\n")).collect();
+        if let Some(length) = length {
+            head += &format!("Content-Length: {length}\r\n");
+        }
+        to.write_all(format!("{head}\r\n").as_bytes())?;
+        to.write_all(bytes)
+    }
+}
+
+impl State {
+    fn serve(&self, client: &TcpStream) -> std::io::Result<()> {
+        let mut from = BufReader::new(client);
+        let mut to = client;
+        let mut server: Option<BufReader<TcpStream>> = None;
+        while let Some(request) = Message::read(&mut from, |_| true)? {
+            let nth = self.requests.fetch_add(1, Ordering::SeqCst);
+            let is_put = request.head[0].starts_with("PUT");
+            let is_head = request.head[0].starts_with("HEAD");
+            let is_output = request.head[0].starts_with("GET /cas/");
+            let is_entry = request.head[0].starts_with("GET /ac/");
+            if self.cut.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            match self.fault {
+                Fault::Errors => return self.refuse(&mut to, "500 Internal Server Error"),
+                Fault::EverySecond if nth % 2 == 1 => {
+                    return self.refuse(&mut to, "503 Service Unavailable");
+                }
+                Fault::Full if is_put => return self.refuse(&mut to, "507 Insufficient Storage"),
+                Fault::NoOutputs if is_output => {
+                    self.happened.fetch_add(1, Ordering::SeqCst);
+                    to.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
+                    continue;
+                }
+                Fault::Redirect => {
+                    self.happened.fetch_add(1, Ordering::SeqCst);
+                    to.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")?;
+                    continue;
+                }
+                Fault::NoHttp => {
+                    self.happened.fetch_add(1, Ordering::SeqCst);
+                    return to.write_all(b"SSH-2.0-OpenSSH_9.2\r\n");
+                }
+                Fault::Stall => return self.be_silent(&mut from),
+                Fault::StallPuts if is_put => return self.be_silent(&mut from),
+                _ => {}
+            }
+            let answer = self.ask(&mut server, &request, is_head)?;
+            if is_entry && answer.head[0].contains(" 200 ") && self.spoil_entry(&mut to, &answer)? {
+                continue;
+            }
+            let whole = answer.body.len();
+            if !is_output || whole == 0 || !answer.head[0].contains(" 200 ") {
+                let length = if is_head { None } else { Some(whole) };
+                answer.write(&mut to, length, &answer.body)?;
+                continue;
+            }
+            if self.spoil_output(&mut to, &mut from, &answer)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(
+        &self,
+        server: &mut Option<BufReader<TcpStream>>,
+        request: &Message,
+        is_head: bool,
+    ) -> std::io::Result<Message> {
+        let server = match server {
+            Some(server) => server,
+            None => server.insert(BufReader::new(TcpStream::connect(&self.target)?)),
+        };
+        request.write(server.get_mut(), Some(request.body.len()), &request.body)?;
+        Message::read(server, |_| !is_head)?.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn refuse(&self, to: &mut impl Write, status: &str) -> std::io::Result<()> {
+        self.happened.fetch_add(1, Ordering::SeqCst);
+        to.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+    }
+
+    /// Until the other side has had enough.
+    fn be_silent(&self, from: &mut impl Read) -> std::io::Result<()> {
+        self.happened.fetch_add(1, Ordering::SeqCst);
+        std::io::copy(from, &mut std::io::sink()).map(|_| ())
+    }
+
+    /// Says whether an entry was answered here.
+    fn spoil_entry(&self, to: &mut impl Write, answer: &Message) -> std::io::Result<bool> {
+        let text = match self.fault {
+            Fault::Page => "<html>Welcome to our Wi-Fi</html>".to_string(),
+            Fault::WrongSize => String::from_utf8_lossy(&answer.body)
+                .replace("\"sizeBytes\"", "\"sizeBytes\":\"99999999\",\"x\""),
+            _ => return Ok(false),
+        };
+        self.happened.fetch_add(1, Ordering::SeqCst);
+        answer.write(to, Some(text.len()), text.as_bytes())?;
+        Ok(true)
+    }
+
+    /// Answers with an output; says whether the connection is to end.
+    fn spoil_output(
+        &self,
+        to: &mut impl Write,
+        from: &mut impl Read,
+        answer: &Message,
+    ) -> std::io::Result<bool> {
+        let nth = self.outputs.fetch_add(1, Ordering::SeqCst);
+        let (body, whole) = (&answer.body, answer.body.len());
+        let half = &body[..whole / 2];
+        match self.fault {
+            Fault::StallInBody => {
+                answer.write(to, Some(whole), half)?;
+                self.be_silent(from)?;
+                return Ok(true);
+            }
+            Fault::CutInBody => answer.write(to, Some(whole), half)?,
+            Fault::Drip => {
+                self.happened.fetch_add(1, Ordering::SeqCst);
+                answer.write(to, Some(whole), b"")?;
+                for byte in body {
+                    to.write_all(&[*byte])?;
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                return Ok(false);
+            }
+            Fault::WrongBody => {
+                let mut body = body.clone();
+                body[whole / 2] ^= 1;
+                self.happened.fetch_add(1, Ordering::SeqCst);
+                answer.write(to, Some(whole), &body)?;
+                return Ok(false);
+            }
+            Fault::Shorter => {
+                self.happened.fetch_add(1, Ordering::SeqCst);
+                answer.write(to, Some(half.len()), half)?;
+                return Ok(false);
+            }
+            Fault::Longer => {
+                self.happened.fetch_add(1, Ordering::SeqCst);
+                let body = [&body[..], b"more"].concat();
+                answer.write(to, Some(body.len()), &body)?;
+                return Ok(false);
+            }
+            Fault::NoLength => answer.write(to, None, half)?,
+            Fault::CutLink if nth >= SOME => {
+                answer.write(to, Some(whole), half)?;
+                self.cut.store(true, Ordering::SeqCst);
+            }
+            Fault::Kill if nth >= SOME => {
+                answer.write(to, Some(whole), half)?;
+                self.cut.store(true, Ordering::SeqCst);
+                let _ = Command::new("kill")
+                    .args(["-KILL", &self.victim.to_string()])
+                    .status();
+            }
+            _ => {
+                answer.write(to, Some(whole), body)?;
+                return Ok(false);
+            }
+        }
+        self.happened.fetch_add(1, Ordering::SeqCst);
+        Ok(true)
+    }
+}

@@ -1,0 +1,30 @@
+//! The daemon with a remote behind it, on real servers: what can go wrong, for `test/remote`, and how much faster a first
+//! build is, for `test/bench remote`.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test program"
+)]
+
+mod bench;
+mod faults;
+mod front;
+mod machine;
+mod relay;
+mod servers;
+#[path = "../support.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod support;
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((part, _)) if part == "bench" => bench::run(),
+        Some((part, rest)) if part == "relay" => bench::relay(rest),
+        Some((part, rest)) if part == "faults" => {
+            faults::run(rest.iter().any(|word| word == "short"));
+        }
+        _ => panic!("test/remote and test/bench remote start this"),
+    }
+}

@@ -1,0 +1,228 @@
+//! Real servers to keep a cache on: bazel-remote with its defaults, and Debian's nginx with WebDAV's PUT.
+
+use crate::support::TempDir;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than a server takes to start on the slowest machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is in the file of users, and what a client must say: `me:secret`.
+const HTPASSWD: &str = "me:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
+pub const CREDENTIALS: &str = "me:secret\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    BazelRemote,
+    Nginx,
+}
+
+/// How a server is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub kind: Kind,
+    pub tls: bool,
+    pub credentials: bool,
+}
+
+impl Setup {
+    pub const fn plain(kind: Kind) -> Self {
+        Self {
+            kind,
+            tls: false,
+            credentials: false,
+        }
+    }
+
+    pub fn name(self) -> String {
+        let kind = match self.kind {
+            Kind::BazelRemote => "bazel-remote",
+            Kind::Nginx => "nginx",
+        };
+        let tls = if self.tls { ", TLS" } else { "" };
+        let credentials = if self.credentials {
+            ", credentials"
+        } else {
+            ""
+        };
+        format!("{kind}{tls}{credentials}")
+    }
+}
+
+/// A server that runs until this is dropped.
+pub struct Server {
+    pub address: String,
+    pub url: String,
+    /// Where it keeps what it is given.
+    pub storage: PathBuf,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Server {
+    pub fn start(setup: Setup) -> Self {
+        let dir = TempDir::new();
+        let storage = dir.path().join("storage");
+        Self::start_in(setup, dir, &storage, "127.0.0.1", &[])
+    }
+
+    /// Starts one that keeps everything in `storage`, behind a command that ends in the one that it is given.
+    pub fn start_in(
+        setup: Setup,
+        dir: TempDir,
+        storage: &Path,
+        host: &str,
+        behind: &[&str],
+    ) -> Self {
+        std::fs::create_dir_all(storage).unwrap();
+        let port = free_port();
+        let address = format!("{host}:{port}");
+        let bin = PathBuf::from(std::env::var_os("NIX_GOCACHEPROG_REMOTES").expect(
+            "NIX_GOCACHEPROG_REMOTES names what test/fetch-remotes has made: start this with test/remote",
+        ))
+        .join("bin");
+        let tls = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls"));
+        let users = dir.path().join("htpasswd");
+        std::fs::write(&users, HTPASSWD).unwrap();
+        let program = match setup.kind {
+            Kind::BazelRemote => bin.join("bazel-remote"),
+            Kind::Nginx => bin.join("nginx"),
+        };
+        let mut command = match behind.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        match setup.kind {
+            Kind::BazelRemote => {
+                command.args([
+                    "--max_size",
+                    "20",
+                    "--grpc_address",
+                    "none",
+                    "--access_log_level",
+                    "none",
+                ]);
+                command.arg("--dir").arg(storage);
+                command.arg("--http_address").arg(&address);
+                if setup.credentials {
+                    command.arg("--htpasswd_file").arg(&users);
+                }
+                if setup.tls {
+                    command.arg("--tls_cert_file").arg(tls.join("server.pem"));
+                    command.arg("--tls_key_file").arg(tls.join("server.key"));
+                }
+            }
+            Kind::Nginx => {
+                let configuration = nginx(setup, &address, storage, dir.path(), tls, &users);
+                let path = dir.path().join("nginx.conf");
+                std::fs::write(&path, configuration).unwrap();
+                command.arg("-p").arg(dir.path()).arg("-c").arg(&path);
+                command.arg("-e").arg(dir.path().join("error.log"));
+            }
+        }
+        let log = std::fs::File::create(dir.path().join("server.log")).unwrap();
+        let child = command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let scheme = if setup.tls { "https" } else { "http" };
+        let mut server = Self {
+            url: format!("{scheme}://{address}"),
+            address,
+            storage: storage.into(),
+            child,
+            _dir: dir,
+        };
+        if behind.is_empty() {
+            server.wait();
+        }
+        server
+    }
+
+    fn wait(&mut self) {
+        let start = Instant::now();
+        while TcpStream::connect(&self.address).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {}", self.log());
+            assert!(
+                start.elapsed() < LIMIT,
+                "the server does not listen: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self._dir.path().join(name));
+        format!(
+            "{}{}",
+            read("server.log").unwrap_or_default(),
+            read("error.log").unwrap_or_default()
+        )
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn nginx(
+    setup: Setup,
+    address: &str,
+    storage: &Path,
+    dir: &Path,
+    tls: &Path,
+    users: &Path,
+) -> String {
+    let (storage, dir, tls) = (storage.display(), dir.display(), tls.display());
+    let (listen, certificate) = if setup.tls {
+        (
+            " ssl",
+            format!("ssl_certificate {tls}/server.pem; ssl_certificate_key {tls}/server.key;"),
+        )
+    } else {
+        ("", String::new())
+    };
+    let auth = if setup.credentials {
+        format!(
+            "auth_basic cache; auth_basic_user_file {};",
+            users.display()
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "daemon off; master_process off; user root; pid {dir}/pid;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{\n\
+         access_log off; client_max_body_size 0;\n\
+         client_body_temp_path {storage}/tmp; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
+         uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
+         server {{ listen {address}{listen}; {certificate} root {storage};\n\
+         location / {{ dav_methods PUT; create_full_put_path on; {auth} }} }}\n\
+         }}\n"
+    )
+}
+
+/// A port on which nobody listens just now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
