@@ -23,7 +23,21 @@ let
     "--idle-exit=${cfg.idleExit}"
   ]
   ++ lib.optional (cfg.minFree != null) "--min-free=${cfg.minFree}"
+  ++ lib.optionals (cfg.remote != null) (
+    [
+      "--remote=${cfg.remote}"
+      "--remote-mode=${cfg.remoteMode}"
+    ]
+    # systemd loads them into a folder that the daemon knows.
+    ++ map (name: "--remote-${name}=${name}") (builtins.attrNames loaded)
+  )
   ++ cfg.extraFlags;
+  loaded = lib.filterAttrs (_: path: path != null) {
+    credentials = cfg.remoteCredentials;
+    ca = cfg.remoteCA;
+    cert = cfg.remoteCert;
+    key = cfg.remoteKey;
+  };
   # systemd's own quoting: no shell is involved.
   quote = word: ''"${lib.replaceStrings [ "\\" ''"'' "%" "$" ] [ "\\\\" ''\"'' "%%" "$$" ] word}"'';
 
@@ -92,6 +106,57 @@ in
       description = "The daemon ends after so long without a build; the next build starts it.";
     };
 
+    remote = mkOption {
+      type = types.nullOr (types.strMatching "https?://[^@ ]+");
+      default = null;
+      example = "https://cache.example.org";
+      description = ''
+        A cache for several machines behind this one: bazel-remote, or any HTTP server that keeps what is PUT. Whoever can
+        write there can change what is built here. Without it the daemon has no network.
+      '';
+    };
+
+    remoteMode = mkOption {
+      type = types.enum [
+        "read"
+        "write"
+        "read-write"
+      ];
+      default = "read-write";
+      description = "What may be done with the remote.";
+    };
+
+    remoteCredentials = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/run/secrets/go-cache";
+      description = ''
+        A file with `user:password`, or with a token. Only root has to be able to read it, and it must not be in the store,
+        where everybody can.
+      '';
+    };
+
+    remoteCA = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/etc/ssl/site.pem";
+      description = "A file with the certificates that are trusted, instead of the system's.";
+    };
+
+    remoteCert = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/run/secrets/client.pem";
+      description = "A file with a certificate that the remote is shown.";
+    };
+
+    remoteKey = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/run/secrets/client.key";
+      description = "The file with that certificate's key.";
+    };
+
     extraFlags = mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -126,11 +191,20 @@ in
     systemd.tmpfiles.packages = [ cfg.package ];
     systemd.sockets.nix-gocacheprog-build.wantedBy = [ "sockets.target" ];
     systemd.sockets.nix-gocacheprog-control.wantedBy = [ "sockets.target" ];
-    systemd.services.nix-gocacheprog.serviceConfig.ExecStart = [
-      # The package's own goes first.
-      ""
-      (lib.concatMapStringsSep " " quote command)
-    ];
+    systemd.services.nix-gocacheprog.serviceConfig = {
+      ExecStart = [
+        # The package's own goes first.
+        ""
+        (lib.concatMapStringsSep " " quote command)
+      ];
+    }
+    // lib.optionalAttrs (cfg.remote != null) {
+      PrivateNetwork = false;
+      IPAddressDeny = "";
+      # Besides those that it has already.
+      RestrictAddressFamilies = "AF_INET AF_INET6";
+      LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") loaded;
+    };
 
     nix.settings =
       if cfg.mode == "hook" then

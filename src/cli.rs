@@ -205,6 +205,10 @@ Usage: sudo nix-gocacheprog install [OPTION...]
   --mode static  give every build the same mounts: for Lix, which ignores the hook
   --user         for a Nix of your own, without root
   --dry-run      only show the changes
+
+  --remote URL, --remote-mode MODE, --remote-credentials FILE, --remote-ca FILE
+                 give the daemon a remote, as `daemon --help` says, and with it the network; the
+                 files may be such that only root can read them
 ";
 
 const UNINSTALL_HELP: &str = "\
@@ -283,19 +287,17 @@ fn parse_daemon(args: &mut lexopt::Parser) -> Result<Command> {
             Long("idle-exit") => options.idle_exit = size::parse_age(&text(args)?)?,
             Long("remote") => remote.url = text(args)?,
             Long("remote-mode") => remote.mode = remote::Mode::parse(&text(args)?)?,
-            Long("remote-credentials") => remote.credentials = Some(file(args)?),
-            Long("remote-ca") => remote.ca = Some(file(args)?),
-            Long("remote-cert") => remote.cert = Some(file(args)?),
-            Long("remote-key") => remote.key = Some(file(args)?),
+            Long("remote-credentials") => remote.credentials = Some(credential(args)?),
+            Long("remote-ca") => remote.ca = Some(credential(args)?),
+            Long("remote-cert") => remote.cert = Some(credential(args)?),
+            Long("remote-key") => remote.key = Some(credential(args)?),
             other => return general(other, DAEMON_HELP),
         }
     }
     if !remote.url.is_empty() {
         options.remote = Some(remote);
     } else if remote != remote::Options::default() {
-        return Err(Error::input(
-            "what is said of the remote is of no use without --remote URL",
-        ));
+        return Err(useless());
     }
     Ok(Command::Daemon(options))
 }
@@ -450,6 +452,7 @@ fn parse_proxy(args: &mut lexopt::Parser) -> Result<Command> {
 
 fn parse_install(args: &mut lexopt::Parser) -> Result<Command> {
     let mut options = install::Options::default();
+    let mut remote = install::Remote::default();
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("mode") => {
@@ -465,8 +468,17 @@ fn parse_install(args: &mut lexopt::Parser) -> Result<Command> {
             }
             Long("user") => options.user = true,
             Long("dry-run") => options.dry_run = true,
+            Long("remote") => remote.url = text(args)?,
+            Long("remote-mode") => remote.mode = remote::Mode::parse(&text(args)?)?,
+            Long("remote-credentials") => remote.credentials = Some(file(args)?),
+            Long("remote-ca") => remote.ca = Some(file(args)?),
             other => return general(other, INSTALL_HELP),
         }
+    }
+    if !remote.url.is_empty() {
+        options.remote = Some(remote);
+    } else if remote != install::Remote::default() {
+        return Err(useless());
     }
     Ok(Command::Install(options))
 }
@@ -544,8 +556,19 @@ fn directory(args: &mut lexopt::Parser) -> Result<PathBuf> {
     std::path::absolute(&dir).map_err(|e| Error::io("find", Path::new(&dir), e))
 }
 
+/// A file that somebody gives us to read: systemd puts those that it is told to load into a directory of its own.
+fn credential(args: &mut lexopt::Parser) -> Result<PathBuf> {
+    let path = file(args)?;
+    let loaded = std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join(&path));
+    Ok(loaded.filter(|path| path.exists()).unwrap_or(path))
+}
+
 fn file(args: &mut lexopt::Parser) -> Result<PathBuf> {
     args.value().map(PathBuf::from).map_err(bad)
+}
+
+fn useless() -> Error {
+    Error::input("what is said of the remote is of no use without --remote URL")
 }
 
 fn text(args: &mut lexopt::Parser) -> Result<String> {

@@ -7,6 +7,7 @@ mod nix;
 
 use crate::config::{self, RUNTIME_DIR, SANDBOX_CLIENT};
 use crate::connection;
+use crate::control::{self, Ask, Reply};
 use crate::error::{Error, Result};
 use crate::store::Limits;
 use crate::sys;
@@ -79,6 +80,9 @@ impl Finding {
 /// Patience with a daemon that may have to be started first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A remote that does not answer is waited for as long as a get would.
+const REMOTE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Looks at everything and prints what it finds.
 ///
 /// # Errors
@@ -107,6 +111,7 @@ fn examine(options: &Options) -> Vec<Finding> {
     let mut findings = vec![binary()];
     findings.extend(sockets(&options.runtime_dir));
     findings.push(daemon(&options.runtime_dir));
+    findings.extend(remote(&options.runtime_dir));
     match Nix::ask() {
         Ok(nix) => findings.extend(configuration(&nix)),
         Err(e) => findings.push(Finding::wrong(
@@ -262,6 +267,28 @@ fn daemon(runtime_dir: &Path) -> Finding {
             "sudo systemctl restart nix-gocacheprog.service; journalctl -u nix-gocacheprog says why",
         ),
     }
+}
+
+/// What the daemon says of its remote. Only root can ask; and most daemons have none.
+fn remote(runtime_dir: &Path) -> Option<Finding> {
+    const CHECK: &str = "remote";
+    let socket = config::control_socket(runtime_dir);
+    let asked = control::ask(&socket, &Ask::CheckRemote, REMOTE_PATIENCE, &mut |_| {});
+    let Ok(Reply::Remote { url, error, time }) = asked else {
+        return None;
+    };
+    let url = url?;
+    Some(match error {
+        None => Finding::right(
+            CHECK,
+            format!("{url} answers, in {:.1} ms", time as f64 / 1000.0),
+        ),
+        Some(error) => Finding::wrong(
+            CHECK,
+            format!("{url} is of no use, and builds go on without it: {error}"),
+            "look at the URL, the credentials and the server: `nix-gocacheprog daemon --help` lists the flags",
+        ),
+    })
 }
 
 /// What Nix makes of its configuration.

@@ -9,6 +9,7 @@ mod layout;
 mod nix_conf;
 mod plan;
 mod record;
+mod remote;
 
 use crate::config::{SANDBOX_CLIENT, SANDBOX_DIR, SANDBOX_RUNTIME_DIR};
 use crate::doctor;
@@ -19,6 +20,7 @@ use layout::{Host, Layout, SOCKET_UNITS, USER};
 use nix_conf::Settings;
 use plan::{Content, File};
 use record::Record;
+pub use remote::Remote;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -38,7 +40,7 @@ pub enum Mode {
 }
 
 /// What to install.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// How builds get at the cache.
     pub mode: Mode,
@@ -46,6 +48,8 @@ pub struct Options {
     pub user: bool,
     /// Only show the changes.
     pub dry_run: bool,
+    /// The remote that the daemon is to have; one that it has already stays when none is named.
+    pub remote: Option<Remote>,
 }
 
 /// What to remove.
@@ -68,7 +72,7 @@ pub fn install(options: &Options) -> Result<()> {
     host.check(options.dry_run)?;
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let program = fs::canonicalize(&program)?;
-    let mut steps = Installation::plan(&host, options.mode, &program)?;
+    let mut steps = Installation::plan(&host, options.mode, options.remote.as_ref(), &program)?;
     if options.dry_run {
         return say(&steps.show(&host));
     }
@@ -103,7 +107,7 @@ struct Installation {
 }
 
 impl Installation {
-    fn plan(host: &Host, mode: Mode, program: &Path) -> Result<Self> {
+    fn plan(host: &Host, mode: Mode, remote: Option<&Remote>, program: &Path) -> Result<Self> {
         let layout = &host.layout;
         let record = Record::read(host)?.unwrap_or_default();
         let mut notes = String::new();
@@ -130,6 +134,19 @@ impl Installation {
             }));
         } else {
             notes.push_str(&layout.without_systemd());
+        }
+        if let Some(remote) = remote {
+            let text = remote.text(layout)?;
+            if host.has_systemd() {
+                files.push(File {
+                    path: host.at(&Remote::path(layout)),
+                    content: Content::Text(text, 0o644),
+                });
+            } else {
+                notes.push_str(
+                    "\nAnd give it the remote: `nix-gocacheprog daemon --help` lists the flags.\n",
+                );
+            }
         }
 
         let lines = match mode {
@@ -664,7 +681,7 @@ mod tests {
         }
 
         fn plan(&self, mode: Mode) -> Installation {
-            Installation::plan(&self.host, mode, &self.program).unwrap()
+            Installation::plan(&self.host, mode, None, &self.program).unwrap()
         }
 
         fn install(&self, mode: Mode) {
@@ -828,6 +845,29 @@ mod tests {
             "{}",
             plan.notes
         );
+    }
+
+    #[test]
+    fn a_remote_is_added_stays_and_goes_with_the_rest() {
+        let folder = Folder::new("");
+        let before = folder.files();
+        folder.install(Mode::Hook);
+        let remote = Remote {
+            url: "https://cache.test".into(),
+            ..Remote::default()
+        };
+        let plan = || {
+            Installation::plan(&folder.host, Mode::Hook, Some(&remote), &folder.program).unwrap()
+        };
+        plan().make(&folder.host).unwrap();
+        assert!(plan().is_done());
+        let drop_in = folder.host.at(&Remote::path(&folder.host.layout));
+        assert!(drop_in.exists());
+        // One that is not named again stays.
+        folder.install(Mode::Static);
+        assert!(drop_in.exists());
+        folder.uninstall();
+        assert_eq!(folder.files(), before);
     }
 
     #[test]

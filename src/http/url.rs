@@ -83,6 +83,11 @@ impl Url {
         self.credentials.as_ref()
     }
 
+    /// Whether it has a query, which may be a token.
+    pub fn has_query(&self) -> bool {
+        !self.query.is_empty()
+    }
+
     /// The host, in lower case.
     pub fn host(&self) -> &str {
         &self.host

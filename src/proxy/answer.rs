@@ -5,7 +5,7 @@
 //! are not those of a whole file, as far as the upstream lets us know.
 
 use super::body::Body;
-use super::cache::Cache;
+use super::cache::{Audience, Cache};
 use super::check::check;
 use super::flights::Flights;
 use super::list::{Entry, Source};
@@ -222,7 +222,9 @@ impl Answers {
                     match check(path, &fetched.body) {
                         Ok(()) => {
                             let action = self.action(index, path);
-                            self.cache.put(&action, &fetched.output, &fetched.body);
+                            let audience = self.audience(index, path);
+                            self.cache
+                                .put(&action, &fetched.output, &fetched.body, audience);
                             self.counts.kept.fetch_add(1, Ordering::Relaxed);
                         }
                         Err(why) => log::warn(format!("{url}: {path} is {why}: it is not kept")),
@@ -241,9 +243,26 @@ impl Answers {
         if !matches!(self.entries[index].source, Source::Upstream(_)) {
             return None;
         }
-        let body = self.cache.get(&self.action(index, path))?;
+        let audience = self.audience(index, path);
+        let body = self.cache.get(&self.action(index, path), audience)?;
         self.counts.cached.fetch_add(1, Ordering::Relaxed);
         Some(body)
+    }
+
+    /// Who may have what an entry gives: what took credentials, be it those of an entry that was asked before, stays here.
+    fn audience(&self, index: usize, path: &Path) -> Audience {
+        let url_path = path.url_path();
+        let secret = self.entries[..=index]
+            .iter()
+            .any(|entry| match &entry.source {
+                Source::Upstream(url) => self.upstreams.has_secret(&url.join(&url_path)),
+                _ => false,
+            });
+        if secret {
+            Audience::Machine
+        } else {
+            Audience::Team
+        }
     }
 
     fn action(&self, index: usize, path: &Path) -> ActionId {

@@ -64,9 +64,19 @@ struct State {
     said_no_own: bool,
 }
 
+/// Who may have a module besides this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Nobody: it took credentials to get it.
+    Machine,
+    /// Whoever uses the same remote, if the daemon has one.
+    Team,
+}
+
 /// A session, used by one request at a time.
 struct Link {
     generation: u64,
+    audience: Audience,
     kind: Kind,
 }
 
@@ -90,13 +100,13 @@ impl Cache {
     }
 
     /// The output of an action.
-    pub fn get(&self, action: &ActionId) -> Option<Body> {
-        self.with_link(|link| link.get(action)).flatten()
+    pub fn get(&self, action: &ActionId, audience: Audience) -> Option<Body> {
+        self.with_link(audience, |link| link.get(action)).flatten()
     }
 
     /// Stores an action's output.
-    pub fn put(&self, action: &ActionId, output: &OutputId, body: &Body) {
-        self.with_link(|link| link.put(action, output, body));
+    pub fn put(&self, action: &ActionId, output: &OutputId, body: &Body, audience: Audience) {
+        self.with_link(audience, |link| link.put(action, output, body));
     }
 
     /// Ends the sessions that no request is using, and with them a build that is only ours. `is_idle` says
@@ -112,13 +122,17 @@ impl Cache {
     }
 
     /// Runs one request on a session that is kept, or on a new one.
-    fn with_link<T>(&self, request: impl Fn(&mut Link) -> Result<T>) -> Option<T> {
+    fn with_link<T>(
+        &self,
+        audience: Audience,
+        request: impl Fn(&mut Link) -> Result<T>,
+    ) -> Option<T> {
         // A session that was kept may have ended with its daemon, and the next one too.
         loop {
-            let kept = self.take();
+            let kept = self.take(audience);
             let (mut link, is_new) = match kept {
                 Some(link) => (link, false),
-                None => (self.connect()?, true),
+                None => (self.connect(audience)?, true),
             };
             match request(&mut link) {
                 Ok(result) => {
@@ -134,7 +148,7 @@ impl Cache {
         }
     }
 
-    fn take(&self) -> Option<Link> {
+    fn take(&self, audience: Audience) -> Option<Link> {
         let mut state = self.state();
         let old = state
             .since
@@ -148,7 +162,11 @@ impl Cache {
                 ..State::default()
             };
         }
-        state.idle.pop()
+        let fits = state
+            .idle
+            .iter()
+            .rposition(|link| link.audience == audience);
+        fits.map(|at| state.idle.swap_remove(at))
     }
 
     fn give_back(&self, link: Link) {
@@ -158,16 +176,17 @@ impl Cache {
         }
     }
 
-    fn connect(&self) -> Option<Link> {
+    fn connect(&self, audience: Audience) -> Option<Link> {
         let mut state = self.state();
         let waits = state
             .unreachable
             .is_some_and(|at| at.elapsed() < UNREACHABLE_FOR);
         if !waits {
-            match self.connect_daemon(&mut state) {
+            match self.connect_daemon(&mut state, audience) {
                 Ok(daemon) => {
                     return Some(Link {
                         generation: state.generation,
+                        audience,
                         kind: Kind::Daemon(daemon),
                     });
                 }
@@ -177,7 +196,7 @@ impl Cache {
         let Place::Own(directory, limits) = &self.place else {
             return None;
         };
-        match open_own(&mut state, directory.as_deref(), *limits) {
+        match open_own(&mut state, audience, directory.as_deref(), *limits) {
             Ok(link) => Some(link),
             Err(e) => {
                 if !std::mem::replace(&mut state.said_no_own, true) {
@@ -188,14 +207,14 @@ impl Cache {
         }
     }
 
-    fn connect_daemon(&self, state: &mut State) -> Result<Daemon> {
+    fn connect_daemon(&self, state: &mut State, audience: Audience) -> Result<Daemon> {
         let connect = |build, top| {
             Daemon::connect_as(
                 self.runtime_dir.as_deref(),
                 GIVE_UP_AFTER,
                 build,
                 top,
-                false,
+                audience == Audience::Team,
             )
         };
         if let Some((build, _)) = &state.build {
@@ -234,7 +253,12 @@ impl Cache {
     }
 }
 
-fn open_own(state: &mut State, directory: Option<&Path>, limits: Limits) -> Result<Link> {
+fn open_own(
+    state: &mut State,
+    audience: Audience,
+    directory: Option<&Path>,
+    limits: Limits,
+) -> Result<Link> {
     let own = match state.own {
         Some(own) => own,
         None => Own::open(directory, limits)?,
@@ -243,6 +267,7 @@ fn open_own(state: &mut State, directory: Option<&Path>, limits: Limits) -> Resu
     let (session, directory) = own.session()?;
     Ok(Link {
         generation: state.generation,
+        audience,
         kind: Kind::Own(own, session, directory),
     })
 }

@@ -161,6 +161,11 @@ impl Upstreams {
         }
     }
 
+    /// Whether an upstream is shown anything that only some know.
+    pub fn has_secret(&self, url: &Url) -> bool {
+        self.netrc.find(url).is_some() || url.credentials().is_some() || url.has_query()
+    }
+
     /// Fetches a file. Where it takes more than one try the calling thread waits.
     pub fn fetch(&self, url: &Url) -> std::result::Result<Fetched, Refusal> {
         if url.credentials().is_some() && !url.is_https() {

@@ -12,6 +12,12 @@ rec {
     separator: function: list:
     concatStringsSep separator (map function list);
   optional = condition: value: if condition then [ value ] else [ ];
+  optionals = condition: values: if condition then values else [ ];
+  optionalAttrs = condition: values: if condition then values else { };
+  filterAttrs =
+    keep: set:
+    removeAttrs set (builtins.filter (name: !keep name set.${name}) (builtins.attrNames set));
+  mapAttrsToList = function: set: map (name: function name set.${name}) (builtins.attrNames set);
   replaceStrings = builtins.replaceStrings;
   escapeShellArg = text: "'${replaceStrings [ "'" ] [ "'\\''" ] text}'";
   getName = drv: if isString drv then drv else drv.pname or (builtins.parseDrvName drv.name).name;

@@ -97,6 +97,12 @@ in
       "minFree"
       "mode"
       "package"
+      "remote"
+      "remoteCA"
+      "remoteCert"
+      "remoteCredentials"
+      "remoteKey"
+      "remoteMode"
     ];
 
   "the daemon is started with its limits" =
@@ -110,6 +116,36 @@ in
         idleExit = "1h";
       })
       == ''"${ours}/bin/nix-gocacheprog" "daemon" "--max-size=1.5TiB" "--max-age=2w" "--idle-exit=1h" "--min-free=500M"'';
+
+  "without a remote the service is as the package has it" =
+    builtins.attrNames (evaluate [ ]).systemd.services.nix-gocacheprog.serviceConfig == [ "ExecStart" ];
+
+  "a remote brings the network, and systemd reads what only root can" =
+    let
+      config = with' {
+        remote = "https://cache.example.org";
+        remoteMode = "read";
+        remoteCredentials = "/run/secrets/cache";
+        remoteCA = "/etc/ssl/site.pem";
+      };
+      service = config.systemd.services.nix-gocacheprog.serviceConfig;
+    in
+    service.PrivateNetwork == false
+    && service.IPAddressDeny == ""
+    && service.RestrictAddressFamilies == "AF_INET AF_INET6"
+    &&
+      service.LoadCredential == [
+        "ca:/etc/ssl/site.pem"
+        "credentials:/run/secrets/cache"
+      ]
+    &&
+      builtins.match ''.*"--remote=https://cache.example.org" "--remote-mode=read" "--remote-ca=ca" "--remote-credentials=credentials"'' (
+        start config
+      ) != null;
+
+  "a password in the URL of a remote, which everybody could read, is refused" = fails (with' {
+    remote = "https://me:secret@cache.example.org";
+  });
 
   "systemd hands on a flag as it was written" =
     builtins.match ''.* "--x=\\"\$\$HOME\\" %%h \\\\"'' (
