@@ -173,7 +173,7 @@ pub const REMOTE_UPLOADERS: usize = 12;
 pub const REMOTE_CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the remote may be silent when it is asked for something.
-pub const REMOTE_READ_LIMIT: Duration = Duration::from_secs(5);
+pub const REMOTE_READ_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long the remote may take to say that it has what it was sent: it may pass it on to others first.
 pub const REMOTE_WRITE_LIMIT: Duration = Duration::from_secs(30);

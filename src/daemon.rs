@@ -164,7 +164,7 @@ impl Served {
                 if n < fetchers {
                     remote.fetch(&parts.store, &parts.limits);
                 } else {
-                    remote.upload(&parts.store);
+                    remote.upload(&parts.store, n == fetchers);
                 }
             });
         }

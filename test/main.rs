@@ -10,6 +10,7 @@ mod load;
 mod nix;
 mod peer;
 mod proxy;
+mod remote;
 mod setup_hook;
 mod shell;
 mod store;

@@ -4,14 +4,15 @@
 //! A list is only a hint: what it leads to is checked like anything else from the remote. So one that is
 //! damaged, or old, is none.
 
-use super::result::list_key;
 use crate::error::Result;
 use crate::fs;
-use crate::id::{ActionId, ID_LEN, OutputId};
+use crate::id::{ActionId, ID_LEN, OutputId, unhex};
+use crate::log;
 use crate::store::{Entry, SIZE_MAX};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The most actions in a list: several times those of the largest programs.
 pub const ACTIONS_MAX: usize = 1 << 15;
@@ -91,24 +92,36 @@ pub fn merge(used: Vec<Used>, list: Vec<Used>) -> Vec<Used> {
     merged
 }
 
-/// The lists on this machine.
+/// The lists on this machine, each under the key that it has on the remote.
 #[derive(Debug)]
-pub struct Lists(PathBuf);
+pub struct Lists {
+    directory: PathBuf,
+    /// The keys of those that are to be sent, which stand in a file too.
+    unsent: Mutex<BTreeSet<String>>,
+    unsent_file: PathBuf,
+}
 
 impl Lists {
-    /// Those in a directory, which is made when it is not there.
+    /// Those in a directory, which is made when it is not there. The file is beside it.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn open(directory: &Path) -> Result<Self> {
         fs::ensure_dir(directory, 0o700)?;
-        Ok(Self(directory.into()))
+        let unsent_file = directory.with_extension("unsent");
+        let text = fs::read_to_string(&unsent_file).unwrap_or_default();
+        let is_key = |line: &&str| unhex::<ID_LEN>(line.as_bytes()).is_some();
+        Ok(Self {
+            directory: directory.into(),
+            unsent: Mutex::new(text.lines().filter(is_key).map(String::from).collect()),
+            unsent_file,
+        })
     }
 
-    /// The list for a family of names; empty when there is none.
-    pub fn get(&self, family: &str) -> Vec<Used> {
+    /// The list under a key; empty when there is none.
+    pub fn get(&self, key: &str) -> Vec<Used> {
         let mut bytes = Vec::new();
-        let read = fs::open(&self.path(family))
+        let read = fs::open(&self.directory.join(key))
             .is_ok_and(|file| file.take(LIST_MAX).read_to_end(&mut bytes).is_ok());
         if read { decode(&bytes) } else { Vec::new() }
     }
@@ -117,17 +130,48 @@ impl Lists {
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn set(&self, family: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path(family);
+    pub fn set(&self, key: &str, list: &[Used]) -> Result<()> {
+        let path = self.directory.join(key);
         if fs::metadata(&path).is_err() {
             self.make_room()?;
         }
-        fs::replace(&path, bytes, 0o600)
+        fs::replace(&path, &encode(list), 0o600)
+    }
+
+    /// How many are to be sent.
+    pub fn unsent(&self) -> usize {
+        self.keys().len()
+    }
+
+    /// One that is to be sent.
+    pub fn next_unsent(&self) -> Option<String> {
+        self.keys().first().cloned()
+    }
+
+    /// Notes that a list is to be sent, or is not any more.
+    pub fn mark(&self, key: &str, is_unsent: bool) {
+        let text = {
+            let mut keys = self.keys();
+            let is_new = if is_unsent {
+                keys.insert(key.into())
+            } else {
+                keys.remove(key)
+            };
+            if !is_new {
+                return;
+            }
+            keys.iter()
+                .fold(String::new(), |text, key| text + key + "\n")
+        };
+        // At worst one is sent later, or once more.
+        if let Err(e) = fs::replace(&self.unsent_file, text.as_bytes(), 0o600) {
+            log::warn(e.chain());
+        }
     }
 
     fn make_room(&self) -> Result<()> {
         let mut lists = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
+        for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let written = fs::metadata(&path).ok().and_then(|m| m.modified().ok());
             lists.push((written, path));
@@ -140,10 +184,8 @@ impl Lists {
             .try_for_each(|(_, path)| fs::remove_file(path))
     }
 
-    fn path(&self, family: &str) -> PathBuf {
-        // Names hold what no file name can.
-        let key = list_key(family);
-        self.0.join(&key[..32])
+    fn keys(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,10 +247,30 @@ mod tests {
         let dir = TestDir::new();
         let lists = Lists::open(&dir.path().join("lists")).unwrap();
         for n in 0..LISTS_MAX + 5 {
-            lists.set(&n.to_string(), &encode(&used([3]))).unwrap();
+            lists.set(&n.to_string(), &used([3])).unwrap();
         }
-        assert_eq!(std::fs::read_dir(&lists.0).unwrap().count(), LISTS_MAX);
+        assert_eq!(
+            std::fs::read_dir(&lists.directory).unwrap().count(),
+            LISTS_MAX
+        );
         assert_eq!(lists.get(&(LISTS_MAX + 4).to_string()), used([3]));
         assert_eq!(lists.get("never seen"), []);
+    }
+
+    #[test]
+    fn what_is_to_be_sent_outlives_the_daemon() {
+        let dir = TestDir::new();
+        let path = dir.path().join("lists");
+        let lists = Lists::open(&path).unwrap();
+        let keys = [1u8, 2].map(|n| super::super::result::hex(&[n; 32]));
+        lists.mark(&keys[0], true);
+        lists.mark(&keys[1], true);
+        lists.mark(&keys[0], false);
+        assert_eq!(
+            Lists::open(&path).unwrap().next_unsent(),
+            Some(keys[1].clone())
+        );
+        std::fs::write(dir.path().join("lists.unsent"), "../../etc/passwd\n\0").unwrap();
+        assert_eq!(Lists::open(&path).unwrap().unsent(), 0);
     }
 }

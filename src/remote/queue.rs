@@ -20,9 +20,6 @@ const MOST: usize = 1 << 16;
 /// How often what has changed is written.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 
-/// How long one waits for something to be uploaded, before it is looked whether to stop.
-const WAIT: Duration = Duration::from_secs(1);
-
 /// The queue.
 #[derive(Debug)]
 pub struct Queue {
@@ -86,12 +83,12 @@ impl Queue {
         }
     }
 
-    /// The next one, which is running then. `None` when for a while there was none, or all is to end.
-    pub fn take(&self) -> Option<ActionId> {
+    /// The next one, which is running then. `None` when there was none for so long, or all is to end.
+    pub fn take(&self, wait: Duration) -> Option<ActionId> {
         let state = self.state();
         let (mut state, _) = self
             .more
-            .wait_timeout_while(state, WAIT, |state| {
+            .wait_timeout_while(state, wait, |state| {
                 state.waiting.is_empty() && !state.stopping
             })
             .unwrap_or_else(PoisonError::into_inner);
@@ -205,6 +202,8 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
 
+    const SHORT: Duration = Duration::from_secs(1);
+
     fn id(n: u32) -> ActionId {
         ActionId::of(b"test", &n.to_le_bytes())
     }
@@ -218,13 +217,13 @@ mod tests {
             queue.push(id(n));
             queue.push(id(0));
         }
-        assert_eq!(queue.take(), Some(id(0)));
-        assert_eq!(queue.take(), Some(id(1)));
+        assert_eq!(queue.take(SHORT), Some(id(0)));
+        assert_eq!(queue.take(SHORT), Some(id(1)));
         queue.done(&id(0));
         queue.save();
         let queue = Queue::open(path).unwrap();
         assert_eq!(queue.len(), 4);
-        let again: Vec<_> = std::iter::from_fn(|| (queue.len() > 0).then(|| queue.take()))
+        let again: Vec<_> = std::iter::from_fn(|| (queue.len() > 0).then(|| queue.take(SHORT)))
             .take(4)
             .flatten()
             .collect();
@@ -239,9 +238,9 @@ mod tests {
             queue.push(id(n));
         }
         assert_eq!((queue.len(), queue.dropped()), (MOST, 3));
-        assert_eq!(queue.take(), Some(id(0)));
+        assert_eq!(queue.take(SHORT), Some(id(0)));
         queue.put_back(id(0));
-        assert_eq!(queue.take(), Some(id(0)));
+        assert_eq!(queue.take(SHORT), Some(id(0)));
         queue.done(&id(0));
         queue.push(id(1 << 30));
         assert_eq!((queue.len(), queue.dropped()), (MOST, 3));
@@ -255,7 +254,7 @@ mod tests {
         bytes.extend([0; 100]);
         std::fs::write(&path, bytes).unwrap();
         let queue = Queue::open(path).unwrap();
-        assert_eq!(queue.take(), Some(id(7)));
+        assert_eq!(queue.take(SHORT), Some(id(7)));
         // Three times the same, which no store knows.
         assert_eq!(queue.len(), 2);
     }
@@ -265,7 +264,7 @@ mod tests {
         let dir = TestDir::new();
         let queue = Queue::open(dir.path().join("queue")).unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| queue.take());
+            let waiting = scope.spawn(|| queue.take(SHORT));
             queue.stop();
             assert_eq!(waiting.join().unwrap(), None);
         });

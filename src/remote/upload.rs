@@ -4,18 +4,23 @@ use super::counters::count;
 use super::list::{self, Used};
 use super::result::{action_key, list_key};
 use super::server::Failure;
-use super::{Remote, Trouble};
+use super::{Remote, Trouble, lock};
 use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::store::{Entry, Store};
 use crate::sys;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// How long one that may send nothing waits before it looks again.
-const REST: Duration = Duration::from_millis(500);
+const REST: Duration = Duration::from_secs(1);
+
+/// How long a thread waits for something to upload, before it looks whether anything else is to be done …
+const WAIT: Duration = Duration::from_secs(60);
+
+/// … and the keeper, who writes down what has changed.
+const KEEPER_WAIT: Duration = Duration::from_secs(1);
 
 enum Sent {
     /// So many bytes of an output, and the entry.
@@ -26,19 +31,24 @@ enum Sent {
 }
 
 impl Remote {
-    /// A thread that uploads, until all is to end.
-    pub fn upload(&self, store: &Store) {
+    /// A thread that uploads, until all is to end. One of them, the keeper, looks after the lists too.
+    pub fn upload(&self, store: &Store, is_keeper: bool) {
         sys::step_back();
+        let wait = if is_keeper { KEEPER_WAIT } else { WAIT };
         while !self.queue.stopping() {
             self.queue.save_at_times();
-            let record = lock(&self.records).pop_front();
+            let record = if is_keeper {
+                lock(&self.records).pop_front()
+            } else {
+                None
+            };
             if let Some((name, used)) = record {
                 self.record(&name, used);
             } else if !self.mode.writes() || self.queue.waiting() > 0 && !self.may_write() {
                 self.queue.rest(REST);
-            } else if let Some(action) = self.queue.take() {
+            } else if let Some(action) = self.queue.take(wait) {
                 self.upload_action(store, action);
-            } else if self.queue.len() == 0 {
+            } else if is_keeper && self.queue.len() == 0 {
                 self.upload_list();
             }
         }
@@ -115,7 +125,7 @@ impl Remote {
 
     /// Notes what a `go` command of a build has used.
     pub(super) fn record(&self, name: &str, used: Vec<Used>) {
-        let family = list::family(name);
+        let key = list_key(&list::family(name));
         if self.mode.writes() {
             // What was here before there was a remote, or what that has lost.
             for (action, _) in &used {
@@ -125,7 +135,7 @@ impl Remote {
             }
         }
         let _turn = lock(&self.recording);
-        let old = self.lists.get(&family);
+        let old = self.lists.get(&key);
         let new = list::merge(used, old.clone());
         let actions = |list: &[Used]| {
             list.iter()
@@ -133,48 +143,54 @@ impl Remote {
                 .collect::<HashSet<_>>()
         };
         if actions(&old) != actions(&new) {
-            if let Err(e) = self.lists.set(&family, &list::encode(&new)) {
+            if let Err(e) = self.lists.set(&key, &new) {
                 return log::warn(format!("what a build has used is not kept: {}", e.chain()));
             }
-            lock(&self.listed).remove(&family);
+            lock(&self.listed).remove(&key);
         }
-        if self.mode.writes() && !lock(&self.listed).contains(&family) {
-            lock(&self.outbox).insert(family);
+        if self.mode.writes() && !lock(&self.listed).contains(&key) {
+            self.lists.mark(&key, true);
         }
     }
 
     /// Sends a list, once all that it names is there.
     fn upload_list(&self) {
-        let family = lock(&self.outbox).iter().next().cloned();
-        let Some(family) = family else { return };
+        let Some(key) = self.lists.next_unsent() else {
+            return;
+        };
         if !self.may_write() {
             return;
         }
-        let bytes = list::encode(&self.lists.get(&family));
+        let bytes = list::encode(&self.lists.get(&key));
         let entry = Entry {
             output: OutputId(Sha256::digest(&bytes).into()),
             size: bytes.len() as u64,
             time: 0,
         };
-        let sent = self
-            .server
-            .put_bytes(&entry.output, &bytes)
-            .and_then(|()| self.server.put_entry(&list_key(&family), &entry));
+        let sent = self.send_list(&key, &entry, &bytes);
         if sent
             .as_ref()
             .err()
             .is_none_or(|failure| failure.is_of_request)
         {
-            lock(&self.outbox).remove(&family);
+            self.lists.mark(&key, false);
+            lock(&self.listed).insert(key);
         }
         self.written(&sent);
+    }
+
+    fn send_list(&self, key: &str, entry: &Entry, bytes: &[u8]) -> Result<(), Failure> {
+        // Whatever else is there under that key is in the way.
+        if let Ok(Some(there)) = self.server.entry(key)
+            && there.output == entry.output
+        {
+            return Ok(());
+        }
+        self.server.put_bytes(&entry.output, bytes)?;
+        self.server.put_entry(key, entry)
     }
 
     fn written(&self, sent: &Result<(), Failure>) {
         self.judge(&self.writes, "sent to", sent);
     }
-}
-
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
