@@ -51,6 +51,7 @@ impl Counters {
             refused: get(&self.refused),
             damaged: get(&self.damaged),
             errors: get(&self.errors),
+            waited_us: get(&self.waited_us),
             latency_us: get(&self.waited_us) / get(&self.waits).max(1),
             ..Report::default()
         }
@@ -91,6 +92,8 @@ pub struct Report {
     pub damaged: u64,
     /// Requests that failed.
     pub errors: u64,
+    /// How long gets have waited for it in all, in microseconds.
+    pub waited_us: u64,
     /// The mean time of a request that somebody waited for, in microseconds.
     pub latency_us: u64,
     /// Why nothing is asked of it for now, if it is so.

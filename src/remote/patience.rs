@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a build begins with.
-const FIRST: f64 = 3.0;
+const FIRST: f64 = 2.0;
 
 /// The most that an account can hold, in seconds.
 const MOST: f64 = 10.0;
@@ -110,6 +110,6 @@ mod tests {
         let patience = Patience::new(now);
         patience.waited(now, Duration::from_secs(10), None);
         assert!(!patience.lasts(now));
-        assert!(patience.lasts(now + Duration::from_secs(150)));
+        assert!(patience.lasts(now + Duration::from_secs(200)));
     }
 }

@@ -127,10 +127,11 @@ impl Trial<'_> {
             wrong += "a password is in the log; ";
         }
         println!(
-            "{} {what}: {:.1} s, lost {:.1} s ({} hits, {} ahead, {} misses, {} errors, {} damaged)",
+            "{} {what}: {:.1} s, lost {:.1} s (gets waited {:.1} s in all; {} hits, {} ahead, {} misses, {} errors, {} damaged)",
             if wrong.is_empty() { "ok  " } else { "FAIL" },
             built.wall,
             (built.wall - self.without.wall).max(0.0),
+            told["waited_us"].as_u64().unwrap() as f64 / 1e6,
             told["hits"],
             told["ahead"],
             told["misses"],
