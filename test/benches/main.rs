@@ -8,6 +8,7 @@
     reason = "a benchmark ends here when it must, and prints its table"
 )]
 
+mod build;
 mod figures;
 mod gobuild;
 #[path = "../peer.rs"]

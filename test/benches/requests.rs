@@ -1,29 +1,32 @@
 //! Requests: on the socket, and through a client as `go` would make them.
 
 use crate::Options;
+use crate::build::{Build, action};
 use crate::figures::{Report, median, quantile, ratios, row};
-use crate::gobuild::cpu;
-use crate::peer::Peer;
+use crate::gobuild::{children_cpu, cpu};
 use crate::support::{Daemon, TempDir, binary};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-/// Actions that are got, over and over.
-const ACTIONS: u8 = 200;
+/// What is in the cache; each build gets each action once, as `go` does.
+const ACTIONS: u64 = 10_000;
 
 /// Gets of one session; enough for the kernel's count of CPU time, which ticks 100 times a second.
-const GETS: usize = 40_000;
+const GETS: u64 = 40_000;
 
-fn filled() -> Daemon {
+fn filled(dir: &TempDir) -> Daemon {
     let daemon = Daemon::start();
-    let mut peer = Peer::connect(&daemon);
-    for action in 0..ACTIONS {
-        assert_eq!(peer.put(action, &[action; 4096]), 's');
+    let mut build = Build::new(&daemon, dir.path(), "filling");
+    for nth in 0..ACTIONS {
+        let mut body = [1; 4096];
+        body[..8].copy_from_slice(&nth.to_le_bytes());
+        assert_eq!(build.put(nth, &Sha256::digest(body), &body), 's');
     }
     daemon
 }
@@ -38,23 +41,26 @@ struct Gets {
     daemon_cpu: f64,
 }
 
-/// `sessions` sessions, each a build of its own, that get as fast as they are answered.
-fn gets(daemon: &Daemon, sessions: usize) -> Gets {
+/// `sessions` sessions at a time that get as fast as they are answered; when one has got
+/// everything, the next build begins.
+fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
     let each = GETS / sessions.min(8);
     let before = cpu(daemon.pid(), 13);
-    let peers: Vec<_> = (0..sessions).map(|_| Peer::connect(daemon)).collect();
     let start = Instant::now();
     let latencies: Vec<f64> = std::thread::scope(|scope| {
-        let threads: Vec<_> = peers
-            .into_iter()
-            .map(|mut peer| {
+        let threads: Vec<_> = (0..sessions)
+            .map(|session| {
                 scope.spawn(move || {
-                    let mut latencies = Vec::with_capacity(each);
-                    for at in 0..each {
-                        let start = Instant::now();
-                        let answer = peer.get((at % usize::from(ACTIONS)) as u8);
-                        latencies.push(start.elapsed().as_secs_f64() * 1e6);
-                        assert_eq!(answer, 'h');
+                    let name = format!("top-{session}");
+                    let mut latencies = Vec::new();
+                    for from in (0..each).step_by(ACTIONS as usize) {
+                        let mut build = Build::new(daemon, dir.path(), &name);
+                        for nth in from..each.min(from + ACTIONS) {
+                            let start = Instant::now();
+                            let answer = build.get(nth % ACTIONS);
+                            latencies.push(start.elapsed().as_secs_f64() * 1e6);
+                            assert_eq!(answer, 'h');
+                        }
                     }
                     latencies
                 })
@@ -74,13 +80,14 @@ fn gets(daemon: &Daemon, sessions: usize) -> Gets {
 }
 
 pub(crate) fn get(options: &Options) -> Report {
-    let daemon = filled();
+    let dir = TempDir::new();
+    let daemon = filled(&dir);
     let (mut one, mut many, mut client) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..options.pairs {
         eprintln!("get: pair {} of {}", pair + 1, options.pairs);
-        one.push(gets(&daemon, 1));
-        many.push(gets(&daemon, 64));
-        client.push(client_gets(&daemon));
+        one.push(gets(&daemon, &dir, 1));
+        many.push(gets(&daemon, &dir, 64));
+        client.push(client_gets(&daemon, &dir));
     }
     let each = |of: &[Gets], what: &dyn Fn(&Gets) -> f64| of.iter().map(what).collect::<Vec<_>>();
     let rate = |of: &[Gets]| each(of, &|gets| gets.rate);
@@ -128,15 +135,20 @@ pub(crate) fn get(options: &Options) -> Report {
 /// A client with the benchmark in the place of `go`.
 struct Client {
     child: Child,
+    top: PathBuf,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Client {
-    fn start(daemon: &Daemon) -> Self {
+    fn start(daemon: &Daemon, dir: &TempDir) -> Self {
+        let top = dir.path().join("client");
+        std::fs::create_dir(&top).unwrap();
         let mut child = Command::new(binary())
             .args(["client", "--runtime-dir"])
             .arg(daemon.runtime_dir())
+            .env("NIX_BUILD_TOP", &top)
+            .env_remove("IN_NIX_SHELL")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -145,6 +157,7 @@ impl Client {
             stdin: child.stdin.take().unwrap(),
             stdout: BufReader::new(child.stdout.take().unwrap()),
             child,
+            top,
         };
         client.answer();
         client
@@ -156,8 +169,8 @@ impl Client {
         line
     }
 
-    fn get(&mut self, id: usize, action: u8) -> String {
-        let action = STANDARD.encode([action; 32]);
+    fn get(&mut self, id: u64) -> String {
+        let action = STANDARD.encode(action(id % ACTIONS));
         let line = format!("{{\"ID\":{id},\"Command\":\"get\",\"ActionID\":\"{action}\"}}\n");
         self.stdin.write_all(line.as_bytes()).unwrap();
         self.answer()
@@ -167,33 +180,33 @@ impl Client {
         drop(self.stdin);
         let mut child = self.child;
         assert!(child.wait().unwrap().success());
+        std::fs::remove_dir(&self.top).unwrap();
     }
 }
 
-/// Gets through a client, one after the other, and the client's CPU time in microseconds a get.
-fn client_gets(daemon: &Daemon) -> (Gets, f64) {
-    let mut client = Client::start(daemon);
-    let (daemon_before, client_before) = (cpu(daemon.pid(), 13), cpu(client.child.id(), 13));
-    let start = Instant::now();
-    let latencies: Vec<_> = (0..GETS)
-        .map(|at| {
+/// Gets through clients, one after the other, and the client's CPU time in microseconds a get.
+fn client_gets(daemon: &Daemon, dir: &TempDir) -> (Gets, f64) {
+    let (daemon_before, clients_before) = (cpu(daemon.pid(), 13), children_cpu());
+    let (mut latencies, mut seconds) = (Vec::new(), 0.0);
+    while (latencies.len() as u64) < GETS {
+        let mut client = Client::start(daemon, dir);
+        let begun = Instant::now();
+        for id in 1..=ACTIONS {
             let start = Instant::now();
-            let answer = client.get(at + 1, (at % usize::from(ACTIONS)) as u8);
+            let answer = client.get(id);
             assert!(answer.contains("DiskPath"), "{answer}");
-            start.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    let rate = GETS as f64 / start.elapsed().as_secs_f64();
-    let micros = |pid, before| (cpu(pid, 13) - before) * 1e6 / GETS as f64;
-    let client_cpu = micros(client.child.id(), client_before);
-    let daemon_cpu = micros(daemon.pid(), daemon_before);
-    client.end();
+            latencies.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        seconds += begun.elapsed().as_secs_f64();
+        client.end();
+    }
+    let count = latencies.len() as f64;
     let gets = Gets {
-        rate,
+        rate: count / seconds,
         latencies,
-        daemon_cpu,
+        daemon_cpu: (cpu(daemon.pid(), 13) - daemon_before) * 1e6 / count,
     };
-    (gets, client_cpu)
+    (gets, (children_cpu() - clients_before) * 1e6 / count)
 }
 
 pub(crate) fn put(options: &Options) -> Report {
@@ -254,16 +267,13 @@ pub(crate) fn put(options: &Options) -> Report {
 }
 
 pub(crate) fn start(options: &Options) -> Report {
-    let daemon = filled();
-    let millis: Vec<_> = (0..options.pairs * 10)
+    let dir = TempDir::new();
+    let daemon = filled(&dir);
+    let millis: Vec<_> = (0..options.pairs as u64 * 10)
         .map(|at| {
             let start = Instant::now();
-            let mut client = Client::start(&daemon);
-            assert!(
-                client
-                    .get(1, (at % usize::from(ACTIONS)) as u8)
-                    .contains("DiskPath")
-            );
+            let mut client = Client::start(&daemon, &dir);
+            assert!(client.get(at).contains("DiskPath"));
             let took = start.elapsed().as_secs_f64() * 1e3;
             client.end();
             took

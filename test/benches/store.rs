@@ -4,8 +4,8 @@
 //! month, because a million puts would take longer than all that is measured. All that is
 //! measured goes through a daemon.
 
+use crate::build::{Build, action};
 use crate::figures::{median, quantile};
-use crate::peer::Peer;
 use crate::support::{Daemon, TempDir, binary};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -143,9 +143,9 @@ fn measure(actions: u64) -> Measured {
     fill(&dir.path().join("cache"), actions);
     let daemon = Daemon::start_in(dir.path());
     stats(&daemon);
-    Builder::new(&daemon, dir.path())
-        .peer
-        .put(0, b"so that the state is kept");
+    let body = b"so that the state is kept";
+    let answer = Build::new(&daemon, dir.path(), "top").put(u64::MAX, &Sha256::digest(body), body);
+    assert_eq!(answer, 's');
     daemon.end();
 
     eprintln!("store: starting, getting, putting");
@@ -153,10 +153,10 @@ fn measure(actions: u64) -> Measured {
         .map(|nth| {
             let start = Instant::now();
             let daemon = Daemon::start_in(dir.path());
-            let mut builder = Builder::new(&daemon, dir.path());
-            assert_eq!(builder.get(nth as u64), 'h');
+            let mut build = Build::new(&daemon, dir.path(), "top");
+            assert_eq!(build.get(nth as u64), 'h');
             let taken = start.elapsed().as_secs_f64() * 1e3;
-            drop(builder);
+            drop(build);
             daemon.end();
             taken
         })
@@ -166,26 +166,26 @@ fn measure(actions: u64) -> Measured {
     // Coprime to all sizes: every action once, all over the store.
     let mut nth = 0;
     for _ in 0..BUILDS {
-        let mut builder = Builder::new(&daemon, dir.path());
+        let mut build = Build::new(&daemon, dir.path(), "top");
         for _ in 0..GETS {
             nth = (nth + 7_919_777) % actions;
             let start = Instant::now();
-            assert_eq!(builder.get(nth), 'h');
+            assert_eq!(build.get(nth), 'h');
             gets.push(start.elapsed().as_secs_f64() * 1e6);
         }
     }
-    let mut builder = Builder::new(&daemon, dir.path());
+    let mut build = Build::new(&daemon, dir.path(), "top");
     let puts: Vec<f64> = (0..PUTS)
         .map(|nth| {
             let mut body = vec![1; 4096];
             body[..8].copy_from_slice(&nth.to_le_bytes());
             let output = Sha256::digest(&body);
             let start = Instant::now();
-            assert_eq!(builder.put(actions + nth, &output, &body), 's');
+            assert_eq!(build.put(actions + nth, &output, &body), 's');
             start.elapsed().as_secs_f64() * 1e6
         })
         .collect();
-    drop(builder);
+    drop(build);
     // It also clears the directories of the builds that have ended.
     stats(&daemon);
 
@@ -198,19 +198,19 @@ fn measure(actions: u64) -> Measured {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let mut builder = Builder::new(&daemon, dir.path());
+    let mut build = Build::new(&daemon, dir.path(), "top");
     let mut meanwhile = Vec::new();
     while gc.try_wait().unwrap().is_none() {
         for _ in 0..20 {
             nth = (nth + 7_919_777) % actions;
             let start = Instant::now();
-            assert!(matches!(builder.get(nth), 'h' | 'm'));
+            assert!(matches!(build.get(nth), 'h' | 'm'));
             meanwhile.push(start.elapsed().as_secs_f64() * 1e6);
         }
     }
     let evict_s = start.elapsed().as_secs_f64();
     assert!(gc.wait().unwrap().success());
-    drop(builder);
+    drop(build);
     let rss_mib = daemon.peak_memory() as f64 / f64::from(1 << 20);
     daemon.end();
     let (start_ms, get) = (median(&starts), Latencies::of(&gets));
@@ -228,53 +228,6 @@ fn measure(actions: u64) -> Measured {
         get_meanwhile: Latencies::of(&meanwhile),
         rss_mib,
     }
-}
-
-/// A build of its own that ends with this.
-struct Builder {
-    peer: Peer,
-    top: std::path::PathBuf,
-}
-
-impl Builder {
-    fn new(daemon: &Daemon, dir: &Path) -> Self {
-        let top = dir.join("top");
-        std::fs::create_dir(&top).unwrap();
-        let hello = serde_json::json!({"version": 1, "name": "bench", "top": top});
-        Self {
-            peer: Peer::hello(daemon, &hello.to_string()).unwrap(),
-            top,
-        }
-    }
-
-    fn get(&mut self, nth: u64) -> char {
-        let mut frame = vec![b'g'];
-        frame.extend(nth.to_le_bytes());
-        frame.extend(action(nth));
-        self.peer.send(&frame);
-        self.peer.answer()
-    }
-
-    fn put(&mut self, nth: u64, output: &[u8], body: &[u8]) -> char {
-        let mut frame = vec![b'p'];
-        frame.extend(nth.to_le_bytes());
-        frame.extend(action(nth));
-        frame.extend(output);
-        frame.extend((body.len() as u64).to_le_bytes());
-        frame.extend(body);
-        self.peer.send(&frame);
-        self.peer.answer()
-    }
-}
-
-impl Drop for Builder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.top);
-    }
-}
-
-fn action(nth: u64) -> [u8; 32] {
-    Sha256::digest(nth.to_le_bytes()).into()
 }
 
 fn stats(daemon: &Daemon) {
