@@ -30,8 +30,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// How many outputs make a batch, about: some 20 MB of memory.
-const BATCH: u64 = 1 << 18;
+/// How many outputs make a batch, about: some 20 MB of memory. A million of them, which is a
+/// cache of tens of gigabytes, are two, and two walks over all actions.
+const BATCH: u64 = 1 << 19;
 
 /// A shard that changes while it is counted is counted again, this often at most.
 const COUNTS: u32 = 5;
@@ -159,7 +160,7 @@ impl Store {
             ..Swept::default()
         };
         for shards in survey.batches() {
-            let mut batch = Batch::default();
+            let mut batch = Batch::of(survey.outputs_in(&shards));
             swept.left_actions = 0;
             self.walk_outputs(shards.clone(), stop, |output, metadata| {
                 batch.add(output, metadata, start, &mut quota);
@@ -435,6 +436,10 @@ impl Survey {
         quota
     }
 
+    fn outputs_in(&self, shards: &Range<usize>) -> usize {
+        self.shards[shards.clone()].iter().sum::<u64>() as usize
+    }
+
     /// Ranges of shards that have not too many outputs together.
     fn batches(&self) -> Vec<Range<usize>> {
         let mut batches = Vec::new();
@@ -513,6 +518,14 @@ enum Noted {
 }
 
 impl Batch {
+    /// With room for so many outputs: growing would take twice the memory.
+    fn of(outputs: usize) -> Self {
+        Self {
+            outputs: Vec::with_capacity(outputs),
+            ..Self::default()
+        }
+    }
+
     fn add(&mut self, output: OutputId, metadata: &Metadata, start: SystemTime, quota: &mut Quota) {
         let bytes = size_on_disk(metadata.len());
         let age = start.duration_since(modified(metadata)).unwrap_or_default();
