@@ -99,7 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
             served.start_control(&sockets.control);
         }
         if reaped.elapsed() >= REAP_EVERY {
-            served.parts.reap();
+            served.start_reaping();
             reaped = Instant::now();
         }
         let uploads = served.parts.remote.as_ref().is_some_and(Remote::is_busy);
@@ -168,6 +168,15 @@ impl Served {
                 }
             });
         }
+    }
+
+    /// To remove a large build's directory takes a while, and the next build must not wait for it.
+    fn start_reaping(self: &Arc<Self>) {
+        let served = Arc::clone(self);
+        start("reap", move || {
+            sys::step_back();
+            served.parts.reap();
+        });
     }
 
     fn start_session(self: &Arc<Self>, listener: &UnixListener) {
