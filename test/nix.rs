@@ -7,9 +7,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::SystemTime;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, SystemTime};
 
 use crate::support::{Daemon, TempDir, binary, text};
+use crate::upstream::{Upstream, module};
 
 /// Says to a test that it runs in the private namespaces.
 const INSIDE: &str = "NIX_GOCACHEPROG_TEST_INSIDE";
@@ -300,6 +302,58 @@ fn eight_builds_at_once_are_all_correct() {
                 .all(|session| session.hits * 100 >= session.gets * 95),
             "{cached:?}"
         );
+    });
+}
+
+#[test]
+fn two_fixed_output_builds_at_once_have_a_proxy_each_and_modules_from_the_cache() {
+    in_nix(|nix| {
+        let daemon = nix.daemon();
+        // Nobody gets an answer before both builds have asked.
+        let met = Mutex::new((false, false));
+        let changed = Condvar::new();
+        let upstream = Upstream::start(move |asked, to| {
+            let mut both = met.lock().unwrap();
+            both.0 |= asked.path.contains("/v1.0.0.");
+            both.1 |= asked.path.contains("/v1.1.0.");
+            changed.notify_all();
+            let limit = Duration::from_secs(120);
+            let waited = changed.wait_timeout_while(both, limit, |both| *both != (true, true));
+            drop(waited.unwrap());
+            module(asked, to)
+        });
+        let mut sums = Vec::new();
+        for step in ["fetched", "cached"] {
+            let mut command = nix.command("modules.nix", step, &["--max-jobs", "2"]);
+            command
+                .args(["--option", "pre-build-hook"])
+                .arg(nix.dir.path().join("hook"))
+                .env("NIX_GOCACHEPROG_RUNTIME_DIR", daemon.runtime_dir())
+                .env("GOPROXY", &upstream.url);
+            let built = Built::new(command.output().unwrap());
+            let lines = |what: &str| -> Vec<String> {
+                let found = built.log.lines().filter(|line| line.contains(what));
+                let mut found: Vec<_> = found.map(|line| line.trim().to_string()).collect();
+                found.sort();
+                found
+            };
+            let proxies = lines("GOPROXY is ");
+            assert_eq!(proxies.len(), 2, "{}", built.log);
+            assert_ne!(proxies[0], proxies[1]);
+            for proxy in &proxies {
+                let list = proxy.strip_prefix("GOPROXY is http://127.0.0.1:").unwrap();
+                assert!(list.ends_with(&format!("|{}", upstream.url)), "{proxy}");
+            }
+            sums.push(lines("\"Sum\": \"h1:"));
+            assert_eq!(sums[0].len(), 2, "{}", built.log);
+        }
+        assert_eq!(sums[0], sums[1]);
+        for version in ["v1.0.0", "v1.1.0"] {
+            for kind in ["info", "mod", "zip"] {
+                let path = format!("/example.test/m/@v/{version}.{kind}");
+                assert_eq!(upstream.count(&path), 1, "{path}");
+            }
+        }
     });
 }
 
