@@ -5,7 +5,7 @@
 use crate::go::Go;
 use crate::support::{Daemon, TempDir, binary, text};
 use crate::upstream::{
-    Asked, Reply, Then, Upstream, ask, file, get, module, not_found, raw, reply,
+    Asked, Reply, Then, Upstream, ask, ask_on, file, get, module, not_found, raw, reply,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -1069,6 +1069,60 @@ fn connections_that_are_kept_open_and_idle_hold_up_nobody() {
 }
 
 #[test]
+fn a_large_answer_is_whole_on_a_connection_that_goes_on() {
+    let daemon = Daemon::start();
+    // More than stays in memory, and no whole number of anything.
+    let large = format!("module example.test/m\n{}", "// filler\n".repeat(333_333));
+    let body = large.clone().into_bytes();
+    let upstream = Upstream::start(move |asked, to| match asked.path {
+        MOD => reply(to, "200 OK", "", &body),
+        _ => module(asked, to),
+    });
+    for asked in ["of the upstream", "of the cache"] {
+        let proxy = Proxy::start(&daemon, &upstream.url);
+        let address = proxy.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        for (method, path, headers, expected) in [
+            ("GET", MOD, "", large.as_bytes()),
+            ("HEAD", MOD, "", b""),
+            // Each has a length, whatever else is asked for.
+            ("GET", MOD, "TE: chunked\r\n", large.as_bytes()),
+            ("GET", LIST, "", b"v1.0.0\nv1.1.0\n"),
+            (
+                "GET",
+                "/nothing",
+                "",
+                b"not found: this is no path of the GOPROXY protocol\n",
+            ),
+        ] {
+            let got = ask_on(&mut stream, method, path, headers);
+            assert!(got.body == expected, "{method} {path}, {asked}");
+            assert!(!got.headers.contains("chunked"), "{}", got.headers);
+        }
+    }
+    assert_eq!(upstream.count(MOD), 1);
+    assert_eq!(daemon.actions(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_harms_nobody() {
+    let daemon = Daemon::start();
+    let large = format!("module example.test/m\n{}", "// filler\n".repeat(999_999));
+    let body = large.clone().into_bytes();
+    let upstream = Upstream::start(move |_, to| reply(to, "200 OK", "", &body));
+    let proxy = Proxy::start(&daemon, &upstream.url);
+    let address = proxy.url.strip_prefix("http://").unwrap();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!("GET {MOD} HTTP/1.1\r\nHost: test\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+    }
+    assert!(proxy.get(MOD).body == large.as_bytes());
+    assert_eq!(upstream.count(MOD), 1);
+}
+
+#[test]
 fn connections_to_the_upstream_are_kept() {
     let daemon = Daemon::start();
     let connections = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -1242,6 +1296,33 @@ fn a_daemon_that_ends_and_comes_back_is_used_again() {
     daemon.restart();
     assert_eq!(proxy.get(ZIP).body, file(ZIP).unwrap());
     assert_eq!(upstream.count(ZIP), 1);
+}
+
+#[test]
+fn told_to_stop_a_proxy_answers_what_is_running_first() {
+    let (begun, wait) = std::sync::mpsc::channel();
+    let begun = std::sync::Mutex::new(begun);
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let upstream = Upstream::start(move |asked, to| {
+        begun.lock().unwrap().send(()).unwrap();
+        told.lock().unwrap().recv().unwrap();
+        module(asked, to)
+    });
+    let dir = TempDir::new();
+    let mut proxy = Proxy::start_with(&upstream.url, |command| {
+        command.arg("--runtime-dir").arg(dir.path());
+        command.arg("--cache-dir").arg(dir.path().join("cache"));
+    });
+    let url = proxy.url.clone();
+    let running = std::thread::spawn(move || get(&url, ZIP));
+    wait.recv().unwrap();
+    let pid = proxy.child.id().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    go_on.send(()).unwrap();
+    assert_eq!(running.join().unwrap().body, file(ZIP).unwrap());
+    assert!(proxy.child.wait().unwrap().success());
+    assert_eq!(counted(&proxy.log(), "kept"), 1);
 }
 
 #[test]

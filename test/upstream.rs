@@ -265,13 +265,18 @@ pub fn get(url: &str, path: &str) -> Reply {
 
 pub fn ask(url: &str, method: &str, path: &str) -> Reply {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    ask_on(&mut stream, method, path, "Connection: close\r\n")
+}
+
+/// The same on a connection that may go on.
+pub fn ask_on(stream: &mut TcpStream, method: &str, path: &str, headers: &str) -> Reply {
     // Longer than anything takes: a test fails instead of hanging.
     stream
         .set_read_timeout(Some(Duration::from_secs(120)))
         .unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
-    let head = read_head(&mut stream).expect("an answer");
+    let head = read_head(stream).expect("an answer");
     let headers = head.to_ascii_lowercase();
     let length = headers
         .split("content-length: ")
