@@ -36,8 +36,11 @@ nixGocacheprogSetup() {
     # all times are the same, so a change of an import that keeps a file's size would be missed.
     export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
     # For the same reason a test that reads a file is run again: `go` would take the result of another
-    # file of the same size. What the test was compiled to still comes from the cache.
-    export GOFLAGS="${GOFLAGS:+$GOFLAGS }-count=1"
+    # file of the same size. What the test was compiled to still comes from the cache. With structured
+    # attributes it can be a list, which `go` does not see, but the derivation's own phases may.
+    if [[ $(declare -p GOFLAGS 2>/dev/null) != "declare -a"* ]]; then
+        export GOFLAGS="${GOFLAGS:+$GOFLAGS }-count=1"
+    fi
 
     # A fixed-output derivation downloads modules.
     if [[ -n ${outputHash-} ]]; then

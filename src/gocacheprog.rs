@@ -26,6 +26,10 @@ use std::path::Path;
 /// What is said before the first request.
 pub const GREETING: &[u8] = b"{\"ID\":0,\"KnownCommands\":[\"get\",\"put\",\"close\"]}\n";
 
+/// What the list of files begins with that a test has read (`testlogMagic` in
+/// `cmd/go/internal/test/test.go`).
+pub const TEST_LOG: &[u8] = b"# test log\n";
+
 /// What `go` asks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {

@@ -40,6 +40,11 @@ pub fn open(cache_dir: Option<&Path>) -> Result<(Session<'static>, PathBuf)> {
     Ok((Session::new(store, &files), files))
 }
 
+/// Whether an earlier command of this build has begun one.
+pub fn is_begun() -> bool {
+    build_top().is_some() && root(None).is_ok_and(|(root, _)| root.join("format").exists())
+}
+
 /// Where its store is: a directory that nobody else can enter, made if it is missing.
 ///
 /// # Errors

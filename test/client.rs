@@ -271,6 +271,41 @@ fn a_readonly_build_gets_from_the_shared_cache_and_puts_into_its_own() {
 }
 
 #[test]
+fn what_a_test_has_read_stays_in_its_build() {
+    let daemon = Daemon::start();
+    let runtime_dir = daemon.runtime_dir();
+    let (top, other_top) = (TempDir::new(), TempDir::new());
+    // One that is sent in pieces, and one that is not.
+    let long = [b"# test log\n".as_slice(), &b"open x\n".repeat(50_000)].concat();
+    let log: &[u8] = b"# test log\nstat testdata/poem.txt\n";
+    let mut tester = Client::start(&runtime_dir, top.path());
+    assert_eq!(file(&tester.put(1, 1, log)), log);
+    assert_eq!(file(&tester.put(2, 2, &long)), long);
+    assert_eq!(file(&tester.put(3, 3, b"a package")), b"a package");
+    assert_eq!(file(&tester.get(4, 1)), log);
+    let mut same = Client::start(&runtime_dir, top.path());
+    assert_eq!(file(&same.get(5, 2)), long);
+    let mut other = Client::start(&runtime_dir, other_top.path());
+    assert_eq!(other.get(6, 1)["Miss"], true);
+    assert_eq!(other.get(7, 2)["Miss"], true);
+    assert_eq!(file(&other.get(8, 3)), b"a package");
+    for client in [tester, same, other] {
+        assert_eq!(client.close(), "");
+    }
+    // In a shell the times of files are what they are elsewhere.
+    let home = TempDir::new();
+    let shell = || {
+        let vars = [
+            ("IN_NIX_SHELL", "impure"),
+            ("XDG_CACHE_HOME", home.path().to_str().unwrap()),
+        ];
+        Client::start_with(&runtime_dir, top.path(), &vars)
+    };
+    shell().put(9, 9, log);
+    assert_eq!(file(&shell().get(10, 9)), log);
+}
+
+#[test]
 fn builds_with_other_c_libraries_do_not_share_what_go_takes_for_the_same() {
     let daemon = Daemon::start();
     let top = TempDir::new();

@@ -137,6 +137,15 @@ fn what_the_derivation_has_set_stays() {
 }
 
 #[test]
+fn flags_that_are_a_list_stay_one() {
+    let bash = Bash::new().client(WORKING);
+    let (stdout, stderr) = bash.run(
+        "GOFLAGS=(-mod=vendor -trimpath); . \"$hook\"; nixGocacheprogSetup; printf '<%s>' \"${GOFLAGS[@]}\"",
+    );
+    assert_eq!((&*stdout, &*stderr), ("<-mod=vendor><-trimpath>", ""));
+}
+
+#[test]
 fn a_client_that_is_missing_or_broken_is_said_once_and_nothing_else_happens() {
     let missing = Bash::new().set("NIX_GOCACHEPROG_CLIENT", "/no/such/client");
     let broken = Bash::new().client("#!/bin/sh\nexit 127\n");

@@ -174,6 +174,21 @@ in
       buildPhase = "go build .";
     }
   );
+  # As buildGoModule passes them up to nixpkgs 24.11.
+  derivationWithListOfFlags = stdenv.mkDerivation (
+    plain
+    // {
+      __structuredAttrs = true;
+      GOFLAGS = [
+        "-mod=vendor"
+        "-trimpath"
+      ];
+      buildPhase = ''
+        [[ ''${#GOFLAGS[@]} == 2 && ''${GOFLAGS[0]} == -mod=vendor ]]
+        go build .
+      '';
+    }
+  );
   hookInDepsBuildBuild = stdenv.mkDerivation (
     plain
     // {
