@@ -200,6 +200,15 @@ fn table(report: &Report) -> String {
             )
         },
     );
+    if contents.set_aside > 0 {
+        line(
+            "set aside",
+            format!(
+                "{} of an older version, which go by themselves",
+                show_size(contents.set_aside)
+            ),
+        );
+    }
     line(
         "disk",
         format!(
@@ -294,6 +303,13 @@ fn tell_swept(swept: &Swept, dry_run: bool) -> String {
         );
     }
     out.push('\n');
+    if swept.set_aside > 0 {
+        let _ = writeln!(
+            out,
+            "{verb} {} that an older version has left",
+            show_size(swept.set_aside)
+        );
+    }
     out
 }
 

@@ -54,6 +54,10 @@ pub const EVICT_TO_PERCENT: u64 = 90;
 /// size limit does not wait for it.
 pub const UPKEEP_EVERY: Duration = Duration::from_secs(15);
 
+/// The directories of builds in a cache of an older format are kept for so long: no build runs longer that
+/// was begun before the daemon was upgraded.
+pub const ASIDE_KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
 /// How often what is too old is looked for: a walk over the whole store.
 pub const AGE_CHECK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 

@@ -7,6 +7,7 @@
 //! CACHE/outputs/3f/a0…      an output: its bytes, in a file named by their SHA-256
 //! CACHE/actions/7c/19…      an entry: a symbolic link named by the action ID
 //! CACHE/tmp/                bodies on their way in
+//! CACHE/aside-…/            a cache in another format: see `aside.rs`
 //! ```
 //!
 //! An action is a symbolic link whose target is not a path but the entry itself:
@@ -22,6 +23,7 @@
 //!
 //! The store knows of no builds, and never hands out a path below `outputs`.
 
+mod aside;
 mod entry;
 mod evict;
 mod exchange;
@@ -152,7 +154,7 @@ impl Store {
                     format.display()
                 )));
             }
-            Some(_) => set_aside(root)?,
+            Some(_) => aside::set_aside(root)?,
             None => {}
         }
         if version != Some(FORMAT) {
@@ -551,36 +553,6 @@ fn take_lock(root: &Path) -> Result<File> {
         .and_then(|()| (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()))
         .map_err(|e| Error::io("write", &path, e))?;
     Ok(lock)
-}
-
-/// Moves what an older version left out of the way, as a whole.
-fn set_aside(root: &Path) -> Result<()> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let aside = root.join(format!("aside-{}", since.as_secs()));
-    fs::ensure_dir(&aside, 0o700)?;
-    // The format goes last: when this is cut off it is done again.
-    for name in [
-        "outputs",
-        "actions",
-        "tmp",
-        "builds",
-        "registered",
-        "state",
-        "format",
-    ] {
-        match fs::rename(&root.join(name), &aside.join(name)) {
-            Err(e) if e.kind() != Some(ErrorKind::NotFound) => return Err(e),
-            _ => {}
-        }
-    }
-    log::warn(format!(
-        "the cache has a format that this version does not know: it is set aside in {}, which you can \
-         remove, and a new one is begun",
-        aside.display()
-    ));
-    Ok(())
 }
 
 /// Reads a body of `size` bytes, to a file if one is given, and checks its hash.

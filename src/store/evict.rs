@@ -96,6 +96,9 @@ pub struct Swept {
     pub live_bytes: u64,
     /// How long ago that which stays was last used at most, in seconds.
     pub oldest: u64,
+    /// What went of caches that were set aside, in bytes.
+    #[serde(default)]
+    pub set_aside: u64,
 }
 
 /// What there is in a store.
@@ -111,6 +114,9 @@ pub struct Contents {
     pub actions: u64,
     /// How long ago the least recently used output was used, in seconds.
     pub oldest: u64,
+    /// What caches take that were set aside for their format, in bytes.
+    #[serde(default)]
+    pub set_aside: u64,
 }
 
 impl Store {
@@ -157,6 +163,7 @@ impl Store {
             left_outputs: survey.size.outputs,
             left_bytes: survey.size.bytes,
             live_bytes: survey.live_bytes,
+            set_aside: self.sweep_aside(start, dry_run)?,
             ..Swept::default()
         };
         for shards in survey.batches() {
@@ -280,6 +287,7 @@ impl Store {
             live_bytes: survey.live_bytes,
             actions: self.count_actions(stop)?,
             oldest: survey.oldest.as_secs(),
+            set_aside: self.set_aside_bytes()?,
         })
     }
 
