@@ -179,7 +179,8 @@ pub const REMOTE_CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// How long the remote may be silent when it is asked for something.
 pub const REMOTE_READ_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long the remote may take to say that it has what it was sent: it may pass it on to others first.
+/// How long the remote may be silent when it is sent something, which it may pass on to others first. Nobody waits for
+/// it, and our own threads may be waiting for the processor.
 pub const REMOTE_WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long one get waits for the remote, whatever that does: far less than GIVE_UP_AFTER, when the client would

@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut all_ended = served.sessions.stop();
     if let Some(remote) = &served.parts.remote {
-        all_ended &= remote.stop(STOP_LIMIT);
+        all_ended &= remote.stop(STOP_LIMIT / 2);
     }
     served.parts.upkeep.stop();
     let upkeep_ended = upkeep.join();
@@ -160,8 +160,8 @@ impl Served {
             start(if n < fetchers { "fetch" } else { "upload" }, move || {
                 let parts = &served.parts;
                 let Some(remote) = &parts.remote else { return };
-                let _counted = remote.enter();
                 if n < fetchers {
+                    let _counted = remote.enter();
                     remote.fetch(&parts.store, &parts.limits);
                 } else {
                     remote.upload(&parts.store, n == fetchers);

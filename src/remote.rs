@@ -38,6 +38,7 @@ use seen::Seen;
 use server::{Failure, Server};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,9 @@ pub const USED_MAX: usize = list::ACTIONS_MAX;
 
 /// The records that may wait to be written.
 const RECORDS_MAX: usize = 64;
+
+/// Uses that are noted at one time, of all sessions: each takes some 80 bytes.
+const NOTED_MAX: usize = 1 << 20;
 
 /// The remote, and all that is under way to it and from it.
 #[derive(Debug)]
@@ -74,6 +78,8 @@ pub struct Remote {
     recording: Mutex<()>,
     /// The keys of the lists that are on the remote as they are here.
     listed: Mutex<HashSet<String>>,
+    /// How many uses are noted in sessions and records.
+    noted: AtomicUsize,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -83,6 +89,8 @@ pub struct Remote {
 enum Trouble {
     Remote(Failure),
     Local(Error),
+    /// The disk has no room for it.
+    NoRoom,
 }
 
 impl From<Failure> for Trouble {
@@ -91,7 +99,7 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// A thread that works for the remote; it has ended when this is dropped.
+/// A thread that fetches; it has ended when this is dropped.
 #[derive(Debug)]
 pub struct Worker<'a>(&'a Remote);
 
@@ -118,6 +126,7 @@ impl Remote {
             records: Mutex::default(),
             recording: Mutex::default(),
             listed: Mutex::default(),
+            noted: AtomicUsize::new(0),
             running: Mutex::default(),
             ended: Condvar::new(),
         })
@@ -139,13 +148,14 @@ impl Remote {
         (fetchers, uploaders)
     }
 
-    /// Counts a thread.
+    /// Counts a thread that fetches.
     pub fn enter(&self) -> Worker<'_> {
         *lock(&self.running) += 1;
         Worker(self)
     }
 
-    /// Ends all threads after what each is doing now, for which it waits a bounded time; says whether all have ended.
+    /// Ends all threads. Those that fetch may be writing to the store, and are waited for, up to this limit; says whether
+    /// they have ended. An upload that is cut off is done by the next daemon.
     pub fn stop(&self, limit: Duration) -> bool {
         self.fetches.stop();
         self.queue.stop();
@@ -225,8 +235,18 @@ impl Remote {
         }
     }
 
+    /// Whether a session may note one more use. It must pass on all that it has noted.
+    pub fn may_note(&self) -> bool {
+        let noted = self.noted.fetch_add(1, Ordering::Relaxed);
+        if noted >= NOTED_MAX {
+            self.noted.fetch_sub(1, Ordering::Relaxed);
+        }
+        noted < NOTED_MAX
+    }
+
     /// A `go` command in a build of this name has used this.
     pub fn used(&self, name: &str, used: Vec<Used>) {
+        self.noted.fetch_sub(used.len(), Ordering::Relaxed);
         let mut records = lock(&self.records);
         if !name.is_empty() && !used.is_empty() && records.len() < RECORDS_MAX {
             records.push_back((name.into(), used));
@@ -253,7 +273,7 @@ impl Remote {
     pub fn check(&self) -> Result<Duration> {
         let start = Instant::now();
         let nothing = ActionId::of(b"nix-gocacheprog: an action of nobody\0", b"");
-        match self.server.has_entry(&action_key(&nothing)) {
+        match self.server.entry(&action_key(&nothing)) {
             Ok(_) => Ok(start.elapsed()),
             Err(failure) => Err(Error::peer(failure.why)),
         }

@@ -2,7 +2,7 @@
 //! not what its name says goes no further.
 
 use super::counters::count;
-use super::fetch::Job;
+use super::fetch::{Fetches, Job};
 use super::list::{self, Used};
 use super::result::{action_key, list_key};
 use super::server::Failure;
@@ -51,11 +51,14 @@ impl Remote {
         hint: Option<Entry>,
         ahead: bool,
     ) {
-        if ahead && !has_room(store, limits, hint) || !self.reads.may_pass(Instant::now()) {
+        let is_here = || store.get(action).is_ok_and(|found| found.is_some());
+        if ahead && is_here() || !self.reads.may_pass(Instant::now()) {
             return;
         }
-        let got = match self.bring(store, action, hint, ahead) {
+        let got = match self.bring(store, limits, action, hint, ahead) {
             Ok(got) => got,
+            // What is here is worth more, and no fault of the remote's.
+            Err(Trouble::NoRoom) => return self.judge(&self.reads, "asked of", &Ok(())),
             Err(Trouble::Local(e)) => {
                 log::warn(format!(
                     "an output from the remote is not kept: {}",
@@ -94,12 +97,13 @@ impl Remote {
     fn bring(
         &self,
         store: &Store,
+        limits: &Limits,
         action: &ActionId,
         hint: Option<Entry>,
         ahead: bool,
     ) -> std::result::Result<Option<u64>, Trouble> {
         if let Some(entry) = hint {
-            if self.receive(store, action, &entry)? {
+            if self.receive(store, limits, action, &entry)? {
                 return Ok(Some(entry.size));
             }
             // The list is old, or has run ahead of the outputs.
@@ -110,7 +114,7 @@ impl Remote {
         let Some(entry) = self.server.entry(&action_key(action))? else {
             return Ok(None);
         };
-        if self.receive(store, action, &entry)? {
+        if self.receive(store, limits, action, &entry)? {
             return Ok(Some(entry.size));
         }
         self.seen.lacks_output(&entry.output);
@@ -120,11 +124,15 @@ impl Remote {
     fn receive(
         &self,
         store: &Store,
+        limits: &Limits,
         action: &ActionId,
         entry: &Entry,
     ) -> std::result::Result<bool, Trouble> {
         if entry.size > BODY_MAX {
             return Err(Failure::new(format!("an entry of {} bytes", entry.size)).into());
+        }
+        if !has_room(store, limits, entry.size) {
+            return Err(Trouble::NoRoom);
         }
         let reader: Box<dyn Read> = match entry.size {
             // Whatever has no bytes is here already.
@@ -137,6 +145,7 @@ impl Remote {
         let mut body = Incoming {
             reader,
             until: Instant::now() + SLOW_AFTER + Duration::from_secs(entry.size / SLOWEST),
+            fetches: &self.fetches,
             failed: None,
         };
         match store.adopt(action, entry, &mut body) {
@@ -232,24 +241,27 @@ impl Remote {
     }
 }
 
-/// Whether there is room on the disk for what nobody has asked for.
-fn has_room(store: &Store, limits: &Limits, hint: Option<Entry>) -> bool {
-    let size = hint.map_or(0, |entry| entry.size);
+/// Whether there is room on the disk, whatever an entry says of its output.
+fn has_room(store: &Store, limits: &Limits, size: u64) -> bool {
     sys::space(store.root())
         .is_ok_and(|space| space.free > limits.floor(space).saturating_add(size))
 }
 
 /// An output on its way in, which must not take for ever.
-struct Incoming<R> {
+struct Incoming<'a, R> {
     reader: R,
     until: Instant,
+    /// They say when all is to end.
+    fetches: &'a Fetches,
     failed: Option<String>,
 }
 
-impl<R: Read> Read for Incoming<R> {
+impl<R: Read> Read for Incoming<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = if Instant::now() > self.until {
             Err(io::Error::new(ErrorKind::TimedOut, "it comes too slowly"))
+        } else if self.fetches.stopping() {
+            Err(io::Error::other("the daemon ends"))
         } else {
             self.reader.read(buffer)
         };

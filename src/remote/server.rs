@@ -5,7 +5,8 @@
 use super::access::Access;
 use super::result::{decode, encode, hex};
 use crate::config::{
-    READ_BUFFER, REMOTE_CONNECT_LIMIT, REMOTE_FETCHERS, REMOTE_READ_LIMIT, REMOTE_WRITE_LIMIT,
+    READ_BUFFER, REMOTE_CONNECT_LIMIT, REMOTE_FETCHERS, REMOTE_READ_LIMIT, REMOTE_UPLOADERS,
+    REMOTE_WRITE_LIMIT,
 };
 use crate::error::Result;
 use crate::http::forward::Forward;
@@ -49,7 +50,10 @@ pub type Outcome<T> = std::result::Result<T, Failure>;
 pub struct Server {
     url: Url,
     authorization: Option<String>,
-    agent: Agent,
+    /// For whom somebody waits.
+    reading: Agent,
+    /// For what goes on behind everybody's back, on a machine that may be busy.
+    writing: Agent,
 }
 
 impl Failure {
@@ -92,30 +96,33 @@ impl Server {
     /// When the environment names an HTTP proxy that cannot be used.
     pub fn new(access: Access) -> Result<Self> {
         let proxy = Forward::from_env().for_url(&access.url)?;
-        let agent = Agent::new_with_config(
-            Agent::config_builder()
-                .proxy(proxy)
-                .tls_config(access.tls)
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .user_agent(concat!("nix-gocacheprog/", env!("CARGO_PKG_VERSION")))
-                // Lengths and hashes are those of the bytes themselves.
-                .accept_encoding("identity")
-                .timeout_resolve(Some(REMOTE_CONNECT_LIMIT))
-                .timeout_connect(Some(REMOTE_CONNECT_LIMIT))
-                .timeout_recv_response(Some(REMOTE_READ_LIMIT))
-                .timeout_per_read(Some(REMOTE_READ_LIMIT))
-                .timeout_per_write(Some(REMOTE_READ_LIMIT))
-                .max_idle_connections(2 * REMOTE_FETCHERS)
-                .max_idle_connections_per_host(2 * REMOTE_FETCHERS)
-                .max_idle_age(KEPT_FOR)
-                .build(),
-        );
+        let agent = |connect, silence, connections| {
+            Agent::new_with_config(
+                Agent::config_builder()
+                    .proxy(proxy.clone())
+                    .tls_config(access.tls.clone())
+                    .http_status_as_error(false)
+                    .max_redirects(0)
+                    .max_redirects_will_error(false)
+                    .user_agent(concat!("nix-gocacheprog/", env!("CARGO_PKG_VERSION")))
+                    // Lengths and hashes are those of the bytes themselves.
+                    .accept_encoding("identity")
+                    .timeout_resolve(Some(connect))
+                    .timeout_connect(Some(connect))
+                    .timeout_recv_response(Some(silence))
+                    .timeout_per_read(Some(silence))
+                    .timeout_per_write(Some(silence))
+                    .max_idle_connections(connections)
+                    .max_idle_connections_per_host(connections)
+                    .max_idle_age(KEPT_FOR)
+                    .build(),
+            )
+        };
         Ok(Self {
+            reading: agent(REMOTE_CONNECT_LIMIT, REMOTE_READ_LIMIT, REMOTE_FETCHERS),
+            writing: agent(REMOTE_WRITE_LIMIT, REMOTE_WRITE_LIMIT, REMOTE_UPLOADERS),
             url: access.url,
             authorization: access.authorization,
-            agent,
         })
     }
 
@@ -189,7 +196,10 @@ impl Server {
 
     fn get(&self, name: &str, accept: &str) -> Outcome<Option<Response<Body>>> {
         let response = self.call(name, || {
-            let request = self.agent.get(self.at(name)).header(header::ACCEPT, accept);
+            let request = self
+                .reading
+                .get(self.at(name))
+                .header(header::ACCEPT, accept);
             self.with_credentials(request).call()
         })?;
         match response.status().as_u16() {
@@ -209,7 +219,7 @@ impl Server {
 
     fn has(&self, name: &str) -> Outcome<bool> {
         let response = self.call(name, || {
-            let request = self.agent.head(self.at(name));
+            let request = self.writing.head(self.at(name));
             self.with_credentials(request).call()
         })?;
         match response.status().as_u16() {
@@ -229,13 +239,10 @@ impl Server {
     ) -> Outcome<()> {
         let response = self.call(name, || {
             let request = self
-                .agent
+                .writing
                 .put(self.at(name))
                 .header(header::CONTENT_TYPE, kind)
-                .header(header::CONTENT_LENGTH, size.to_string())
-                .config()
-                .timeout_recv_response(Some(REMOTE_WRITE_LIMIT))
-                .build();
+                .header(header::CONTENT_LENGTH, size.to_string());
             self.with_credentials(request)
                 .send(ureq::SendBody::from_reader(&mut body()?))
         })?;

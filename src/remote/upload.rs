@@ -89,6 +89,8 @@ impl Remote {
                     self.queue.put_back(action);
                 }
             }
+            // Nothing is sent for want of room.
+            Err(Trouble::NoRoom) => self.queue.done(&action),
             Err(Trouble::Local(e)) => {
                 log::warn(format!("an action is not uploaded: {}", e.chain()));
                 count(&self.counters.refused, 1);

@@ -135,7 +135,7 @@ impl<'a> Afar<'a> {
 
     fn note(&self, action: &ActionId, entry: &Entry) {
         let mut used = lock(&self.used);
-        if used.len() < crate::remote::USED_MAX {
+        if used.len() < crate::remote::USED_MAX && self.remote.may_note() {
             used.push((*action, *entry));
         }
     }
