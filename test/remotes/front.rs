@@ -93,6 +93,8 @@ impl Front {
                     state.happened.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
+                // Whoever writes a head and then a body would wait for the other side in between.
+                let _ = stream.set_nodelay(true);
                 let state = Arc::clone(&state);
                 std::thread::spawn(move || {
                     // However it ends, the connection does.
@@ -229,7 +231,11 @@ impl State {
     ) -> std::io::Result<Message> {
         let server = match server {
             Some(server) => server,
-            None => server.insert(BufReader::new(TcpStream::connect(&self.target)?)),
+            None => {
+                let stream = TcpStream::connect(&self.target)?;
+                stream.set_nodelay(true)?;
+                server.insert(BufReader::new(stream))
+            }
         };
         request.write(server.get_mut(), Some(request.body.len()), &request.body)?;
         Message::read(server, |_| !is_head)?.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
