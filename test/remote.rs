@@ -360,6 +360,31 @@ fn modules_go_the_same_way_unless_credentials_were_needed() {
 }
 
 #[test]
+fn doctor_says_whether_the_remote_answers() {
+    let doctor = |machine: &Machine| {
+        let output = Command::new(binary())
+            .args(["doctor", "--json", "--runtime-dir"])
+            .arg(machine.daemon.runtime_dir())
+            .arg("--cache-dir")
+            .arg(machine.daemon.cache_dir())
+            .output()
+            .unwrap();
+        let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let remote = found.iter().find(|f| f["check"] == "remote").unwrap();
+        remote["state"].as_str().unwrap().to_string()
+    };
+    let shelf = Shelf::start();
+    assert_eq!(doctor(&Machine::start(&shelf, "read")), "right");
+    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = Shelf {
+        url: format!("http://{}", nowhere.local_addr().unwrap()),
+        state: Arc::default(),
+    };
+    drop(nowhere);
+    assert_eq!(doctor(&Machine::start(&gone, "read")), "wrong");
+}
+
+#[test]
 fn a_password_is_shown_to_nobody() {
     let dir = TempDir::new();
     let credentials = dir.path().join("credentials");
