@@ -407,10 +407,11 @@ fn parse_verify(args: &mut lexopt::Parser) -> Result<Command> {
 }
 
 fn default_place() -> Place {
+    let (cache_dir, runtime_dir) = own_or_default_dirs();
     Place {
-        cache_dir: default_cache_dir(),
+        cache_dir,
         is_named: false,
-        runtime_dir: default_runtime_dir(),
+        runtime_dir,
     }
 }
 
@@ -498,10 +499,11 @@ fn parse_uninstall(args: &mut lexopt::Parser) -> Result<Command> {
 }
 
 fn parse_doctor(args: &mut lexopt::Parser) -> Result<Command> {
+    let (cache_dir, runtime_dir) = own_or_default_dirs();
     let mut options = doctor::Options {
         json: false,
-        runtime_dir: default_runtime_dir(),
-        cache_dir: default_cache_dir(),
+        runtime_dir,
+        cache_dir,
     };
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
@@ -538,6 +540,16 @@ fn default_dir(ours: &str, systemds: &str, otherwise: &str) -> PathBuf {
 
 fn default_cache_dir() -> PathBuf {
     default_dir("NIX_GOCACHEPROG_CACHE_DIR", "CACHE_DIRECTORY", CACHE_DIR)
+}
+
+/// The cache and the sockets that a person asks about: those of an installation of the user's own,
+/// where there is one.
+fn own_or_default_dirs() -> (PathBuf, PathBuf) {
+    let (cache, runtime) = (default_cache_dir(), default_runtime_dir());
+    match install::own_dirs() {
+        Some(own) if cache == Path::new(CACHE_DIR) && runtime == Path::new(RUNTIME_DIR) => own,
+        _ => (cache, runtime),
+    }
 }
 
 fn default_runtime_dir() -> PathBuf {

@@ -63,6 +63,13 @@ pub struct Removal {
     pub cache: Option<bool>,
 }
 
+/// Where the cache and the sockets are of what `install --user` has made for this user, if it has.
+pub fn own_dirs() -> Option<(PathBuf, PathBuf)> {
+    let layout = Layout::of_user().ok()?;
+    let is_there = layout.hook.exists();
+    is_there.then_some((layout.cache_dir, layout.runtime_dir))
+}
+
 /// Installs, and then says how things are.
 ///
 /// # Errors
@@ -402,6 +409,10 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
     if remove_cache {
         fs::remove_dir_all(&cache)?;
         host.say(&format!("removed {}\n", cache.display()))?;
+        if layout.user {
+            // A private cache may be there, too.
+            let _ = cache.parent().map(std::fs::remove_dir);
+        }
         if record.user {
             host.remove_user()?;
         }

@@ -153,7 +153,10 @@ impl Layout {
     }
 
     /// One for a user whose Nix has no daemon.
-    fn of_user() -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the user's folders are unknown.
+    pub fn of_user() -> Result<Self> {
         let dir = |name: &str| {
             std::env::var_os(name)
                 .map(PathBuf::from)
