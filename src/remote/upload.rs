@@ -37,13 +37,15 @@ impl Remote {
         let wait = if is_keeper { KEEPER_WAIT } else { WAIT };
         while !self.queue.stopping() {
             self.queue.save_at_times();
+            // It counts as waiting until it is done.
             let record = if is_keeper {
-                lock(&self.records).pop_front()
+                lock(&self.records).front().cloned()
             } else {
                 None
             };
             if let Some((name, used)) = record {
                 self.record(&name, used);
+                lock(&self.records).pop_front();
             } else if !self.mode.writes() || self.queue.waiting() > 0 && !self.may_write() {
                 self.queue.rest(REST);
             } else if let Some(action) = self.queue.take(wait) {

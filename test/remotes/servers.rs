@@ -141,15 +141,25 @@ impl Server {
             child,
             _dir: dir,
         };
-        if behind.is_empty() {
-            server.wait();
-        }
+        server.wait(behind);
         server
     }
 
-    fn wait(&mut self) {
+    /// Waits until it listens, as whoever is behind that command sees it.
+    fn wait(&mut self, behind: &[&str]) {
         let start = Instant::now();
-        while TcpStream::connect(&self.address).is_err() {
+        let is_there = |address: &str| match behind.split_first() {
+            None => TcpStream::connect(address).is_ok(),
+            Some((first, rest)) => {
+                let mut look = Command::new(first);
+                let port = format!(": </dev/tcp/{}", address.replace(':', "/"));
+                look.args(rest)
+                    .args(["bash", "-c", &port])
+                    .stderr(Stdio::null());
+                look.status().unwrap().success()
+            }
+        };
+        while !is_there(&self.address) {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the server ended: {}", self.log());
             assert!(
