@@ -7,6 +7,8 @@ use crate::control::{self, Ask, Gc, Parts, Reply, Report};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::lists::Lists;
+use crate::ready::Preparations;
 use crate::size::{show_age, show_size};
 use crate::stats::Stats;
 use crate::store::{Limits, Store, Swept, Verified};
@@ -164,6 +166,8 @@ fn open(place: &Place) -> Result<Parts> {
         stats: Stats::open(dir),
         limits: Limits::default(),
         upkeep: Upkeep::default(),
+        lists: Arc::new(Lists::open(dir)?),
+        ready: Preparations::default(),
         remote: None,
     })
 }

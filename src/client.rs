@@ -9,6 +9,7 @@
 //! Whatever happens, `go` gets a correct answer to each request: it ends the build otherwise.
 //! stdout is protocol and nothing else is ever written there.
 
+mod finder;
 mod kept;
 mod salt;
 pub mod summary;
@@ -24,6 +25,7 @@ use crate::private;
 use crate::session::Session;
 use crate::sys;
 use crate::wire::{self, Answer, Request};
+use finder::Finder;
 use kept::Kept;
 use salt::Salt;
 use std::collections::HashMap;
@@ -142,13 +144,15 @@ enum Pending {
     Sending(OutputId),
     /// The same, but the daemon has refused it already, or is not to have it.
     SendingInVain,
+    /// `go` has not asked for anything: the daemon is told something.
+    Telling,
     Put(Put),
 }
 
 impl Pending {
     /// Nothing but the answer is missing.
     fn is_sent(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::Put(_))
+        matches!(self, Self::Get(_) | Self::Put(_) | Self::Telling)
     }
 }
 
@@ -169,18 +173,33 @@ enum Private {
 impl Client<'_> {
     /// The thread that reads from `go`.
     fn pass_requests(&self, stdin: &mut impl BufRead) -> Result<()> {
+        let mut finder = Finder::new(self.daemon.as_ref().and_then(Daemon::ready));
         while let Some(request) = gocacheprog::read_request(stdin)? {
             let (id, size) = (request.id, request.body_size);
             match request.command {
                 Command::Put(action, output) => {
-                    self.put(id, self.salt.apply(action), output, size, stdin)?;
+                    let action = self.salt.apply(action);
+                    finder.forget(&action);
+                    self.put(id, action, output, size, stdin)?;
                 }
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
-                    self.get(id, self.salt.apply(action))?;
+                    let action = self.salt.apply(action);
+                    match finder.find(&action) {
+                        Some((entry, path)) => {
+                            self.tell(|out| gocacheprog::push_hit(out, id, &entry, &path))?;
+                            if let Some(frames) = finder.enough_to_tell() {
+                                self.send(&frames);
+                            }
+                        }
+                        None => self.get(id, action)?,
+                    }
                 }
                 Command::Close => {
                     Body::new(stdin, size).skip()?;
+                    if let Some(frames) = finder.all_to_tell(id as u64) {
+                        self.tell_daemon(id, &frames);
+                    }
                     self.wait_until_answered();
                     self.tell(|out| gocacheprog::push_closed(out, id))?;
                 }
@@ -213,6 +232,16 @@ impl Client<'_> {
         );
         self.send(&frame);
         Ok(())
+    }
+
+    /// Tells the daemon what was found without it; it answers once it has counted that.
+    fn tell_daemon(&self, id: i64, frames: &[u8]) {
+        let mut state = self.state();
+        if !state.alone {
+            state.add(id, Pending::Telling);
+            drop(state);
+            self.send(frames);
+        }
     }
 
     fn put(
@@ -425,6 +454,9 @@ impl Client<'_> {
                 gocacheprog::push_stored(out, id, &path);
                 state.pending.remove(&id);
             }
+            (Answer::Stored | Answer::Refused(_), Pending::Telling) => {
+                state.pending.remove(&id);
+            }
             (Answer::Refused(why), _) => {
                 state.say(&format!("the daemon refused a request: {why}"));
                 match state.pending.remove(&id) {
@@ -463,6 +495,7 @@ impl Client<'_> {
             match pending {
                 Pending::Get(action) => state.private.get(&mut out, id, &action),
                 Pending::Put(put) => state.private.put(&mut out, id, put),
+                Pending::Telling => {}
                 // The thread that sends it will notice.
                 Pending::Sending(_) | Pending::SendingInVain => {
                     state.pending.insert(id, pending);

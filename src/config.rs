@@ -86,6 +86,13 @@ pub const HOOK_LIMIT: Duration = Duration::from_millis(800);
 /// A build waits no longer than this for the line in its log.
 pub const SUMMARY_LIMIT: Duration = Duration::from_millis(300);
 
+/// Uses that all sessions note at one time for the next builds of their names; more than that are
+/// not noted. Each takes some 90 bytes.
+pub const NOTED_MAX: usize = 1 << 19;
+
+/// Builds for which something is to be made ready; more than that ask for everything.
+pub const READY_WAITING_MAX: usize = 256;
+
 /// How long the daemon waits for a hello. A client that is alive says it in milliseconds;
 /// a machine under load may take seconds.
 pub const HELLO_LIMIT: Duration = Duration::from_secs(20);

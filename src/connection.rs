@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId};
 use crate::private;
+use crate::ready::Ready;
 use crate::sys;
 use crate::wire::{self, Hello, Welcome};
 use std::io::{BufReader, Write};
@@ -28,6 +29,8 @@ pub struct Daemon {
     build: BuildId,
     /// The build directory as this process sees it.
     directory: PathBuf,
+    /// Something may be ready in it.
+    is_ready: bool,
 }
 
 impl Daemon {
@@ -97,12 +100,18 @@ impl Daemon {
             stream,
             build: id,
             directory,
+            is_ready: welcome.ready,
         })
     }
 
     /// The build that this is a session of.
     pub fn build(&self) -> BuildId {
         self.build
+    }
+
+    /// What is ready in the build directory, if anything is.
+    pub fn ready(&self) -> Option<Ready> {
+        self.is_ready.then(|| Ready::new(&self.directory))
     }
 
     /// Sends one or more frames, or a part of one.

@@ -7,6 +7,9 @@ use crate::builds::Builds;
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::id::BuildId;
+use crate::lists::Lists;
+use crate::ready::Preparations;
 use crate::remote::{self, Remote};
 use crate::stats::{Stats, User};
 use crate::store::{Contents, Damage, Goal, Limits, Store, Swept, Verified};
@@ -174,6 +177,10 @@ pub struct Parts {
     pub limits: Limits,
     /// Whoever keeps it there.
     pub upkeep: Upkeep,
+    /// What builds of each name have used.
+    pub lists: Arc<Lists>,
+    /// Whoever makes that ready for the next one.
+    pub ready: Preparations,
     /// The cache of a team behind it.
     pub remote: Option<Remote>,
 }
@@ -224,9 +231,7 @@ impl Parts {
         match ask {
             Ask::Register { name, chroot } => {
                 let id = self.builds.register(&name, chroot.as_deref(), None)?;
-                if let Some(remote) = &self.remote {
-                    remote.begin(&name);
-                }
+                self.begun(id, &name);
                 Ok(Reply::Registered {
                     build: id.to_string(),
                     directory: self.builds.directory(id),
@@ -240,6 +245,14 @@ impl Parts {
             }
             Ask::CheckRemote => Ok(self.check_remote()),
             Ask::Verify { repair, .. } => self.verify(repair, meanwhile),
+        }
+    }
+
+    /// A build has been registered: what builds of its name use is fetched, and made ready.
+    pub fn begun(&self, build: BuildId, name: &str) {
+        self.ready.begin(&self.lists, build, name);
+        if let Some(remote) = &self.remote {
+            remote.begin(name);
         }
     }
 

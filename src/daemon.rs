@@ -3,7 +3,7 @@
 //! It runs unprivileged and knows nothing of Nix. What a build may do comes in on the
 //! build socket alone; the control socket is for the hook and the administrator.
 
-use crate::builds::Builds;
+use crate::builds::{BuildDir, Builds};
 use crate::config::{
     self, CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, HELLO_LIMIT, REAP_EVERY, STACK, STOP_LIMIT,
 };
@@ -11,7 +11,10 @@ use crate::control::{self, Parts};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::id::BuildId;
+use crate::lists::{self, Lists, Used};
 use crate::log;
+use crate::ready::Preparations;
 use crate::remote::{self, Remote};
 use crate::session::{self, Gate};
 use crate::stats::Stats;
@@ -52,8 +55,13 @@ pub fn run(options: &Options) -> Result<()> {
     sys::set_usual_umask();
     let store = Store::open(&options.cache_dir)?;
     let builds = Arc::new(Builds::open(&options.cache_dir)?);
+    let lists = Arc::new(Lists::open(&options.cache_dir)?);
     let remote = match &options.remote {
-        Some(remote) => Some(Remote::open(remote, &options.cache_dir)?),
+        Some(remote) => Some(Remote::open(
+            remote,
+            &options.cache_dir,
+            Arc::clone(&lists),
+        )?),
         None => None,
     };
     let sockets = Sockets::new(&options.runtime_dir)?;
@@ -70,11 +78,14 @@ pub fn run(options: &Options) -> Result<()> {
             stats: Stats::open(&options.cache_dir),
             limits: options.limits,
             upkeep: Upkeep::default(),
+            lists,
+            ready: Preparations::default(),
             remote,
         },
         sessions: Sessions::default(),
     });
     let upkeep = served.start_upkeep()?;
+    served.start_preparing();
     served.start_remote();
     let mut idle_since = Instant::now();
     let mut reaped = Instant::now();
@@ -114,6 +125,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(remote) = &served.parts.remote {
         all_ended &= remote.stop(STOP_LIMIT / 2);
     }
+    served.parts.ready.stop();
     served.parts.upkeep.stop();
     let upkeep_ended = upkeep.join();
     served.parts.builds.reap();
@@ -146,6 +158,15 @@ impl Served {
                 parts.upkeep.run(&parts.store, &parts.stats, &parts.limits);
             })
             .map_err(|e| Error::io("start", "a thread", e))
+    }
+
+    /// Starts the thread that makes things ready for builds.
+    fn start_preparing(self: &Arc<Self>) {
+        let served = Arc::clone(self);
+        start("ready", move || {
+            let parts = &served.parts;
+            parts.ready.run(&parts.store, &parts.builds, &parts.lists);
+        });
     }
 
     /// Starts the threads that fetch and upload, all of them at once: they mostly sleep, and take no more then than some
@@ -358,6 +379,25 @@ impl Gate for Open {
             parts.upkeep.wake();
         }
     }
+
+    fn begun(&self, build: BuildId, name: &str) {
+        self.served.parts.begun(build, name);
+    }
+
+    fn makes_ready(&self, name: &str) -> bool {
+        self.served.parts.lists.has(&lists::key(name))
+    }
+
+    fn used(&self, build: &BuildDir, used: Vec<Used>) {
+        let parts = &self.served.parts;
+        if let Some(remote) = &parts.remote {
+            return remote.used(build.id(), build.name(), used);
+        }
+        let key = lists::key(build.name());
+        if let Err(e) = parts.lists.record(&key, build.id(), used) {
+            log::warn(format!("what a build has used is not kept: {}", e.chain()));
+        }
+    }
 }
 
 impl Drop for Open {
@@ -448,6 +488,8 @@ mod tests {
                 stats: Stats::open(dir.path()),
                 limits: Limits::default(),
                 upkeep: Upkeep::default(),
+                lists: Arc::new(Lists::open(dir.path()).unwrap()),
+                ready: Preparations::default(),
                 remote: None,
             },
             sessions: Sessions::default(),

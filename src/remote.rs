@@ -11,7 +11,6 @@ mod circuit;
 mod counters;
 mod download;
 mod fetch;
-mod list;
 mod patience;
 mod queue;
 mod result;
@@ -23,6 +22,7 @@ use crate::config::{REMOTE_FETCHERS, REMOTE_UPLOADERS};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, BuildId};
+use crate::lists::{Lists, Used};
 use crate::log;
 use access::Access;
 pub use access::{Mode, Options};
@@ -30,7 +30,6 @@ use circuit::{Change, Circuit};
 pub use counters::Report;
 use counters::{Counters, count};
 use fetch::Fetches;
-use list::{Lists, Used};
 pub use patience::Patience;
 use queue::Queue;
 use result::action_key;
@@ -38,7 +37,6 @@ use seen::Seen;
 use server::{Failure, Server};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,14 +46,8 @@ const AHEAD_EVERY: Duration = Duration::from_secs(10);
 /// Accounts and names that are remembered, before all are forgotten.
 const REMEMBERED: usize = 4096;
 
-/// The most that one session is to note of what it uses.
-pub const USED_MAX: usize = list::ACTIONS_MAX;
-
 /// The records that may wait to be written.
 const RECORDS_MAX: usize = 64;
-
-/// Uses that are noted at one time, of all sessions: each takes some 80 bytes.
-const NOTED_MAX: usize = 1 << 20;
 
 /// The remote, and all that is under way to it and from it.
 #[derive(Debug)]
@@ -64,7 +56,7 @@ pub struct Remote {
     mode: Mode,
     fetches: Fetches,
     queue: Queue,
-    lists: Lists,
+    lists: Arc<Lists>,
     reads: Circuit,
     writes: Circuit,
     seen: Seen,
@@ -72,14 +64,10 @@ pub struct Remote {
     patience: Mutex<HashMap<BuildId, Arc<Patience>>>,
     /// When builds of a name last began.
     begun: Mutex<HashMap<String, Instant>>,
-    /// What `go` commands have used, by the name of their build, and what is not in the lists yet.
-    records: Mutex<VecDeque<(String, Vec<Used>)>>,
-    /// Held by whoever changes a list.
-    recording: Mutex<()>,
+    /// What `go` commands have used, with their build and its name, and what is not in the lists yet.
+    records: Mutex<VecDeque<(BuildId, String, Vec<Used>)>>,
     /// The keys of the lists that are on the remote as they are here.
     listed: Mutex<HashSet<String>>,
-    /// How many uses are noted in sessions and records.
-    noted: AtomicUsize,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -108,7 +96,7 @@ impl Remote {
     ///
     /// # Errors
     /// When the flags are wrong, or a file cannot be read.
-    pub fn open(options: &Options, cache: &Path) -> Result<Self> {
+    pub fn open(options: &Options, cache: &Path, lists: Arc<Lists>) -> Result<Self> {
         let directory = cache.join("remote");
         fs::ensure_dir(&directory, 0o700)?;
         Ok(Self {
@@ -116,7 +104,7 @@ impl Remote {
             mode: options.mode,
             fetches: Fetches::default(),
             queue: Queue::open(directory.join("queue"))?,
-            lists: Lists::open(&directory.join("lists"))?,
+            lists,
             reads: Circuit::default(),
             writes: Circuit::default(),
             seen: Seen::default(),
@@ -124,9 +112,7 @@ impl Remote {
             patience: Mutex::default(),
             begun: Mutex::default(),
             records: Mutex::default(),
-            recording: Mutex::default(),
             listed: Mutex::default(),
-            noted: AtomicUsize::new(0),
             running: Mutex::default(),
             ended: Condvar::new(),
         })
@@ -166,8 +152,8 @@ impl Remote {
         let all_ended = *running == 0;
         drop(running);
         // Of the sessions that have ended just now.
-        for (name, used) in std::mem::take(&mut *lock(&self.records)) {
-            self.record(&name, used);
+        for (build, name, used) in std::mem::take(&mut *lock(&self.records)) {
+            self.record(build, &name, used);
         }
         self.queue.save();
         all_ended
@@ -235,21 +221,11 @@ impl Remote {
         }
     }
 
-    /// Whether a session may note one more use. It must pass on all that it has noted.
-    pub fn may_note(&self) -> bool {
-        let noted = self.noted.fetch_add(1, Ordering::Relaxed);
-        if noted >= NOTED_MAX {
-            self.noted.fetch_sub(1, Ordering::Relaxed);
-        }
-        noted < NOTED_MAX
-    }
-
     /// A `go` command in a build of this name has used this.
-    pub fn used(&self, name: &str, used: Vec<Used>) {
-        self.noted.fetch_sub(used.len(), Ordering::Relaxed);
+    pub fn used(&self, build: BuildId, name: &str, used: Vec<Used>) {
         let mut records = lock(&self.records);
-        if !name.is_empty() && !used.is_empty() && records.len() < RECORDS_MAX {
-            records.push_back((name.into(), used));
+        if records.len() < RECORDS_MAX {
+            records.push_back((build, name.into(), used));
         }
     }
 

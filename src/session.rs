@@ -7,10 +7,11 @@
 mod afar;
 
 use crate::builds::{BuildDir, Builds, output_name};
-use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
+use crate::config::{BODY_MAX, HELLO_LIMIT, NOTED_MAX, READ_BUFFER};
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, BuildId, OutputId};
+use crate::lists::{ACTIONS_MAX, Used};
 use crate::log;
 use crate::remote::Remote;
 use crate::store::{Entry, Store};
@@ -20,7 +21,8 @@ use afar::Afar;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// A build's access to a store: what it gets or puts appears in its directory.
@@ -58,6 +60,13 @@ impl<'a> Session<'a> {
             Err(_) => self.counts.errors += 1,
         }
         found
+    }
+
+    /// The build has found an output of so many bytes by itself.
+    fn found(&mut self, size: u64) {
+        self.counts.gets += 1;
+        self.counts.hits += 1;
+        self.counts.bytes_read = self.counts.bytes_read.saturating_add(size);
     }
 
     fn find(&self, action: &ActionId) -> Result<Option<Entry>> {
@@ -119,6 +128,12 @@ pub trait Gate: Sync {
     fn end(&self) -> bool;
     /// So much has happened in a build of this name.
     fn count(&self, name: &str, counts: Counts);
+    /// A build has registered itself.
+    fn begun(&self, build: BuildId, name: &str);
+    /// Whether something is made ready for builds of this name.
+    fn makes_ready(&self, name: &str) -> bool;
+    /// A session has ended in which this was used.
+    fn used(&self, build: &BuildDir, used: Vec<Used>);
 }
 
 /// Serves one client until it closes its side, breaks the rules or is told to end; logs
@@ -135,7 +150,7 @@ pub fn serve(
         hello_until: Some(Instant::now() + HELLO_LIMIT),
     };
     let mut reader = BufReader::with_capacity(READ_BUFFER, connection);
-    let (build, remote) = match greet(&mut reader, builds, remote) {
+    let (build, is_shared) = match greet(&mut reader, builds, gate) {
         Ok(Some(entered)) => entered,
         Ok(None) => return,
         Err(e) => {
@@ -149,12 +164,15 @@ pub fn serve(
         gate,
         counted: Counts::default(),
     };
-    let (ended, later) = match remote {
-        Some(remote) => Afar::run(remote, store, &build, stream, gate, |afar| {
-            converse(&mut reader, &mut session, &mut counter, Some(afar))
+    let notes = Notes::default();
+    let (ended, later) = match remote.filter(|_| is_shared) {
+        Some(remote) => Afar::run(remote, store, &build, stream, &notes, gate, |afar| {
+            converse(&mut reader, &mut session, &mut counter, &notes, Some(afar))
         }),
         None => {
-            let ended = converse(&mut reader, &mut session, &mut counter, None);
+            let ended = converse(&mut reader, &mut session, &mut counter, &notes, None);
+            // The peer need not wait for what comes.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
             (ended, Counts::default())
         }
     };
@@ -168,6 +186,50 @@ pub fn serve(
             "session broken off: {build} {counts}: {}",
             e.chain()
         )),
+    }
+    // What needed somebody's credentials is nobody else's, so it is not in a list either.
+    if is_shared && !counter.build.name().is_empty() {
+        let used = notes.resolve(store);
+        if !used.is_empty() {
+            gate.used(counter.build, used);
+        }
+    }
+}
+
+/// How much all sessions have noted.
+static NOTED: AtomicUsize = AtomicUsize::new(0);
+
+/// What a session has used, in its order.
+#[derive(Debug, Default)]
+struct Notes(Mutex<Vec<(ActionId, Option<Entry>)>>);
+
+impl Notes {
+    fn add(&self, action: &ActionId, entry: Option<Entry>) {
+        let mut notes = self.notes();
+        if notes.len() < ACTIONS_MAX && NOTED.load(Ordering::Relaxed) < NOTED_MAX {
+            NOTED.fetch_add(1, Ordering::Relaxed);
+            notes.push((*action, entry));
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Vec<(ActionId, Option<Entry>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With the entries of what the build has found by itself.
+    fn resolve(&self, store: &Store) -> Vec<Used> {
+        let notes = self.notes();
+        let used = notes.iter().copied().filter_map(|(action, entry)| {
+            let entry = entry.or_else(|| store.get(&action).ok().flatten())?;
+            Some((action, entry))
+        });
+        used.collect()
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        NOTED.fetch_sub(self.notes().len(), Ordering::Relaxed);
     }
 }
 
@@ -200,12 +262,13 @@ pub fn refuse(mut stream: &UnixStream, why: &Error) {
 }
 
 /// Hears the hello and answers it; `None` when the peer left without a word, or wanted to
-/// know no more than what has happened in its build. With the build comes the remote, if the session may use it.
-fn greet<'a>(
+/// know no more than what has happened in its build. With the build comes whether what it uses may be shared.
+fn greet(
     reader: &mut BufReader<Connection<'_>>,
     builds: &Arc<Builds>,
-    mut remote: Option<&'a Remote>,
-) -> Result<Option<(BuildDir, Option<&'a Remote>)>> {
+    gate: &impl Gate,
+) -> Result<Option<(BuildDir, bool)>> {
+    let mut is_shared = false;
     let entered = match wire::read_line::<Hello>(reader) {
         Ok(None) => return Ok(None),
         Ok(Some(hello)) if hello.summary => {
@@ -219,8 +282,8 @@ fn greet<'a>(
             return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
         Ok(Some(hello)) => {
-            remote = remote.filter(|_| hello.shared);
-            enter(&hello, builds, remote, reader.get_ref().stream)
+            is_shared = hello.shared;
+            enter(&hello, builds, gate, reader.get_ref().stream)
         }
         Err(e) => Err(e),
     };
@@ -229,6 +292,7 @@ fn greet<'a>(
         Ok(build) => {
             welcome.build = build.id().to_string();
             welcome.directory = build.path().to_string_lossy().into_owned();
+            welcome.ready = is_shared && gate.makes_ready(build.name());
         }
         Err(e) => welcome.error = Some(e.to_string()),
     }
@@ -237,7 +301,7 @@ fn greet<'a>(
     let build = entered?;
     answered?;
     connection.take_time()?;
-    Ok(Some((build, remote)))
+    Ok(Some((build, is_shared)))
 }
 
 /// A connection, on which the hello must be said before a point in time: a peer that
@@ -273,7 +337,7 @@ impl Read for Connection<'_> {
 fn enter(
     hello: &Hello,
     builds: &Arc<Builds>,
-    remote: Option<&Remote>,
+    gate: &impl Gate,
     stream: &UnixStream,
 ) -> Result<BuildDir> {
     if hello.version != wire::VERSION {
@@ -292,8 +356,8 @@ fn enter(
                 .map_err(|e| Error::io("find the user of", "the connection", e))?;
             let name = hello.name.as_deref().unwrap_or_default();
             let id = builds.register(name, hello.top.as_deref().map(Path::new), Some(user))?;
-            if let Some(remote) = remote {
-                remote.begin(name);
+            if hello.shared {
+                gate.begun(id, name);
             }
             id
         }
@@ -305,6 +369,7 @@ fn converse(
     reader: &mut BufReader<Connection<'_>>,
     session: &mut Session<'_>,
     counter: &mut Counter<'_, impl Gate>,
+    notes: &Notes,
     afar: Option<&Afar<'_>>,
 ) -> Result<()> {
     let (build, gate) = (counter.build, counter.gate);
@@ -333,10 +398,24 @@ fn converse(
         let (request, answer) = match request {
             Request::Get { request, action } => {
                 let answer = session.get(&action).into();
-                if afar.is_some_and(|afar| afar.takes_over(request, &action, &answer)) {
-                    continue;
+                match &answer {
+                    Answer::Hit(entry) => notes.add(&action, Some(*entry)),
+                    Answer::Miss if afar.is_some_and(|afar| afar.ask(request, &action)) => continue,
+                    _ => {}
                 }
                 (request, answer)
+            }
+            Request::Found {
+                request,
+                action,
+                size,
+            } => {
+                session.found(size);
+                notes.add(&action, None);
+                if request == 0 {
+                    continue;
+                }
+                (request, Answer::Stored)
             }
             Request::Put {
                 request,
@@ -353,8 +432,11 @@ fn converse(
                 if body.limit() > 0 {
                     return Err(Error::peer("the connection ended within a body"));
                 }
-                if let (Some(afar), Ok(entry)) = (afar, &stored) {
-                    afar.stored(&action, entry);
+                if let Ok(entry) = &stored {
+                    notes.add(&action, Some(*entry));
+                    if let Some(afar) = afar {
+                        afar.stored(&action);
+                    }
                 }
                 (request, stored.map(|_| Answer::Stored).into())
             }

@@ -41,7 +41,7 @@ use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId, push_hex};
 use crate::log;
 use crate::sys;
-pub use entry::{Entry, SIZE_MAX};
+pub use entry::{ENTRY_LEN, Entry, SIZE_MAX};
 pub use evict::{Contents, Goal, Limits, Swept};
 use sha2::{Digest, Sha256};
 use shards::{Hold, Shards};

@@ -15,11 +15,15 @@
 //! ```text
 //! get     'g'  request u64  action [32]
 //! put     'p'  request u64  action [32]  output [32]  size u64, then the body
+//! found   'f'  request u64  action [32]  size u64
 //! hit     'h'  request u64  output [32]  size u64  time i64 (ns since 1970)
 //! miss    'm'  request u64
 //! stored  's'  request u64
 //! refused 'r'  request u64  length u16, then that much UTF-8 text
 //! ```
+//!
+//! With `found` the client says what it has found by itself (`ready.rs`), for the counts. It is answered with `stored`
+//! once it is counted, unless its request is 0.
 //!
 //! A client ends the session by closing its side. There is no message that carries a
 //! file descriptor, and none is ever received.
@@ -86,6 +90,9 @@ pub struct Welcome {
     /// The build directory's path on the host.
     #[serde(default)]
     pub directory: String,
+    /// The client may find outputs in the directory without asking: see `ready.rs`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ready: bool,
     /// What has happened in the build, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
@@ -111,6 +118,15 @@ pub enum Request {
         request: u64,
         /// The key.
         action: ActionId,
+    },
+    /// What the client has found ready.
+    Found {
+        /// The client's number for this request; 0 when no answer is wanted.
+        request: u64,
+        /// The key.
+        action: ActionId,
+        /// The output's length in bytes.
+        size: u64,
     },
     /// An action's output; its body follows.
     Put {
@@ -152,6 +168,11 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
             request,
             action: ActionId(take(from)?),
         })),
+        b'f' => Ok(Some(Request::Found {
+            request,
+            action: ActionId(take(from)?),
+            size: u64::from_le_bytes(take(from)?),
+        })),
         b'p' => {
             let (action, output) = (ActionId(take(from)?), OutputId(take(from)?));
             let size = u64::from_le_bytes(take(from)?);
@@ -176,6 +197,16 @@ pub fn push_request(out: &mut Vec<u8>, what: &Request) {
             out.push(b'g');
             out.extend_from_slice(&request.to_le_bytes());
             out.extend_from_slice(&action.0);
+        }
+        Request::Found {
+            request,
+            action,
+            size,
+        } => {
+            out.push(b'f');
+            out.extend_from_slice(&request.to_le_bytes());
+            out.extend_from_slice(&action.0);
+            out.extend_from_slice(&size.to_le_bytes());
         }
         Request::Put {
             request,
@@ -336,6 +367,11 @@ mod tests {
             Request::Get {
                 request: 1,
                 action: ActionId([1; 32]),
+            },
+            Request::Found {
+                request: 0,
+                action: ActionId([4; 32]),
+                size: 5,
             },
             Request::Put {
                 request: u64::MAX,

@@ -3,13 +3,13 @@
 
 use super::counters::count;
 use super::fetch::{Fetches, Job};
-use super::list::{self, Used};
-use super::result::{action_key, list_key};
+use super::result::action_key;
 use super::server::Failure;
-use super::{Remote, Trouble, lock};
+use super::{Remote, Trouble};
 use crate::config::{BODY_MAX, REMOTE_AHEAD_PART};
 use crate::error::Error;
 use crate::id::ActionId;
+use crate::lists::{self, Used};
 use crate::log;
 use crate::size::show_size;
 use crate::store::{Entry, Limits, Store};
@@ -174,7 +174,7 @@ impl Remote {
 
     /// Wants all that builds of this name have used and that is not here.
     fn read_ahead(&self, name: &str, store: &Store, limits: &Limits) {
-        let key = list_key(&list::family(name));
+        let key = lists::key(name);
         let mut list = self.lists.get(&key);
         if self.reads.may_pass(Instant::now()) {
             let shared = self.shared_list(&key);
@@ -192,8 +192,7 @@ impl Remote {
                     .filter(|(action, _)| !known.contains(action));
                 list = shared.iter().copied().chain(rest).collect();
                 // What this build uses is added to it later.
-                let _turn = lock(&self.recording);
-                if let Err(e) = self.lists.set(&key, &list) {
+                if let Err(e) = self.lists.replace(&key, &list) {
                     log::warn(format!("a list from the remote is not kept: {}", e.chain()));
                 }
             }
@@ -223,21 +222,21 @@ impl Remote {
         let Some(entry) = self.server.entry(key)? else {
             return Ok(Vec::new());
         };
-        if entry.size > list::LIST_MAX {
+        if entry.size > lists::LIST_MAX {
             return Err(Failure::new("a list that is too long"));
         }
         let Some(body) = self.server.output(&entry.output, entry.size)? else {
             return Ok(Vec::new());
         };
         let mut bytes = Vec::new();
-        body.take(list::LIST_MAX + 1)
+        body.take(lists::LIST_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| Failure::new(format!("a list that is cut off: {e}")))?;
         if *Sha256::digest(&bytes) != entry.output.0 {
             count(&self.counters.damaged, 1);
             return Err(Failure::new("it gives wrong outputs"));
         }
-        Ok(list::decode(&bytes))
+        Ok(lists::decode(&bytes))
     }
 }
 

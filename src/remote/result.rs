@@ -5,30 +5,17 @@
 //! the outputs that one names. A server that understands nothing gives back the bytes that it was given; bazel-remote
 //! writes them anew, with other spaces and numbers as text. So it is what it says that counts, not how.
 
-use crate::id::{ActionId, OutputId, push_hex, unhex};
+use crate::id::{ActionId, OutputId, hex, unhex};
 use crate::store::{Entry, SIZE_MAX};
 use serde::{Deserialize, Serialize};
 
-/// Which of the two kinds of key follows, and the version of what stands under it. Another version has other keys, so
-/// that no release ever reads what it does not understand.
+/// The version of what stands under a key. Another version has other keys, so that no release ever reads what it does not
+/// understand.
 const ACTION: &[u8] = b"nix-gocacheprog remote 1: an action\0";
-const LIST: &[u8] = b"nix-gocacheprog remote 1: what builds of a name use\0";
 
 /// Where an action's entry is.
 pub fn action_key(action: &ActionId) -> String {
     hex(&ActionId::of(ACTION, &action.0).0)
-}
-
-/// Where the entry of the list is that builds of this name share.
-pub fn list_key(name: &str) -> String {
-    hex(&ActionId::of(LIST, name.as_bytes()).0)
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = Vec::with_capacity(2 * bytes.len());
-    push_hex(&mut text, bytes);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,13 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn no_key_collides_with_another_kind_nor_with_what_go_uses() {
+    fn a_key_is_the_same_in_every_release_and_not_what_go_uses() {
         let action = ActionId([1; 32]);
         let key = action_key(&action);
         assert_eq!(key.len(), 64);
         assert_ne!(key, hex(&action.0));
-        let text = String::from_utf8(vec![1; 32]).unwrap();
-        assert_ne!(key, list_key(&text));
         // Another release must find what this one has put.
         assert_eq!(
             key,

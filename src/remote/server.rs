@@ -3,7 +3,7 @@
 //! Connections are kept, every wait has a limit, and no redirect is followed, so that credentials go nowhere else.
 
 use super::access::Access;
-use super::result::{decode, encode, hex};
+use super::result::{decode, encode};
 use crate::config::{
     READ_BUFFER, REMOTE_CONNECT_LIMIT, REMOTE_FETCHERS, REMOTE_READ_LIMIT, REMOTE_UPLOADERS,
     REMOTE_WRITE_LIMIT,
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::http::forward::Forward;
 use crate::http::url::Url;
 use crate::http::{describe, is_broken};
-use crate::id::OutputId;
+use crate::id::{OutputId, hex};
 use crate::log;
 use crate::store::Entry;
 use std::fs::File;

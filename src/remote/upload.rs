@@ -1,16 +1,15 @@
 //! Uploads: in the background, at the lowest priority, the output before the entry that names it.
 
 use super::counters::count;
-use super::list::{self, Used};
-use super::result::{action_key, list_key};
+use super::result::action_key;
 use super::server::Failure;
 use super::{Remote, Trouble, lock};
-use crate::id::{ActionId, OutputId};
+use crate::id::{ActionId, BuildId, OutputId};
+use crate::lists::{self, Used};
 use crate::log;
 use crate::store::{Entry, Store};
 use crate::sys;
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long one that may send nothing waits before it looks again.
@@ -43,8 +42,8 @@ impl Remote {
             } else {
                 None
             };
-            if let Some((name, used)) = record {
-                self.record(&name, used);
+            if let Some((build, name, used)) = record {
+                self.record(build, &name, used);
                 lock(&self.records).pop_front();
             } else if !self.mode.writes() || self.queue.waiting() > 0 && !self.may_write() {
                 self.queue.rest(REST);
@@ -128,8 +127,7 @@ impl Remote {
     }
 
     /// Notes what a `go` command of a build has used.
-    pub(super) fn record(&self, name: &str, used: Vec<Used>) {
-        let key = list_key(&list::family(name));
+    pub(super) fn record(&self, build: BuildId, name: &str, used: Vec<Used>) {
         if self.mode.writes() {
             // What was here before there was a remote, or what that has lost.
             for (action, _) in &used {
@@ -138,19 +136,15 @@ impl Remote {
                 }
             }
         }
-        let _turn = lock(&self.recording);
-        let old = self.lists.get(&key);
-        let new = list::merge(used, old.clone());
-        let actions = |list: &[Used]| {
-            list.iter()
-                .map(|(action, _)| *action)
-                .collect::<HashSet<_>>()
-        };
-        if actions(&old) != actions(&new) {
-            if let Err(e) = self.lists.set(&key, &new) {
+        let key = lists::key(name);
+        match self.lists.record(&key, build, used) {
+            Ok(true) => {
+                lock(&self.listed).remove(&key);
+            }
+            Ok(false) => {}
+            Err(e) => {
                 return log::warn(format!("what a build has used is not kept: {}", e.chain()));
             }
-            lock(&self.listed).remove(&key);
         }
         if self.mode.writes() && !lock(&self.listed).contains(&key) {
             self.lists.mark(&key, true);
@@ -165,7 +159,7 @@ impl Remote {
         if !self.may_write() {
             return;
         }
-        let bytes = list::encode(&self.lists.get(&key));
+        let bytes = lists::encode(&self.lists.get(&key));
         let entry = Entry {
             output: OutputId(Sha256::digest(&bytes).into()),
             size: bytes.len() as u64,

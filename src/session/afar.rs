@@ -5,14 +5,14 @@
 //! Only that thread and the session's own touch the build directory and the connection, and both have ended before the session
 //! has: whoever works for the remote brings outputs into the store, and no further.
 
-use super::{Gate, Session};
+use super::{Gate, Notes, Session};
 use crate::builds::BuildDir;
 use crate::config::{REMOTE_GET_LIMIT, REMOTE_GETS_PER_SESSION};
 use crate::counts::Counts;
 use crate::id::ActionId;
 use crate::log;
 use crate::remote::{Patience, Remote};
-use crate::store::{Entry, Store};
+use crate::store::Store;
 use crate::wire::{self, Answer};
 use std::collections::HashMap;
 use std::io::Write;
@@ -37,8 +37,8 @@ pub struct Afar<'a> {
     waiting: AtomicUsize,
     /// To the second thread.
     news: Mutex<News>,
-    /// What the session has used, in its order.
-    used: Mutex<Vec<(ActionId, Entry)>>,
+    /// What the session has used.
+    notes: &'a Notes,
 }
 
 struct News {
@@ -68,6 +68,7 @@ impl<'a> Afar<'a> {
         store: &'a Store,
         build: &'a BuildDir,
         stream: &'a UnixStream,
+        notes: &'a Notes,
         gate: &impl Gate,
         session: impl FnOnce(&Self) -> T,
     ) -> (T, Counts) {
@@ -81,9 +82,9 @@ impl<'a> Afar<'a> {
             turn: Mutex::default(),
             waiting: AtomicUsize::new(0),
             news: Mutex::new(News { to, serial: 0 }),
-            used: Mutex::default(),
+            notes,
         };
-        let done = thread::scope(|scope| {
+        thread::scope(|scope| {
             let afar = &afar;
             let answering = thread::Builder::new()
                 .name("afar".into())
@@ -104,27 +105,11 @@ impl<'a> Afar<'a> {
                 Err(_) => Counts::default(),
             };
             (ended, counts)
-        });
-        let used = std::mem::take(&mut *lock(&afar.used));
-        remote.used(build.name(), used);
-        done
-    }
-
-    /// A get was answered here, or is a miss; says whether it goes on afar, and needs no answer yet.
-    pub fn takes_over(&self, request: u64, action: &ActionId, answer: &Answer) -> bool {
-        match answer {
-            Answer::Hit(entry) => {
-                self.note(action, entry);
-                false
-            }
-            Answer::Miss => self.ask(request, action),
-            _ => false,
-        }
+        })
     }
 
     /// A put was stored.
-    pub fn stored(&self, action: &ActionId, entry: &Entry) {
-        self.note(action, entry);
+    pub fn stored(&self, action: &ActionId) {
         self.remote.stored(action);
     }
 
@@ -133,14 +118,8 @@ impl<'a> Afar<'a> {
         lock(&self.turn)
     }
 
-    fn note(&self, action: &ActionId, entry: &Entry) {
-        let mut used = lock(&self.used);
-        if used.len() < crate::remote::USED_MAX && self.remote.may_note() {
-            used.push((*action, *entry));
-        }
-    }
-
-    fn ask(&self, request: u64, action: &ActionId) -> bool {
+    /// A get is a miss here; says whether it goes on afar, and needs no answer yet.
+    pub fn ask(&self, request: u64, action: &ActionId) -> bool {
         let since = Instant::now();
         if self.waiting.load(Ordering::Relaxed) >= REMOTE_GETS_PER_SESSION
             || !self.patience.lasts(since)
@@ -228,7 +207,7 @@ impl<'a> Afar<'a> {
                 counts.hits = 1;
                 counts.bytes_read = entry.size;
                 got = Some(entry.size);
-                self.note(&one.action, entry);
+                self.notes.add(&one.action, Some(*entry));
             }
             Ok(None) => {}
             Err(_) => counts.errors = 1,

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The largest output that an entry can describe, in bytes.
 pub const SIZE_MAX: u64 = (1 << 40) - 1;
 
-const ENTRY_LEN: usize = ID_LEN + 5 + 7;
+/// The length of an entry as bytes.
+pub const ENTRY_LEN: usize = ID_LEN + 5 + 7;
 
 /// What the store knows of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,24 +28,17 @@ impl Entry {
         UNIX_EPOCH + Duration::from_nanos(self.time.try_into().unwrap_or(0))
     }
 
-    /// The target of the link.
-    pub fn encode(&self) -> String {
-        let mut bytes = Vec::with_capacity(ENTRY_LEN);
-        bytes.extend_from_slice(&self.output.0);
-        bytes.extend_from_slice(&self.size.to_be_bytes()[3..]);
-        bytes.extend_from_slice(&(self.time / 1000).to_be_bytes()[1..]);
-        URL_SAFE_NO_PAD.encode(bytes)
+    /// Output ID, size (5 bytes, big-endian) and time (7 bytes, big-endian, in microseconds).
+    pub fn to_bytes(self) -> [u8; ENTRY_LEN] {
+        let mut bytes = [0; ENTRY_LEN];
+        bytes[..ID_LEN].copy_from_slice(&self.output.0);
+        bytes[ID_LEN..ID_LEN + 5].copy_from_slice(&self.size.to_be_bytes()[3..]);
+        bytes[ID_LEN + 5..].copy_from_slice(&(self.time / 1000).to_be_bytes()[1..]);
+        bytes
     }
 
-    /// Reads what `encode` writes; anything else is `None`.
-    pub fn decode(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; ENTRY_LEN];
-        // The engine may want room for a whole last group.
-        let mut room = [0; ENTRY_LEN + 4];
-        if URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok()? != ENTRY_LEN {
-            return None;
-        }
-        bytes.copy_from_slice(&room[..ENTRY_LEN]);
+    /// Reads what `to_bytes` gives; `None` when there is no such time.
+    pub fn from_bytes(bytes: &[u8; ENTRY_LEN]) -> Option<Self> {
         let number = |range: std::ops::Range<usize>| {
             bytes[range]
                 .iter()
@@ -57,6 +51,23 @@ impl Entry {
                 .ok()?
                 .checked_mul(1000)?,
         })
+    }
+
+    /// The target of the link.
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.to_bytes())
+    }
+
+    /// Reads what `encode` writes; anything else is `None`.
+    pub fn decode(text: &[u8]) -> Option<Self> {
+        let mut bytes = [0; ENTRY_LEN];
+        // The engine may want room for a whole last group.
+        let mut room = [0; ENTRY_LEN + 4];
+        if URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok()? != ENTRY_LEN {
+            return None;
+        }
+        bytes.copy_from_slice(&room[..ENTRY_LEN]);
+        Self::from_bytes(&bytes)
     }
 }
 

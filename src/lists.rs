@@ -1,15 +1,15 @@
-//! Which actions builds of one name have used, in the order in which they did, so that they can be fetched before `go`
-//! asks for them. A list is kept in `CACHE/remote/lists`, and on the remote, where machines share it.
+//! Which actions builds of one name have used, in the order in which they did, so that they are at hand before `go`
+//! asks for them: from the remote in the store, and from the store in the build directory. A list is kept in
+//! `CACHE/lists`, and on the remote, where machines share it.
 //!
-//! A list is only a hint: what it leads to is checked like anything else from the remote. So one that is
-//! damaged, or old, is none.
+//! A list is only a hint: what it leads to is checked like anything else. So one that is damaged, or old, is none.
 
 use crate::error::Result;
 use crate::fs;
-use crate::id::{ActionId, ID_LEN, OutputId, unhex};
+use crate::id::{ActionId, BuildId, ID_LEN, OutputId, hex, unhex};
 use crate::log;
 use crate::store::{Entry, SIZE_MAX};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,10 @@ const LISTS_MAX: usize = 200;
 const HEAD: &[u8] = b"nix-gocacheprog list 1\n";
 
 const RECORD: usize = ID_LEN + ID_LEN + 8 + 8;
+
+/// What the name of a list on the remote is made from, and the version of what stands in it. Another version has other
+/// names, so that no release ever reads what it does not understand.
+const KEY: &[u8] = b"nix-gocacheprog remote 1: what builds of a name use\0";
 
 /// The longest list, in bytes.
 pub const LIST_MAX: u64 = (HEAD.len() + ACTIONS_MAX * RECORD) as u64;
@@ -40,6 +44,11 @@ pub fn family(name: &str) -> String {
         .map(|(_, word)| word)
         .collect();
     kept.join("-")
+}
+
+/// Where the list of this name and of its other versions is, here and on the remote.
+pub fn key(name: &str) -> String {
+    hex(&ActionId::of(KEY, family(name).as_bytes()).0)
 }
 
 /// The list as it is kept and sent.
@@ -77,15 +86,15 @@ pub fn decode(bytes: &[u8]) -> Vec<Used> {
         .collect()
 }
 
-/// The list after one more `go` command. When that one used a good part of what the list has, the rest is of no use
-/// any more; otherwise it was a small one, or one that failed, and comes first.
-pub fn merge(used: Vec<Used>, list: Vec<Used>) -> Vec<Used> {
+/// The list after one more `go` command. When that one used a good part of what earlier builds have left there, the rest
+/// is of no use any more; otherwise it was a small one, or one that failed, and comes first.
+fn merge(used: Vec<Used>, list: Vec<Used>, of_same_build: bool) -> Vec<Used> {
     let mut seen: HashSet<ActionId> = HashSet::with_capacity(used.len());
     let mut merged: Vec<_> = used
         .into_iter()
         .filter(|(action, _)| seen.insert(*action))
         .collect();
-    if merged.len() * 2 < list.len() {
+    if of_same_build || merged.len() * 2 < list.len() {
         merged.extend(list.into_iter().filter(|(action, _)| seen.insert(*action)));
     }
     merged.truncate(ACTIONS_MAX);
@@ -96,23 +105,27 @@ pub fn merge(used: Vec<Used>, list: Vec<Used>) -> Vec<Used> {
 #[derive(Debug)]
 pub struct Lists {
     directory: PathBuf,
+    /// The build that last changed each list. Held by whoever changes one.
+    changed_by: Mutex<HashMap<String, BuildId>>,
     /// The keys of those that are to be sent, which stand in a file too.
     unsent: Mutex<BTreeSet<String>>,
     unsent_file: PathBuf,
 }
 
 impl Lists {
-    /// Those in a directory, which is made when it is not there. The file is beside it.
+    /// Those of a cache.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn open(directory: &Path) -> Result<Self> {
-        fs::ensure_dir(directory, 0o700)?;
+    /// When their directory cannot be made.
+    pub fn open(cache: &Path) -> Result<Self> {
+        let directory = cache.join("lists");
+        fs::ensure_dir(&directory, 0o700)?;
         let unsent_file = directory.with_extension("unsent");
         let text = fs::read_to_string(&unsent_file).unwrap_or_default();
         let is_key = |line: &&str| unhex::<ID_LEN>(line.as_bytes()).is_some();
         Ok(Self {
-            directory: directory.into(),
+            directory,
+            changed_by: Mutex::default(),
             unsent: Mutex::new(text.lines().filter(is_key).map(String::from).collect()),
             unsent_file,
         })
@@ -126,11 +139,50 @@ impl Lists {
         if read { decode(&bytes) } else { Vec::new() }
     }
 
+    /// Whether there is a list under a key.
+    pub fn has(&self, key: &str) -> bool {
+        fs::metadata(&self.directory.join(key)).is_ok()
+    }
+
+    /// Adds what a `go` command of a build has used to the list of its name; says whether that changed what is in it.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn record(&self, key: &str, build: BuildId, used: Vec<Used>) -> Result<bool> {
+        let mut changed_by = self.changed_by();
+        let old = self.get(key);
+        let new = merge(used, old.clone(), changed_by.get(key) == Some(&build));
+        let actions = |list: &[Used]| {
+            list.iter()
+                .map(|(action, _)| *action)
+                .collect::<HashSet<_>>()
+        };
+        // Nothing is written for the builds of a day that are all alike.
+        let changes = actions(&old) != actions(&new);
+        if changes {
+            self.set(key, &new)?;
+        }
+        if changed_by.len() >= LISTS_MAX {
+            changed_by.clear();
+        }
+        changed_by.insert(key.into(), build);
+        Ok(changes)
+    }
+
+    /// Replaces a list by one from elsewhere.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn replace(&self, key: &str, list: &[Used]) -> Result<()> {
+        let _turn = self.changed_by();
+        self.set(key, list)
+    }
+
     /// Keeps a list, in place of the one that was not written to for longest when there are too many.
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn set(&self, key: &str, list: &[Used]) -> Result<()> {
+    fn set(&self, key: &str, list: &[Used]) -> Result<()> {
         let path = self.directory.join(key);
         if fs::metadata(&path).is_err() {
             self.make_room()?;
@@ -184,6 +236,12 @@ impl Lists {
             .try_for_each(|(_, path)| fs::remove_file(path))
     }
 
+    fn changed_by(&self) -> MutexGuard<'_, HashMap<String, BuildId>> {
+        self.changed_by
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keys(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,6 +282,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_the_same_in_every_release() {
+        assert_eq!(key("containerd-2.4.2"), key("containerd"));
+        // Another release must find what this one has put on the remote.
+        assert_eq!(
+            key("containerd"),
+            "678e20ea3565e76ef5b65e6a0d48c5d7425ee5046a40eda69456af431caac675"
+        );
+    }
+
+    #[test]
     fn a_list_reads_back_and_anything_else_is_none() {
         let list = used(0..100);
         let bytes = encode(&list);
@@ -236,16 +304,29 @@ mod tests {
 
     #[test]
     fn a_whole_build_replaces_the_list_and_a_small_one_adds_to_it() {
-        assert_eq!(merge(used(50..100), used(0..100)), used(50..100));
-        let merged = merge(used([7, 200, 7]), used(0..10));
+        assert_eq!(merge(used(50..100), used(0..100), false), used(50..100));
+        let merged = merge(used([7, 200, 7]), used(0..10), false);
         assert_eq!(merged, used([7, 200, 0, 1, 2, 3, 4, 5, 6, 8, 9]));
-        assert_eq!(merge(used(0..2), Vec::new()), used(0..2));
+        assert_eq!(merge(used(0..2), Vec::new(), false), used(0..2));
+    }
+
+    #[test]
+    fn the_commands_of_one_build_share_a_list() {
+        let dir = TestDir::new();
+        let lists = Lists::open(dir.path()).unwrap();
+        let builds = [BuildId::new().unwrap(), BuildId::new().unwrap()];
+        assert!(lists.record("x", builds[0], used(0..5)).unwrap());
+        assert!(lists.record("x", builds[0], used(5..10)).unwrap());
+        assert_eq!(lists.get("x").len(), 10);
+        assert!(!lists.record("x", builds[0], used(0..10)).unwrap());
+        assert!(lists.record("x", builds[1], used(2..12)).unwrap());
+        assert_eq!(lists.get("x"), used(2..12));
     }
 
     #[test]
     fn the_number_of_lists_is_bounded() {
         let dir = TestDir::new();
-        let lists = Lists::open(&dir.path().join("lists")).unwrap();
+        let lists = Lists::open(dir.path()).unwrap();
         for n in 0..LISTS_MAX + 5 {
             lists.set(&n.to_string(), &used([3])).unwrap();
         }
@@ -260,17 +341,16 @@ mod tests {
     #[test]
     fn what_is_to_be_sent_outlives_the_daemon() {
         let dir = TestDir::new();
-        let path = dir.path().join("lists");
-        let lists = Lists::open(&path).unwrap();
-        let keys = [1u8, 2].map(|n| super::super::result::hex(&[n; 32]));
+        let lists = Lists::open(dir.path()).unwrap();
+        let keys = [1u8, 2].map(|n| hex(&[n; 32]));
         lists.mark(&keys[0], true);
         lists.mark(&keys[1], true);
         lists.mark(&keys[0], false);
         assert_eq!(
-            Lists::open(&path).unwrap().next_unsent(),
+            Lists::open(dir.path()).unwrap().next_unsent(),
             Some(keys[1].clone())
         );
         std::fs::write(dir.path().join("lists.unsent"), "../../etc/passwd\n\0").unwrap();
-        assert_eq!(Lists::open(&path).unwrap().unsent(), 0);
+        assert_eq!(Lists::open(dir.path()).unwrap().unsent(), 0);
     }
 }
