@@ -21,7 +21,8 @@ const SIZES: [u64; 3] = [10_000, 100_000, 1_000_000];
 /// What one action with its output takes on a disk with blocks of the usual size, in bytes.
 const DISK_EACH: u64 = 4096 + 2 * 512;
 
-/// Gets in each of so many builds; each gets other actions, as a build does.
+/// Gets in each of so many builds. A build gets what an earlier build of the same program has put, which was put together;
+/// the builds are far from each other.
 const BUILDS: u64 = 3;
 const GETS: u64 = 2500;
 
@@ -37,6 +38,8 @@ struct Measured {
     actions: u64,
     start_ms: f64,
     get: Latencies,
+    /// Of actions that have nothing to do with each other.
+    scattered: Latencies,
     put: Latencies,
     evict_s: f64,
     get_meanwhile: Latencies,
@@ -72,7 +75,8 @@ pub(crate) fn run(json: bool) {
             .iter()
             .map(|m| {
                 serde_json::json!({"actions": m.actions, "start_ms": m.start_ms, "get_p50_us": m.get.p50,
-                    "get_p99_us": m.get.p99, "put_p50_us": m.put.p50, "put_p99_us": m.put.p99,
+                    "get_p99_us": m.get.p99, "scattered_p50_us": m.scattered.p50,
+                    "scattered_p99_us": m.scattered.p99, "put_p50_us": m.put.p50, "put_p99_us": m.put.p99,
                     "evict_s": m.evict_s, "get_meanwhile_p50_us": m.get_meanwhile.p50,
                     "get_meanwhile_p99_us": m.get_meanwhile.p99, "rss_mib": m.rss_mib})
             })
@@ -93,6 +97,12 @@ pub(crate) fn run(json: bool) {
     });
     row("get p50, µs", &|m| format!("{:.1}", m.get.p50));
     row("get p99, µs", &|m| format!("{:.1}", m.get.p99));
+    row("get p50, scattered, µs", &|m| {
+        format!("{:.1}", m.scattered.p50)
+    });
+    row("get p99, scattered, µs", &|m| {
+        format!("{:.1}", m.scattered.p99)
+    });
     row("put of 4 KiB p50, µs", &|m| format!("{:.1}", m.put.p50));
     row("put of 4 KiB p99, µs", &|m| format!("{:.1}", m.put.p99));
     row("eviction of a tenth, s", &|m| format!("{:.2}", m.evict_s));
@@ -163,17 +173,27 @@ fn measure(actions: u64) -> Measured {
         .collect();
     let daemon = Daemon::start_in(dir.path());
     let mut gets = Vec::new();
-    // Coprime to all sizes: every action once, all over the store.
-    let mut nth = 0;
-    for _ in 0..BUILDS {
+    for nth in 0..BUILDS {
         let mut build = Build::new(&daemon, dir.path(), "top");
-        for _ in 0..GETS {
-            nth = (nth + 7_919_777) % actions;
+        let first = actions / BUILDS * nth;
+        for nth in first..first + GETS {
             let start = Instant::now();
             assert_eq!(build.get(nth), 'h');
             gets.push(start.elapsed().as_secs_f64() * 1e6);
         }
     }
+    // Coprime to all sizes: every action once, all over the store.
+    let mut nth = 0;
+    let mut build = Build::new(&daemon, dir.path(), "top");
+    let scattered: Vec<f64> = (0..GETS)
+        .map(|_| {
+            nth = (nth + 7_919_777) % actions;
+            let start = Instant::now();
+            assert_eq!(build.get(nth), 'h');
+            start.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    drop(build);
     let mut build = Build::new(&daemon, dir.path(), "top");
     let puts: Vec<f64> = (0..PUTS)
         .map(|nth| {
@@ -223,6 +243,7 @@ fn measure(actions: u64) -> Measured {
         actions,
         start_ms,
         get,
+        scattered: Latencies::of(&scattered),
         put: Latencies::of(&puts),
         evict_s,
         get_meanwhile: Latencies::of(&meanwhile),
