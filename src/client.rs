@@ -32,6 +32,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -78,6 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
             said: false,
         }),
         answered: Condvar::new(),
+        closing: AtomicBool::new(false),
     };
     if let Some(e) = why_alone {
         // A host where nothing is installed has no daemon to be missed.
@@ -121,8 +123,9 @@ struct Client<'a> {
     daemon: Option<Daemon>,
     stdout: Mutex<File>,
     state: Mutex<State>,
-    /// Told whenever a request is answered.
+    /// Told whenever a request is answered, once somebody waits for that: it is a system call.
     answered: Condvar,
+    closing: AtomicBool,
 }
 
 struct State {
@@ -282,7 +285,7 @@ impl Client<'_> {
                     }
                     body.skip()?;
                     self.state().pending.remove(&id);
-                    self.answered.notify_all();
+                    self.announce();
                     return self.tell(|out| gocacheprog::push_error(out, id, &e.chain()));
                 }
             };
@@ -322,7 +325,7 @@ impl Client<'_> {
         let mut out = Vec::new();
         state.private.put(&mut out, id, put);
         drop(state);
-        self.answered.notify_all();
+        self.announce();
         self.write(&out)
     }
 
@@ -474,7 +477,7 @@ impl Client<'_> {
             }
         }
         drop(state);
-        self.answered.notify_all();
+        self.announce();
         Ok(())
     }
 
@@ -505,10 +508,19 @@ impl Client<'_> {
         // When `go` has gone, its stdin says so too.
         let _ = self.write(&out);
         drop(state);
-        self.answered.notify_all();
+        self.announce();
+    }
+
+    /// Something was answered: `pending` is what it is now.
+    fn announce(&self) {
+        if self.closing.load(Ordering::SeqCst) {
+            self.answered.notify_all();
+        }
     }
 
     fn wait_until_answered(&self) {
+        // Before the first look: whoever answers after that sees it.
+        self.closing.store(true, Ordering::SeqCst);
         let state = self.state();
         let _unused = self
             .answered
