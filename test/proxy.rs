@@ -1255,21 +1255,17 @@ fn a_cache_of_its_own_stays_within_its_limits_while_it_is_used() {
         assert!(Instant::now() < until, "{}", proxy.log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(proxy.get(&version(49)).body, zip(&version(49)));
-    assert_eq!(
-        upstream.count(&version(49)),
-        1,
-        "the last one is still there"
-    );
-    assert_eq!(proxy.get(&version(0)).body, zip(&version(0)));
-    assert_eq!(upstream.count(&version(0)), 2, "the first one went");
-    assert_eq!(proxy.end("cached"), 1);
+    assert_eq!(proxy.end("upstream"), 50);
+    // One that evicts nothing, to see what is left.
     let mut proxy = Proxy::start_with(&upstream.url, |command| {
         command.arg("--runtime-dir").arg(dir.path());
         command.arg("--cache-dir").arg(&cache);
     });
-    assert_eq!(proxy.get(&version(0)).body, zip(&version(0)));
-    assert_eq!(proxy.end("upstream"), 0);
+    for n in 0..50 {
+        assert_eq!(proxy.get(&version(n)).body, zip(&version(n)));
+    }
+    let left = proxy.end("cached");
+    assert!((1..=10).contains(&left), "{left} of 200 KB each in 2 MB");
 }
 
 /// The size of all files below a directory, in bytes.
