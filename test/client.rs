@@ -360,3 +360,61 @@ fn shorten_queue(listener: &UnixListener) {
     // SAFETY: listen takes a descriptor, which is open as long as `listener` lives.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
 }
+
+#[test]
+fn what_builds_of_a_name_have_used_is_ready_for_the_next_one() {
+    let (daemon, dir) = (Daemon::start(), TempDir::new());
+    let build = |name: &str, vars: &[(&str, &str)]| {
+        let top = dir.path().join(name);
+        std::fs::create_dir(&top).unwrap();
+        let vars: Vec<_> = [("name", name)].iter().chain(vars).copied().collect();
+        Client::start_with(&daemon.runtime_dir(), &top, &vars)
+    };
+    let files = |directory: &str| {
+        let found = std::fs::read_dir(daemon.cache_dir().join(directory)).unwrap();
+        let paths: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
+        paths
+    };
+    let mut first = build("program-1.0", &[]);
+    for action in 0..3 {
+        first.put(1, action, &[action; 100]);
+    }
+    assert_eq!(first.close(), "");
+    daemon.session_end();
+    daemon.wait_until("what was used is noted", || {
+        let lists = files("lists");
+        lists.iter().any(|path| path.extension().is_none())
+    });
+    std::fs::remove_dir(dir.path().join("program-1.0")).unwrap();
+
+    let mut second = build("program-1.1", &[]);
+    let is_ready = || files("builds").iter().any(|dir| dir.join("ready").exists());
+    daemon.wait_until("it is ready", is_ready);
+    for action in 0..3 {
+        let hit = second.get(2, action);
+        let output = STANDARD.encode(Sha256::digest([action; 100]));
+        assert_eq!(hit["OutputID"], output.as_str());
+        let path = Path::new(hit["DiskPath"].as_str().unwrap());
+        assert_eq!(std::fs::read(path).unwrap(), [action; 100]);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(name.len(), 24, "it was found without the daemon: {name}");
+    }
+    assert_eq!(second.get(3, 9)["Miss"], true);
+    // What the build has put itself is newer than what was ready.
+    second.put(4, 0, &[7; 50]);
+    assert_eq!(second.get(5, 0)["Size"], 50);
+    // With its daemon gone, what is ready is there still.
+    let mut third = build("program-1.2", &[]);
+    daemon.wait_until("both are ready", || {
+        let dirs = files("builds");
+        dirs.iter().filter(|dir| dir.join("ready").exists()).count() == 2
+    });
+    assert_eq!(second.close(), "");
+    let counted = daemon.session_end();
+    assert_eq!((counted.gets, counted.hits, counted.puts), (5, 4, 1));
+    let mut daemon = daemon;
+    daemon.kill();
+    assert_eq!(third.get(6, 2)["Size"], 100);
+    assert_eq!(third.get(7, 9)["Miss"], true);
+    assert!(third.close().contains("goes on without the shared cache"));
+}
