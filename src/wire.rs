@@ -168,26 +168,33 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
             request,
             action: ActionId(take(from)?),
         })),
-        b'f' => Ok(Some(Request::Found {
-            request,
-            action: ActionId(take(from)?),
-            size: u64::from_le_bytes(take(from)?),
-        })),
+        b'f' => {
+            let (action, size) = (ActionId(take(from)?), u64::from_le_bytes(take(from)?));
+            Ok(Some(Request::Found {
+                request,
+                action,
+                size: checked(size)?,
+            }))
+        }
         b'p' => {
             let (action, output) = (ActionId(take(from)?), OutputId(take(from)?));
             let size = u64::from_le_bytes(take(from)?);
-            if size > SIZE_MAX {
-                return Err(Error::peer(format!("a body of {size} bytes")));
-            }
             Ok(Some(Request::Put {
                 request,
                 action,
                 output,
-                size,
+                size: checked(size)?,
             }))
         }
         other => Err(Error::peer(format!("unknown request {other:#04x}"))),
     }
+}
+
+fn checked(size: u64) -> Result<u64> {
+    if size > SIZE_MAX {
+        return Err(Error::peer(format!("an output of {size} bytes")));
+    }
+    Ok(size)
 }
 
 /// Adds a request's frame to `out`; a put's body is to follow.
@@ -435,8 +442,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_frame_and_an_over_long_refusal_are_errors() {
+    fn an_unknown_frame_and_what_is_too_large_are_errors() {
         assert!(read_request(&mut &b"{\"ID\":1,\"Command\":\"get\"}\n"[..]).is_err());
+        let mut bytes = Vec::new();
+        let found = Request::Found {
+            request: 0,
+            action: ActionId([4; 32]),
+            size: SIZE_MAX + 1,
+        };
+        push_request(&mut bytes, &found);
+        assert!(read_request(&mut &bytes[..]).is_err());
         let mut bytes = vec![b'r', 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
         bytes.resize(70_000, b'x');
         assert!(read_answer(&mut &bytes[..]).is_err());
