@@ -317,7 +317,7 @@ impl Session<'_> {
             }
         }
         // Every other session gets no further than its hello.
-        if stand.fault == Fault::Garbage && self.serial % 2 == 0 {
+        if stand.fault == Fault::Garbage && self.serial.is_multiple_of(2) {
             return self.say_garbage();
         }
         self.to_client.lock().unwrap().write_all(&line)?;

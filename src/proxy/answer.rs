@@ -177,10 +177,10 @@ impl Answers {
                 self.databases().get(name).copied().unwrap_or_default()
             }
         };
-        if path.is_immutable() {
-            if let Some(body) = self.cached(index, path) {
-                return Ok(body);
-            }
+        if path.is_immutable()
+            && let Some(body) = self.cached(index, path)
+        {
+            return Ok(body);
         }
         self.ask(index, path)
     }

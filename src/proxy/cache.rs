@@ -217,10 +217,10 @@ impl Cache {
                 audience == Audience::Team,
             )
         };
-        if let Some((build, _)) = &state.build {
-            if let Ok(daemon) = connect(Some(*build), None) {
-                return Ok(daemon);
-            }
+        if let Some((build, _)) = &state.build
+            && let Ok(daemon) = connect(Some(*build), None)
+        {
+            return Ok(daemon);
         }
         let (top, lifeline) = if self.place == Place::Build {
             (std::env::var("NIX_BUILD_TOP").ok(), None)

@@ -84,10 +84,11 @@ impl Own {
         let ended = thread.is_none_or(|thread| thread.join().is_ok());
         self.stats.save();
         // Else the next one sees that it was not closed, and looks closer.
-        if is_idle && ended {
-            if let Err(e) = self.store.close() {
-                log::warn(e.chain());
-            }
+        if is_idle
+            && ended
+            && let Err(e) = self.store.close()
+        {
+            log::warn(e.chain());
         }
     }
 

@@ -173,10 +173,10 @@ impl Upstreams {
             return Err(Refusal::ours("a password is not sent to an insecure URL"));
         }
         let server = format!("{}:{}", url.host(), url.port());
-        if let Some((since, why)) = lock(&self.unreachable).get(&server) {
-            if since.elapsed() < UNREACHABLE_FOR {
-                return Err(Refusal::ours(why));
-            }
+        if let Some((since, why)) = lock(&self.unreachable).get(&server)
+            && since.elapsed() < UNREACHABLE_FOR
+        {
+            return Err(Refusal::ours(why));
         }
         let mut transfer = Transfer::default();
         let mut wait = FIRST_WAIT;
