@@ -7,7 +7,7 @@
 //!   with cgo", `go help cache`). In Nix they come from store paths that the compiler's wrapper
 //!   finds in environment variables which `go` never sees.
 //! - Its own release: the tools of a released Go are identified by their version alone
-//!   (`cmd/go/internal/work/buildid.go`, `toolID`), and two Nix packages of one version can hold
+//!   (`toolID` in the `buildid.go` of `cmd/go`), and two Nix packages of one version can hold
 //!   different patches.
 //!
 //! So builds with other C inputs, or another Go package, have other actions.
