@@ -4,6 +4,7 @@
 }:
 let
   inherit (pkgs) lib;
+  inherit (pkgs.pkgsStatic) stdenv;
   manifest = (builtins.fromTOML (builtins.readFile ./Cargo.toml)).package;
 
   # What the build reads, and no more: a change of anything else rebuilds nothing.
@@ -52,6 +53,15 @@ pkgs.pkgsStatic.rustPlatform.buildRustPackage {
     sed -i "s|/usr/local/bin|$out/bin|" $out/lib/systemd/system/nix-gocacheprog.service
     install -Dm444 systemd/sysusers.conf $out/lib/sysusers.d/nix-gocacheprog.conf
     install -Dm444 systemd/tmpfiles.conf $out/lib/tmpfiles.d/nix-gocacheprog.conf
+  ''
+  # For another machine's processor there is nothing that could say them.
+  + lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    mkdir -p $out/share/{man/man1,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+    ngc=$out/bin/nix-gocacheprog
+    $ngc man >$out/share/man/man1/nix-gocacheprog.1
+    $ngc completions bash >$out/share/bash-completion/completions/nix-gocacheprog
+    $ngc completions zsh >$out/share/zsh/site-functions/_nix-gocacheprog
+    $ngc completions fish >$out/share/fish/vendor_completions.d/nix-gocacheprog.fish
   '';
 
   meta = {

@@ -9,11 +9,13 @@ use crate::doctor;
 use crate::error::{Error, Result};
 use crate::hook;
 use crate::install::{self, Mode};
+use crate::manual::{self, Subcommand};
 use crate::proxy;
 use crate::remote;
 use crate::size;
 use crate::store::Limits;
 use lexopt::prelude::*;
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,7 +42,7 @@ pub enum Command {
     /// Say what is right and wrong.
     Doctor(doctor::Options),
     /// Print a text.
-    Print(&'static str),
+    Print(Cow<'static, str>),
 }
 
 /// The version, as `--version` prints it.
@@ -64,6 +66,9 @@ Usage: nix-gocacheprog SUBCOMMAND [OPTION...]
   uninstall  take that away again
   doctor     say what is right and what is wrong, and what mends it
 
+  man          print all of this as a man page
+  completions  print what completes this command line in bash, zsh or fish
+
 `nix-gocacheprog SUBCOMMAND --help` says more. A program named `client` or `hook` is that
 subcommand.
 ";
@@ -83,7 +88,8 @@ Usage: nix-gocacheprog daemon [OPTION...]
 
   --remote URL       a cache for several machines behind this one: bazel-remote, or any HTTP server
                      that keeps what is PUT
-  --remote-mode MODE read, write or read-write (the default)
+  --remote-mode MODE
+                     read, write or read-write (the default)
   --remote-credentials FILE
                      a file with user:password, or with a token; otherwise netrc is looked at
   --remote-ca FILE   trust these certificates, instead of the system's
@@ -233,6 +239,38 @@ Usage: nix-gocacheprog doctor [OPTION...]
   --runtime-dir DIR  where the daemon's sockets are (/run/nix-gocacheprog)
 ";
 
+const MAN_HELP: &str = "\
+Print the man page.
+
+Usage: nix-gocacheprog man >nix-gocacheprog.1
+";
+
+const COMPLETIONS_HELP: &str = "\
+Print what completes this command line in a shell, to be sourced by it.
+
+Usage: nix-gocacheprog completions SHELL
+
+  bash  to be kept as ~/.local/share/bash-completion/completions/nix-gocacheprog
+  zsh   to be kept as _nix-gocacheprog in a folder of $fpath
+  fish  to be kept as ~/.config/fish/completions/nix-gocacheprog.fish
+";
+
+/// All subcommands, each with its help.
+const SUBCOMMANDS: [Subcommand; 12] = [
+    ("daemon", DAEMON_HELP),
+    ("client", CLIENT_HELP),
+    ("hook", HOOK_HELP),
+    ("proxy", PROXY_HELP),
+    ("stats", STATS_HELP),
+    ("gc", GC_HELP),
+    ("verify", VERIFY_HELP),
+    ("install", INSTALL_HELP),
+    ("uninstall", UNINSTALL_HELP),
+    ("doctor", DOCTOR_HELP),
+    ("man", MAN_HELP),
+    ("completions", COMPLETIONS_HELP),
+];
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -246,8 +284,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         Some(name) => name.to_string(),
         None => match args.next().map_err(bad)? {
             Some(Value(name)) => name.to_string_lossy().into_owned(),
-            Some(Long("help") | Short('h')) => return Ok(Command::Print(HELP)),
-            Some(Long("version") | Short('V')) => return Ok(Command::Print(VERSION)),
+            Some(Long("help") | Short('h')) => return Ok(Command::Print(HELP.into())),
+            Some(Long("version") | Short('V')) => return Ok(Command::Print(VERSION.into())),
             Some(other) => return Err(bad(other.unexpected())),
             None => return Err(Error::input("a subcommand is missing")),
         },
@@ -263,7 +301,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         "install" => parse_install(&mut args),
         "uninstall" => parse_uninstall(&mut args),
         "doctor" => parse_doctor(&mut args),
-        "help" => Ok(Command::Print(HELP)),
+        "man" => parse_man(&mut args),
+        "completions" => parse_completions(&mut args),
+        "help" => Ok(Command::Print(HELP.into())),
         other => Err(Error::input(format!("there is no subcommand {other:?}"))),
     }
 }
@@ -516,6 +556,34 @@ fn parse_doctor(args: &mut lexopt::Parser) -> Result<Command> {
     Ok(Command::Doctor(options))
 }
 
+fn parse_man(args: &mut lexopt::Parser) -> Result<Command> {
+    match args.next().map_err(bad)? {
+        Some(other) => general(other, MAN_HELP),
+        None => {
+            let page = manual::page(VERSION, HELP, &SUBCOMMANDS);
+            Ok(Command::Print(page.into()))
+        }
+    }
+}
+
+fn parse_completions(args: &mut lexopt::Parser) -> Result<Command> {
+    let shell = match args.next().map_err(bad)? {
+        Some(Value(shell)) => shell.to_string_lossy().into_owned(),
+        Some(other) => return general(other, COMPLETIONS_HELP),
+        None => String::new(),
+    };
+    if let Some(further) = args.next().map_err(bad)? {
+        return general(further, COMPLETIONS_HELP);
+    }
+    let completions = manual::completions(&shell, HELP, &SUBCOMMANDS);
+    let completions = completions.ok_or_else(|| {
+        Error::input(format!(
+            "completions are for bash, zsh or fish, not {shell:?}"
+        ))
+    })?;
+    Ok(Command::Print(completions.into()))
+}
+
 /// A time limit, which nothing could keep if it were nothing.
 fn limit(args: &mut lexopt::Parser) -> Result<Duration> {
     Ok(size::parse_age(&text(args)?)?.max(Duration::from_secs(1)))
@@ -524,8 +592,8 @@ fn limit(args: &mut lexopt::Parser) -> Result<Duration> {
 /// What every subcommand understands.
 fn general(arg: lexopt::Arg<'_>, help: &'static str) -> Result<Command> {
     match arg {
-        Long("help") | Short('h') => Ok(Command::Print(help)),
-        Long("version") | Short('V') => Ok(Command::Print(VERSION)),
+        Long("help") | Short('h') => Ok(Command::Print(help.into())),
+        Long("version") | Short('V') => Ok(Command::Print(VERSION.into())),
         other => Err(bad(other.unexpected())),
     }
 }
@@ -620,7 +688,7 @@ mod tests {
         ));
         assert_eq!(
             parsed(&["/gocache/client", "--version"]).unwrap(),
-            Command::Print(VERSION)
+            Command::Print(VERSION.into())
         );
     }
 
@@ -644,9 +712,36 @@ mod tests {
             (&["x", "proxy", "--build", "me"], "me"),
             (&["x", "proxy", "--read-limit", "never"], "never"),
             (&["x", "hook", "a", "b", "c"], "\"c\""),
+            (&["x", "man", "now"], "now"),
+            (&["x", "completions"], "bash"),
+            (&["x", "completions", "csh"], "csh"),
+            (&["x", "completions", "zsh", "fish"], "fish"),
         ] {
             let error = parsed(args).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_help_names_is_understood_and_nothing_else_is() {
+        let source = include_str!("cli.rs");
+        let source = &source[..source.find("mod tests").unwrap()];
+        let mut named = std::collections::BTreeSet::from(["help", "version"]);
+        for (name, help) in SUBCOMMANDS {
+            assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
+            let words = help.split([' ', '\n', ',', '`', ';', ')']);
+            for option in words.filter_map(|word| word.strip_prefix("--")) {
+                named.insert(option);
+                let words = ["1d", "20G", "read", "hook", "127.0.0.1:0", "7"];
+                let mut forms = words.map(|value| format!("--{option}={value}")).to_vec();
+                forms.push(format!("--{option}"));
+                let is_known = |form: &String| parsed(&["x", name, form, "--help"]).is_ok();
+                assert!(forms.iter().any(is_known), "{name} {option}");
+            }
+        }
+        let understood = source.split("Long(\"").skip(1);
+        for option in understood.filter_map(|rest| rest.split('"').next()) {
+            assert!(named.contains(option), "no help names --{option}");
         }
     }
 }

@@ -23,6 +23,7 @@ mod id;
 mod install;
 mod lists;
 mod log;
+mod manual;
 mod private;
 mod proxy;
 mod ready;

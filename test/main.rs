@@ -7,6 +7,7 @@ mod evaluation;
 mod go;
 mod hook;
 mod load;
+mod manual;
 mod nix;
 mod peer;
 mod proxy;

@@ -14,10 +14,17 @@ let
         builtins.substring (builtins.stringLength text - length) length text == suffix;
       removePrefix =
         prefix: text: builtins.substring (builtins.stringLength prefix) (builtins.stringLength text) text;
+      optionalString = condition: text: if condition then text else "";
       licenses.bsd3 = "BSD-3-Clause";
       platforms.linux = [ "x86_64-linux" ];
     };
-    pkgsStatic.rustPlatform.buildRustPackage = attrs: attrs;
+    pkgsStatic = {
+      rustPlatform.buildRustPackage = attrs: attrs;
+      stdenv = {
+        buildPlatform.canExecute = host: host == "x86_64-linux";
+        hostPlatform = "x86_64-linux";
+      };
+    };
   };
   package = import ../../../default.nix { inherit pkgs; };
   # A flake is given its inputs; this one looks at packages only when they are asked for.
@@ -82,6 +89,19 @@ in
       && builtins.isFunction flake.overlays.default
       && builtins.isFunction flake.nixosModules.default
       && flake.packages.x86_64-linux.default.src == package.src;
+
+    "nothing of another processor's is run" =
+      let
+        other = pkgs // {
+          pkgsStatic = pkgs.pkgsStatic // {
+            stdenv = pkgs.pkgsStatic.stdenv // {
+              hostPlatform = "aarch64-linux";
+            };
+          };
+        };
+        runs = text: builtins.match ".*completions bash.*" (builtins.replaceStrings [ "\n" ] [ " " ] text) != null;
+      in
+      runs package.postInstall && !runs (import ../../../default.nix { pkgs = other; }).postInstall;
 
     "the packages are those of the lock file" = builtins.pathExists package.cargoLock.lockFile;
   };
