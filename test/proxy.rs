@@ -429,6 +429,26 @@ fn nothing_wrong_is_ever_kept() {
             answer: |_, _, to| reply(to, "429 Too Many", "Retry-After: 86400\r\n", b"slow down"),
         },
         Mischief {
+            name: "come back in a second, by its own clock",
+            times: 1,
+            path: INFO,
+            status: 200,
+            right: true,
+            answer: |_, _, to| {
+                let date = "Date: Sun, 06 Nov 1994 23:59:59 GMT\r\n";
+                let after = "Retry-After: Mon, 07 Nov 1994 00:00:00 GMT\r\n";
+                reply(to, "503 Busy", &format!("{date}{after}"), b"slow down")
+            },
+        },
+        Mischief {
+            name: "come back at no time",
+            times: 1,
+            path: INFO,
+            status: 200,
+            right: true,
+            answer: |_, _, to| reply(to, "503 Busy", "Retry-After: Sun, 99 Nov\r\n", b"slow down"),
+        },
+        Mischief {
             name: "a partial answer that nobody asked for",
             times: ALWAYS,
             path: ZIP,
@@ -563,6 +583,24 @@ fn nothing_wrong_is_ever_kept() {
             });
         }
     });
+}
+
+#[test]
+fn an_upstream_that_wants_to_be_left_alone_for_long_is_asked_once() {
+    let daemon = Daemon::start();
+    for wait in [
+        "3600",
+        "Mon, 07 Nov 1994 00:59:59 GMT\r\nDate: Sun, 06 Nov 1994 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
+        let upstream = Upstream::start(move |_, to| {
+            let after = format!("Retry-After: {wait}\r\n");
+            reply(to, "429 Too Many", &after, b"slow down")
+        });
+        let proxy = Proxy::start(&daemon, &upstream.url);
+        assert_eq!(proxy.get(INFO).status, 429, "{wait}");
+        assert_eq!(upstream.heads().len(), 1, "{wait}");
+    }
 }
 
 fn chunked(body: &[u8], end: &str) -> Vec<u8> {

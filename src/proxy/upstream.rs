@@ -20,7 +20,7 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use ureq::http::{Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
@@ -489,11 +489,10 @@ fn refused(mut response: Response<ureq::Body>) -> Failure {
         .and_then(|value| value.to_str().ok())
         .unwrap_or("application/octet-stream")
         .to_string();
-    let wait = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map_or(Duration::ZERO, Duration::from_secs);
+    let said = |name| response.headers().get(name)?.to_str().ok();
+    let wait = said(header::RETRY_AFTER)
+        .and_then(|value| retry_after(value, said(header::DATE)))
+        .unwrap_or_default();
     let mut text = Vec::new();
     // A text that cannot be read is no reason to say less.
     let _ = response
@@ -511,6 +510,17 @@ fn refused(mut response: Response<ureq::Body>) -> Failure {
     } else {
         Failure::Final(refusal)
     }
+}
+
+/// How long an upstream wants to be left alone: it says so in seconds, or by a date. Where it says what
+/// time it is, that is what it means, whatever our clock says.
+fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let parsed = |date: &str| httpdate::parse_http_date(date.trim()).ok();
+    let now = date.and_then(parsed).unwrap_or_else(SystemTime::now);
+    Some(parsed(value)?.duration_since(now).unwrap_or_default())
 }
 
 fn content_length(response: &Response<ureq::Body>) -> Option<u64> {
@@ -534,5 +544,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl From<Error> for Refusal {
     fn from(e: Error) -> Self {
         Self::ours(&e.chain())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_says_in_seconds_or_by_its_own_clock_how_long_it_wants_to_be_left_alone() {
+        let noon = Some("Sun, 06 Nov 1994 12:00:00 GMT");
+        for (value, date, wait) in [
+            (" 7 ", noon, Some(7)),
+            ("0", None, Some(0)),
+            ("Sun, 06 Nov 1994 12:00:09 GMT", noon, Some(9)),
+            ("Mon, 07 Nov 1994 12:00:00 GMT", noon, Some(86400)),
+            // Over by now: at its place, or at ours.
+            ("Sun, 06 Nov 1994 11:59:59 GMT", noon, Some(0)),
+            ("Sun, 06 Nov 1994 12:00:09 GMT", None, Some(0)),
+            ("Sun, 06 Nov 1994 12:00:09 GMT", Some("noon"), Some(0)),
+            ("soon", noon, None),
+            ("-1", noon, None),
+            ("Sun, 99 Nov 1994 12:00:09 GMT", noon, None),
+            ("", noon, None),
+        ] {
+            let wait = wait.map(Duration::from_secs);
+            assert_eq!(retry_after(value, date), wait, "{value:?} at {date:?}");
+        }
+        let far = retry_after("Fri, 31 Dec 9999 23:59:59 GMT", None);
+        assert!(far.is_some_and(|far| far > RETRY_AFTER_MAX));
     }
 }
