@@ -24,6 +24,8 @@ struct State {
     requests: Vec<String>,
     /// No entry is answered while this is so.
     is_slow: bool,
+    /// Whatever is asked, this is the answer.
+    refusal: Option<&'static str>,
 }
 
 impl Shelf {
@@ -97,6 +99,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         kept.requests.push(format!("{method} {path}"));
         let found = kept.files.get(path).cloned();
         let (status, body) = match (method, found) {
+            _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
             ("PUT", _) => {
                 kept.files.insert(path.into(), body);
                 ("201 Created", Vec::new())
@@ -360,28 +363,52 @@ fn modules_go_the_same_way_unless_credentials_were_needed() {
 }
 
 #[test]
+fn a_server_that_refuses_all_questions_is_left_alone_and_doctor_says_what_it_wants() {
+    for (refusal, wants) in [
+        ("400 Bad Request", "--remote-cert"),
+        ("401 Unauthorized", "--remote-credentials"),
+    ] {
+        let shelf = Shelf::start();
+        shelf.state().refusal = Some(refusal);
+        let machine = Machine::start(&shelf, "read");
+        let mut peer = machine.peer("");
+        for n in 0..100 {
+            assert_eq!(peer.get(n), 'm');
+        }
+        let asked = shelf.count("GET /ac/");
+        assert!(asked < 50, "{asked} of 100 questions were asked");
+        let (state, text) = doctor(&machine);
+        assert_eq!(state, "wrong");
+        assert!(text.contains(wants), "{text}");
+    }
+}
+
+/// What doctor says of the remote: its mark, and all of it.
+fn doctor(machine: &Machine) -> (String, String) {
+    let output = Command::new(binary())
+        .args(["doctor", "--json", "--runtime-dir"])
+        .arg(machine.daemon.runtime_dir())
+        .arg("--cache-dir")
+        .arg(machine.daemon.cache_dir())
+        .output()
+        .unwrap();
+    let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let remote = found.iter().find(|f| f["check"] == "remote").unwrap();
+    (remote["state"].as_str().unwrap().into(), remote.to_string())
+}
+
+#[test]
 fn doctor_says_whether_the_remote_answers() {
-    let doctor = |machine: &Machine| {
-        let output = Command::new(binary())
-            .args(["doctor", "--json", "--runtime-dir"])
-            .arg(machine.daemon.runtime_dir())
-            .arg("--cache-dir")
-            .arg(machine.daemon.cache_dir())
-            .output()
-            .unwrap();
-        let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
-        let remote = found.iter().find(|f| f["check"] == "remote").unwrap();
-        remote["state"].as_str().unwrap().to_string()
-    };
+    let state = |machine: &Machine| doctor(machine).0;
     let shelf = Shelf::start();
-    assert_eq!(doctor(&Machine::start(&shelf, "read")), "right");
+    assert_eq!(state(&Machine::start(&shelf, "read")), "right");
     let nowhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let gone = Shelf {
         url: format!("http://{}", nowhere.local_addr().unwrap()),
         state: Arc::default(),
     };
     drop(nowhere);
-    assert_eq!(doctor(&Machine::start(&gone, "read")), "wrong");
+    assert_eq!(state(&Machine::start(&gone, "read")), "wrong");
 }
 
 #[test]

@@ -69,16 +69,27 @@ impl Failure {
         Self::new(describe(e))
     }
 
+    /// One to a question. All our questions are alike, so no refusal is of one of them alone: to be without the right
+    /// client certificate is a 400 to nginx.
     fn status(status: u16) -> Self {
         let says = match status {
-            401 | 403 => ", which means that it wants other credentials",
+            400 => {
+                ", which means that it wants a client certificate (--remote-cert, --remote-key), another one, or no TLS, or \
+                 that it is no such store"
+            }
+            401 | 403 => ", which means that it wants other credentials (--remote-credentials)",
             413 => ", which means that it takes no body as large",
             507 => ", which means that it is full",
             _ => "",
         };
+        Self::new(format!("it answers with status {status}{says}"))
+    }
+
+    /// One to something that was sent, which may be what is wrong.
+    fn status_of_sent(status: u16) -> Self {
         Self {
-            why: format!("it answers with status {status}{says}"),
             is_of_request: matches!(status, 400 | 411 | 413 | 414 | 422),
+            ..Self::status(status)
         }
     }
 }
@@ -250,7 +261,7 @@ impl Server {
         let done = finish(response);
         match status {
             200..=299 => done,
-            _ => Err(Failure::status(status)),
+            _ => Err(Failure::status_of_sent(status)),
         }
     }
 
