@@ -1,6 +1,6 @@
 //! The client: what it answers to `go`, with and without a daemon, and to what no `go` says.
 
-use crate::support::{Daemon, TempDir, binary};
+use crate::support::{Daemon, TempDir, binary, signal, suspend};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -192,6 +192,31 @@ fn with_a_daemon_nothing_is_said() {
     let mut client = Client::start(&daemon.runtime_dir(), top.path());
     assert_eq!(client.get(1, 1)["Miss"], true);
     assert_eq!(client.close(), "");
+}
+
+#[test]
+fn a_machine_that_sleeps_in_between_changes_nothing() {
+    let daemon = Daemon::start();
+    let top = TempDir::new();
+    let mut client = Client::start(&daemon.runtime_dir(), top.path());
+    client.put(1, 1, b"body");
+    // So that the client waits for it.
+    signal(daemon.pid(), "STOP");
+    let pid = client.child.id();
+    let got = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| client.get(2, 1));
+        for _ in 0..20 {
+            suspend(pid);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        signal(daemon.pid(), "CONT");
+        asked.join().unwrap()
+    });
+    assert_eq!(file(&got), b"body");
+    suspend(daemon.pid());
+    client.put(3, 2, &[7; 1 << 20]);
+    assert_eq!(client.close(), "");
+    assert_eq!(daemon.session_end().hits, 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! What a client gets must be what it would get from the upstream, and what is kept must be right.
 
 use crate::go::Go;
-use crate::support::{Daemon, TempDir, binary, text};
+use crate::support::{Daemon, TempDir, binary, signal, suspend, text};
 use crate::upstream::{
     Asked, Reply, Then, Upstream, ask, ask_on, file, get, module, not_found, raw, reply,
 };
@@ -80,8 +80,7 @@ impl Proxy {
 
     /// Ends the proxy and gives what its last line says of one count.
     fn end(&mut self, count: &str) -> u64 {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        signal(self.child.id(), "TERM");
         assert!(self.child.wait().unwrap().success());
         counted(&self.log(), count)
     }
@@ -1082,6 +1081,25 @@ fn slow_ones_hold_up_nobody() {
 }
 
 #[test]
+fn a_machine_that_sleeps_in_between_costs_no_second_request() {
+    let daemon = Daemon::start();
+    let upstream = Upstream::start(|asked, to| {
+        std::thread::sleep(Duration::from_millis(500));
+        module(asked, to)
+    });
+    let proxy = Proxy::start(&daemon, &upstream.url);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| proxy.get(ZIP));
+        while !asked.is_finished() {
+            suspend(proxy.child.id());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(asked.join().unwrap().body, file(ZIP).unwrap());
+    });
+    assert_eq!(upstream.count(ZIP), 1);
+}
+
+#[test]
 fn connections_that_are_kept_open_and_idle_hold_up_nobody() {
     let daemon = Daemon::start();
     let upstream = Upstream::start(module);
@@ -1351,8 +1369,7 @@ fn told_to_stop_a_proxy_answers_what_is_running_first() {
     let url = proxy.url.clone();
     let running = std::thread::spawn(move || get(&url, ZIP));
     wait.recv().unwrap();
-    let pid = proxy.child.id().to_string();
-    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    signal(proxy.child.id(), "TERM");
     go_on.send(()).unwrap();
     assert_eq!(running.join().unwrap().body, file(ZIP).unwrap());
     assert!(proxy.child.wait().unwrap().success());

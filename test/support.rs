@@ -102,6 +102,30 @@ impl AddAssign for Session {
     }
 }
 
+/// Sends a signal, by its name, to a process that the test has started.
+pub fn signal(pid: u32, name: &str) {
+    let done = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status();
+    assert!(done.unwrap().success(), "{name} to {pid}");
+}
+
+/// Stops a process and lets it go on, as it happens to all of them when a machine sleeps: what
+/// waits on a socket that has a time limit ends with EINTR then (signal(7)).
+pub fn suspend(pid: u32) {
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, after_name) = stat.rsplit_once(')').unwrap();
+        after_name.trim().chars().next().unwrap()
+    };
+    signal(pid, "STOP");
+    while state() != 'T' {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(pid, "CONT");
+}
+
 pub struct Daemon {
     /// Where its cache and its sockets are.
     dir: PathBuf,
@@ -238,8 +262,7 @@ impl Daemon {
 
     /// Asks the daemon to end.
     pub fn terminate(&self) {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        signal(self.pid(), "TERM");
     }
 
     /// Waits for the daemon's own end.

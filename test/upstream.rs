@@ -132,9 +132,8 @@ fn read_head(stream: &mut dyn Stream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).ok()? == 0 {
-            return None;
-        }
+        // Unlike `read`, this goes on when a signal comes in between.
+        stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
     String::from_utf8(head).ok()
