@@ -21,6 +21,8 @@ pub mod lists;
 #[path = "../src/log.rs"]
 pub mod log;
 pub mod proxy;
+#[path = "../src/ready.rs"]
+pub mod ready;
 #[path = "../src/remote/result.rs"]
 pub mod result;
 #[path = "../src/size.rs"]

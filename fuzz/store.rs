@@ -3,4 +3,4 @@
 #[path = "../src/store/entry.rs"]
 mod entry;
 
-pub use entry::{Entry, SIZE_MAX};
+pub use entry::{ENTRY_LEN, Entry, SIZE_MAX};

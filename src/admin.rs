@@ -8,7 +8,7 @@ use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::lists::Lists;
-use crate::ready::Preparations;
+use crate::preparations::Preparations;
 use crate::size::{show_age, show_size};
 use crate::stats::Stats;
 use crate::store::{Limits, Store, Swept, Verified};

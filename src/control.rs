@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::lists::Lists;
-use crate::ready::Preparations;
+use crate::preparations::Preparations;
 use crate::remote::{self, Remote};
 use crate::stats::{Stats, User};
 use crate::store::{Contents, Damage, Goal, Limits, Store, Swept, Verified};

@@ -14,7 +14,7 @@ use crate::fs;
 use crate::id::BuildId;
 use crate::lists::{self, Lists, Used};
 use crate::log;
-use crate::ready::Preparations;
+use crate::preparations::Preparations;
 use crate::remote::{self, Remote};
 use crate::session::{self, Gate};
 use crate::stats::Stats;

@@ -24,6 +24,7 @@ mod install;
 mod lists;
 mod log;
 mod manual;
+mod preparations;
 mod private;
 mod proxy;
 mod ready;

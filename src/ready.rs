@@ -1,8 +1,8 @@
-//! What is ready in a build directory before the build asks for it.
+//! What is ready in a build directory before the build asks for it: how it is written there, and how a client finds it.
 //!
 //! Most builds are of something that was built before, and use what that build has used. To ask the daemon for each
 //! output costs two wake-ups, and more than all that `go` does with it. So when a build is registered, what builds
-//! of its name have used (`lists.rs`) is linked into its directory, and the client finds it there by itself.
+//! of its name have used is linked into its directory (`preparations.rs`), and the client finds it there by itself.
 //!
 //! ```text
 //! CACHE/builds/<build id>/ready         a head of 8 bytes, then sorted records: a tag (8), an entry (44)
@@ -13,21 +13,17 @@
 //! sealed with all come from a hash of the action ID: whoever cannot name the action finds nothing, opens
 //! nothing, and learns nothing of an entry. The client tells the daemon what it has found, for the counts and the lists.
 
-use crate::builds::{BuildDir, Builds};
-use crate::config::READY_WAITING_MAX;
 use crate::error::{Error, Result};
-use crate::fs;
-use crate::id::{ActionId, BuildId, hex};
-use crate::lists::{self, ACTIONS_MAX, Lists, Used};
-use crate::log;
-use crate::store::{ENTRY_LEN, Entry, Store};
+use crate::id::{ActionId, hex};
+use crate::lists::ACTIONS_MAX;
+use crate::store::{ENTRY_LEN, Entry};
 use sha2::{Digest, Sha512};
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-const FILE: &str = "ready";
+/// The file's name in the build directory.
+pub const FILE: &str = "ready";
 
 const HEAD: &[u8; 8] = b"ready 1\n";
 
@@ -41,10 +37,11 @@ const FILE_MAX: usize = HEAD.len() + ACTIONS_MAX * RECORD;
 type Tag = [u8; TAG_LEN];
 
 /// What only those can know who can name the action.
-struct Secret([u8; 64]);
+pub struct Secret([u8; 64]);
 
 impl Secret {
-    fn of(action: &ActionId) -> Self {
+    /// An action's.
+    pub fn of(action: &ActionId) -> Self {
         let hash = Sha512::new()
             .chain_update(b"nix-gocacheprog: an action that is ready\0")
             .chain_update(action.0)
@@ -58,7 +55,7 @@ impl Secret {
     }
 
     /// The link's name: 96 bits that cannot be guessed.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         hex(&self.0[TAG_LEN..64 - ENTRY_LEN])
     }
 
@@ -68,95 +65,58 @@ impl Secret {
     }
 }
 
-/// The builds for which something is to be made ready, and the thread that does so.
+/// What the file says.
 #[derive(Debug, Default)]
-pub struct Preparations {
-    state: Mutex<State>,
-    more: Condvar,
-}
+pub struct Records(Vec<u8>);
 
-#[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<(BuildId, String)>,
-    stopping: bool,
-}
-
-impl Preparations {
-    /// A build has been registered: whatever its name's builds have used is made ready.
-    pub fn begin(&self, lists: &Lists, build: BuildId, name: &str) {
-        let key = lists::key(name);
-        if name.is_empty() || !lists.has(&key) {
-            return;
-        }
-        let mut state = self.state();
-        // Whoever gets nothing asks the daemon, as ever.
-        if state.waiting.len() < READY_WAITING_MAX {
-            state.waiting.push_back((build, key));
-            self.more.notify_one();
-        }
-    }
-
-    /// Ends the thread soon.
-    pub fn stop(&self) {
-        self.state().stopping = true;
-        self.more.notify_all();
-    }
-
-    /// The thread.
-    pub fn run(&self, store: &Store, builds: &std::sync::Arc<Builds>, lists: &Lists) {
-        while let Some((id, key)) = self.next() {
-            // Entered, so that the directory stays meanwhile. A build that has ended needs nothing.
-            let Ok(build) = builds.enter(id) else {
-                continue;
-            };
-            match self.prepare(store, &build, &lists.get(&key)) {
-                Ok(count) => {
-                    log::debug(|| format!("{count} outputs are ready for build {}", id.short()));
-                }
-                // The build asks for what is missing.
-                Err(e) => log::warn(format!("a build finds nothing ready: {}", e.chain())),
-            }
-        }
-    }
-
-    fn next(&self) -> Option<(BuildId, String)> {
-        let mut state = self
-            .more
-            .wait_while(self.state(), |s| s.waiting.is_empty() && !s.stopping)
-            .unwrap_or_else(PoisonError::into_inner);
-        (!state.stopping).then(|| state.waiting.pop_front())?
-    }
-
-    fn prepare(&self, store: &Store, build: &BuildDir, list: &[Used]) -> Result<usize> {
-        let mut records = Vec::new();
-        for (action, _) in list {
-            if self.state().stopping {
-                return Ok(0);
-            }
-            let Some(entry) = store.get(action)? else {
-                continue;
-            };
-            let secret = Secret::of(action);
-            if store.link(action, &entry, &build.path().join(secret.name()))? {
-                let mut record = [0; RECORD];
-                record[..TAG_LEN].copy_from_slice(&secret.tag());
-                record[TAG_LEN..].copy_from_slice(&secret.seal(&entry.to_bytes()));
-                records.push(record);
-            }
-        }
+impl Records {
+    /// The file's bytes for what is ready.
+    pub fn encode(ready: &[(Secret, Entry)]) -> Vec<u8> {
+        let record = |(secret, entry): &(Secret, Entry)| {
+            let mut record = [0; RECORD];
+            record[..TAG_LEN].copy_from_slice(&secret.tag());
+            record[TAG_LEN..].copy_from_slice(&secret.seal(&entry.to_bytes()));
+            record
+        };
+        let mut records: Vec<_> = ready.iter().map(record).collect();
         records.sort_unstable();
         let mut bytes = HEAD.to_vec();
         bytes.extend(records.iter().flatten());
-        // It appears as a whole.
-        let fresh = build.path().join("ready.new");
-        let file = fs::create_new(&fresh, 0o444)?;
-        fs::write_all(&file, &fresh, &bytes)?;
-        fs::rename(&fresh, &build.path().join(FILE))?;
-        Ok(records.len())
+        bytes
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the file's bytes. Those of another release say nothing.
+    pub fn decode(bytes: &[u8]) -> Self {
+        Self(bytes.strip_prefix(HEAD).unwrap_or_default().to_vec())
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let mut bytes = Vec::new();
+        file.take(FILE_MAX as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("read", path, e))?;
+        Ok(Self::decode(&bytes))
+    }
+
+    /// The entry of the action with this secret, if it is ready.
+    pub fn entry(&self, secret: &Secret) -> Option<Entry> {
+        let record = self.record(&secret.tag())?;
+        Entry::from_bytes(&secret.seal(record[TAG_LEN..].try_into().ok()?))
+    }
+
+    fn record(&self, tag: &Tag) -> Option<&[u8]> {
+        let (mut from, mut to) = (0, self.0.len() / RECORD);
+        while from < to {
+            let middle = (from + to) / 2;
+            let record = &self.0[middle * RECORD..][..RECORD];
+            match record[..TAG_LEN].cmp(tag) {
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Equal => return Some(record),
+                std::cmp::Ordering::Greater => to = middle,
+            }
+        }
+        None
     }
 }
 
@@ -164,8 +124,8 @@ impl Preparations {
 #[derive(Debug)]
 pub struct Ready {
     directory: PathBuf,
-    /// The records; none until the file is there.
-    records: Option<Vec<u8>>,
+    /// None until the file is there.
+    records: Option<Records>,
     /// Gets until the file is looked for again.
     look_in: u32,
     /// What the build itself has put since.
@@ -194,16 +154,14 @@ impl Ready {
                 return None;
             }
             self.look_in = LOOK_EVERY;
-            self.records = read(&self.directory.join(FILE)).ok();
+            self.records = Records::read(&self.directory.join(FILE)).ok();
         }
-        let records = self.records.as_deref()?;
+        let records = self.records.as_ref()?;
         let secret = Secret::of(action);
-        let tag = secret.tag();
-        let record = find(records, &tag)?;
-        if self.outdated.contains(&tag) {
+        let entry = records.entry(&secret)?;
+        if self.outdated.contains(&secret.tag()) {
             return None;
         }
-        let entry = Entry::from_bytes(&secret.seal(record[TAG_LEN..].try_into().ok()?))?;
         let path = self.directory.join(secret.name());
         // Whatever is wrong with it, the daemon is asked.
         let length = std::fs::metadata(&path).ok()?.len();
@@ -214,136 +172,14 @@ impl Ready {
     pub fn forget(&mut self, action: &ActionId) {
         let Some(records) = &self.records else { return };
         let tag = Secret::of(action).tag();
-        if find(records, &tag).is_some() {
+        if records.record(&tag).is_some() {
             self.outdated.insert(tag);
         }
     }
-}
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX as u64)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("read", path, e))?;
-    match bytes.strip_prefix(HEAD) {
-        Some(records) => Ok(records.to_vec()),
-        // Another release's: nothing is ready for this one.
-        None => Ok(Vec::new()),
-    }
-}
-
-/// The record with this tag.
-fn find<'a>(records: &'a [u8], tag: &Tag) -> Option<&'a [u8]> {
-    let (mut from, mut to) = (0, records.len() / RECORD);
-    while from < to {
-        let middle = (from + to) / 2;
-        let record = &records[middle * RECORD..][..RECORD];
-        match record[..TAG_LEN].cmp(tag) {
-            std::cmp::Ordering::Less => from = middle + 1,
-            std::cmp::Ordering::Equal => return Some(record),
-            std::cmp::Ordering::Greater => to = middle,
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::OutputId;
-    use crate::test_dir::TestDir;
-    use sha2::Sha256;
-    use std::sync::Arc;
-
-    struct Made {
-        dir: TestDir,
-        store: Store,
-        builds: Arc<Builds>,
-        lists: Lists,
-    }
-
-    fn action(n: u8) -> ActionId {
-        ActionId([n; 32])
-    }
-
-    impl Made {
-        /// A cache with so many actions, which a build of the name `x` has used.
-        fn new(actions: u8) -> Self {
-            let dir = TestDir::new();
-            let store = Store::open(dir.path()).unwrap();
-            let builds = Arc::new(Builds::open(dir.path()).unwrap());
-            let lists = Lists::open(dir.path()).unwrap();
-            let used = (0..actions).map(|n| {
-                let body = [n; 100];
-                let output = OutputId(Sha256::digest(body).into());
-                let entry = store.put(&action(n), &output, 100, &mut &body[..]);
-                (action(n), entry.unwrap())
-            });
-            let used = used.collect();
-            let build = BuildId::new().unwrap();
-            lists.record(&lists::key("x"), build, used).unwrap();
-            Self {
-                dir,
-                store,
-                builds,
-                lists,
-            }
-        }
-
-        fn build(&self, name: &str) -> (Ready, BuildDir) {
-            let id = self.builds.register(name, None, None).unwrap();
-            let build = self.builds.enter(id).unwrap();
-            let preparations = Preparations::default();
-            preparations.begin(&self.lists, id, name);
-            let begun = preparations.state().waiting.pop_front();
-            if let Some((_, key)) = begun {
-                let list = self.lists.get(&key);
-                preparations.prepare(&self.store, &build, &list).unwrap();
-            }
-            (Ready::new(build.path()), build)
-        }
-    }
-
-    #[test]
-    fn what_builds_of_the_name_have_used_is_found_by_who_can_name_it() {
-        let made = Made::new(200);
-        let (mut ready, build) = made.build("x-2.0");
-        for n in 0..200 {
-            let (entry, path) = ready.find(&action(n)).unwrap();
-            assert_eq!(Some(entry), made.store.get(&action(n)).unwrap());
-            assert_eq!(std::fs::read(path).unwrap(), [n; 100]);
-        }
-        assert_eq!(ready.find(&action(201)), None);
-        let bytes = std::fs::read(build.path().join(FILE)).unwrap();
-        for n in 0..200 {
-            let output = Sha256::digest([n; 100]);
-            let contains = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-            assert!(!contains(&output[..8]), "no output's ID can be read");
-            assert!(!contains(&action(n).0[..8]));
-        }
-        drop(made.dir);
-    }
-
-    #[test]
-    fn what_was_put_since_or_is_damaged_has_to_be_asked_for() {
-        let made = Made::new(3);
-        let (mut ready, build) = made.build("x");
-        assert!(ready.find(&action(0)).is_some());
-        ready.forget(&action(0));
-        assert_eq!(ready.find(&action(0)), None);
-        std::fs::remove_file(build.path().join(Secret::of(&action(1)).name())).unwrap();
-        assert_eq!(ready.find(&action(1)), None);
-        assert!(ready.find(&action(2)).is_some());
-    }
-
-    #[test]
-    fn nothing_is_ready_for_a_name_that_is_not_known_or_in_a_file_of_another_release() {
-        let made = Made::new(3);
-        let (mut ready, build) = made.build("y");
-        assert_eq!(ready.find(&action(0)), None);
-        std::fs::write(build.path().join(FILE), "ready 2\nwhatever").unwrap();
-        ready.look_in = 0;
-        assert_eq!(ready.find(&action(0)), None);
+    /// Looks for the file at the next get.
+    #[cfg(test)]
+    pub fn look_again(&mut self) {
+        self.look_in = 0;
     }
 }

@@ -1,0 +1,200 @@
+//! Makes ready what a build will most likely ask for (`ready.rs`), as soon as the build is registered.
+
+use crate::builds::{BuildDir, Builds};
+use crate::config::READY_WAITING_MAX;
+use crate::error::Result;
+use crate::fs;
+use crate::id::BuildId;
+use crate::lists::{self, Lists, Used};
+use crate::log;
+use crate::ready::{FILE, Records, Secret};
+use crate::store::Store;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The builds for which something is to be made ready, and the thread that does so.
+#[derive(Debug, Default)]
+pub struct Preparations {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<(BuildId, String)>,
+    stopping: bool,
+}
+
+impl Preparations {
+    /// A build has been registered: whatever its name's builds have used is made ready.
+    pub fn begin(&self, lists: &Lists, build: BuildId, name: &str) {
+        let key = lists::key(name);
+        if name.is_empty() || !lists.has(&key) {
+            return;
+        }
+        let mut state = self.state();
+        // Whoever gets nothing asks the daemon, as ever.
+        if state.waiting.len() < READY_WAITING_MAX {
+            state.waiting.push_back((build, key));
+            self.more.notify_one();
+        }
+    }
+
+    /// Ends the thread soon.
+    pub fn stop(&self) {
+        self.state().stopping = true;
+        self.more.notify_all();
+    }
+
+    /// The thread.
+    pub fn run(&self, store: &Store, builds: &std::sync::Arc<Builds>, lists: &Lists) {
+        while let Some((id, key)) = self.next() {
+            // Entered, so that the directory stays meanwhile. A build that has ended needs nothing.
+            let Ok(build) = builds.enter(id) else {
+                continue;
+            };
+            match self.prepare(store, &build, &lists.get(&key)) {
+                Ok(count) => {
+                    log::debug(|| format!("{count} outputs are ready for build {}", id.short()));
+                }
+                // The build asks for what is missing.
+                Err(e) => log::warn(format!("a build finds nothing ready: {}", e.chain())),
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(BuildId, String)> {
+        let mut state = self
+            .more
+            .wait_while(self.state(), |s| s.waiting.is_empty() && !s.stopping)
+            .unwrap_or_else(PoisonError::into_inner);
+        (!state.stopping).then(|| state.waiting.pop_front())?
+    }
+
+    fn prepare(&self, store: &Store, build: &BuildDir, list: &[Used]) -> Result<usize> {
+        let mut ready = Vec::new();
+        for (action, _) in list {
+            if self.state().stopping {
+                return Ok(0);
+            }
+            let Some(entry) = store.get(action)? else {
+                continue;
+            };
+            let secret = Secret::of(action);
+            if store.link(action, &entry, &build.path().join(secret.name()))? {
+                ready.push((secret, entry));
+            }
+        }
+        // It appears as a whole.
+        let fresh = build.path().join("ready.new");
+        let file = fs::create_new(&fresh, 0o444)?;
+        fs::write_all(&file, &fresh, &Records::encode(&ready))?;
+        fs::rename(&fresh, &build.path().join(FILE))?;
+        Ok(ready.len())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ActionId, OutputId};
+    use crate::ready::Ready;
+    use crate::test_dir::TestDir;
+    use sha2::{Digest, Sha256};
+    use std::sync::Arc;
+
+    struct Made {
+        dir: TestDir,
+        store: Store,
+        builds: Arc<Builds>,
+        lists: Lists,
+    }
+
+    fn action(n: u8) -> ActionId {
+        ActionId([n; 32])
+    }
+
+    impl Made {
+        /// A cache with so many actions, which a build of the name `x` has used.
+        fn new(actions: u8) -> Self {
+            let dir = TestDir::new();
+            let store = Store::open(dir.path()).unwrap();
+            let builds = Arc::new(Builds::open(dir.path()).unwrap());
+            let lists = Lists::open(dir.path()).unwrap();
+            let used = (0..actions).map(|n| {
+                let body = [n; 100];
+                let output = OutputId(Sha256::digest(body).into());
+                let entry = store.put(&action(n), &output, 100, &mut &body[..]);
+                (action(n), entry.unwrap())
+            });
+            let used = used.collect();
+            let build = BuildId::new().unwrap();
+            lists.record(&lists::key("x"), build, used).unwrap();
+            Self {
+                dir,
+                store,
+                builds,
+                lists,
+            }
+        }
+
+        fn build(&self, name: &str) -> (Ready, BuildDir) {
+            let id = self.builds.register(name, None, None).unwrap();
+            let build = self.builds.enter(id).unwrap();
+            let preparations = Preparations::default();
+            preparations.begin(&self.lists, id, name);
+            let begun = preparations.state().waiting.pop_front();
+            if let Some((_, key)) = begun {
+                let list = self.lists.get(&key);
+                preparations.prepare(&self.store, &build, &list).unwrap();
+            }
+            (Ready::new(build.path()), build)
+        }
+    }
+
+    #[test]
+    fn what_builds_of_the_name_have_used_is_found_by_who_can_name_it() {
+        let made = Made::new(200);
+        let (mut ready, build) = made.build("x-2.0");
+        for n in 0..200 {
+            let (entry, path) = ready.find(&action(n)).unwrap();
+            assert_eq!(Some(entry), made.store.get(&action(n)).unwrap());
+            assert_eq!(std::fs::read(path).unwrap(), [n; 100]);
+        }
+        assert_eq!(ready.find(&action(201)), None);
+        let bytes = std::fs::read(build.path().join(FILE)).unwrap();
+        for n in 0..200 {
+            let output = Sha256::digest([n; 100]);
+            let contains = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+            assert!(!contains(&output[..8]), "no output's ID can be read");
+            assert!(!contains(&action(n).0[..8]));
+        }
+        drop(made.dir);
+    }
+
+    #[test]
+    fn what_was_put_since_or_is_damaged_has_to_be_asked_for() {
+        let made = Made::new(3);
+        let (mut ready, build) = made.build("x");
+        assert!(ready.find(&action(0)).is_some());
+        ready.forget(&action(0));
+        assert_eq!(ready.find(&action(0)), None);
+        std::fs::remove_file(build.path().join(Secret::of(&action(1)).name())).unwrap();
+        assert_eq!(ready.find(&action(1)), None);
+        assert!(ready.find(&action(2)).is_some());
+    }
+
+    #[test]
+    fn nothing_is_ready_for_a_name_that_is_not_known_or_in_a_file_of_another_release() {
+        let made = Made::new(3);
+        let (mut ready, build) = made.build("y");
+        assert_eq!(ready.find(&action(0)), None);
+        std::fs::write(build.path().join(FILE), "ready 2\nwhatever").unwrap();
+        ready.look_again();
+        assert_eq!(ready.find(&action(0)), None);
+    }
+}
