@@ -10,6 +10,7 @@ use crate::config::{
 };
 use crate::error::Result;
 use crate::http::forward::Forward;
+use crate::http::names::Names;
 use crate::http::url::Url;
 use crate::http::{describe, is_broken};
 use crate::id::{OutputId, hex};
@@ -19,6 +20,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::time::{Duration, Instant};
 use ureq::http::{Response, header};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 /// An entry is some 250 bytes, and bazel-remote adds a little.
@@ -50,6 +52,7 @@ pub type Outcome<T> = std::result::Result<T, Failure>;
 pub struct Server {
     url: Url,
     authorization: Option<String>,
+    names: Names,
     /// For whom somebody waits.
     reading: Agent,
     /// For what goes on behind everybody's back, on a machine that may be busy.
@@ -107,8 +110,9 @@ impl Server {
     /// When the environment names an HTTP proxy that cannot be used.
     pub fn new(access: Access) -> Result<Self> {
         let proxy = Forward::from_env().for_url(&access.url)?;
+        let names = Names::default();
         let agent = |connect, silence, connections| {
-            Agent::new_with_config(
+            Agent::with_parts(
                 Agent::config_builder()
                     .proxy(proxy.clone())
                     .tls_config(access.tls.clone())
@@ -127,6 +131,8 @@ impl Server {
                     .max_idle_connections_per_host(connections)
                     .max_idle_age(KEPT_FOR)
                     .build(),
+                DefaultConnector::default(),
+                names.clone(),
             )
         };
         Ok(Self {
@@ -134,6 +140,7 @@ impl Server {
             writing: agent(REMOTE_WRITE_LIMIT, REMOTE_WRITE_LIMIT, REMOTE_UPLOADERS),
             url: access.url,
             authorization: access.authorization,
+            names,
         })
     }
 
@@ -277,6 +284,10 @@ impl Server {
             && is_broken(e.kind())
         {
             result = request();
+        }
+        if result.is_err() {
+            // It may have moved.
+            self.names.forget();
         }
         tell(name, &result, start);
         result.map_err(|e| Failure::of(&e))

@@ -3,7 +3,7 @@
 
 use crate::front::{Fault, Front};
 use crate::machine::{Built, Machine, Program, build_without};
-use crate::servers::{CREDENTIALS, Kind, Server, Setup, free_port};
+use crate::servers::{Answers, Kind, Server, Setup, TLS, free_port};
 use crate::support::TempDir;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -66,14 +66,17 @@ pub fn run(short: bool) {
         tried: 0,
     };
     for kind in [Kind::BazelRemote, Kind::Nginx] {
-        for (tls, credentials) in [(false, false), (true, true), (true, false), (false, true)] {
-            if !short || tls == credentials {
-                let setup = Setup {
-                    kind,
-                    tls,
-                    credentials,
-                };
-                trial.good(setup);
+        for (tls, answers, is_short) in [
+            (false, Answers::Everybody, true),
+            (true, Answers::Password, true),
+            (true, Answers::Certificate, true),
+            (true, Answers::Everybody, false),
+            (false, Answers::Password, false),
+            (true, Answers::Token, false),
+        ] {
+            let is_possible = (kind, answers) != (Kind::BazelRemote, Answers::Token);
+            if is_possible && (is_short || !short) {
+                trial.good(Setup { kind, tls, answers });
             }
         }
     }
@@ -238,24 +241,48 @@ impl Trial<'_> {
     }
 
     fn wrong_credentials(&mut self) {
-        let setup = Setup {
-            kind: Kind::BazelRemote,
+        let setup = |kind, answers| Setup {
+            kind,
             tls: true,
-            credentials: true,
+            answers,
         };
-        let server = Server::start(setup);
-        let dir = TempDir::new();
-        let args = access(setup, &server, dir.path());
-        let args: Vec<_> = args.iter().map(String::as_str).collect();
-        std::fs::write(
-            dir.path().join("credentials"),
-            "me:a-secret-that-is-wrong\n",
-        )
-        .unwrap();
-        self.build("the credentials are wrong", &args, errors);
+        let password = setup(Kind::BazelRemote, Answers::Password);
+        let server = Server::start(password);
+        for (setup, wrong) in [
+            (password, "me:a-secret-that-is-wrong\n"),
+            (
+                setup(Kind::Nginx, Answers::Token),
+                "a-secret-that-is-wrong\n",
+            ),
+        ] {
+            let server = Server::start(setup);
+            let dir = TempDir::new();
+            let args = access(setup, &server, dir.path());
+            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            std::fs::write(dir.path().join("credentials"), wrong).unwrap();
+            let what = format!("the credentials are wrong ({})", setup.name());
+            self.build(&what, &args, errors);
+        }
         // Without the site's own certificates.
         let args = ["--remote", &server.url];
         self.build("the server's certificate is nobody's", &args, errors);
+
+        for kind in [Kind::BazelRemote, Kind::Nginx] {
+            let wanted = setup(kind, Answers::Certificate);
+            let server = Server::start(wanted);
+            let ca = format!("{TLS}/ca.pem");
+            let without = ["--remote", &server.url, "--remote-ca", &ca];
+            let what = format!("there is no certificate to show ({})", wanted.name());
+            self.build(&what, &without, errors);
+            let (cert, key) = (format!("{TLS}/server.pem"), format!("{TLS}/server.key"));
+            let others = [
+                &without[..],
+                &["--remote-cert", &cert, "--remote-key", &key],
+            ]
+            .concat();
+            let what = format!("the certificate is somebody else's ({})", wanted.name());
+            self.build(&what, &others, errors);
+        }
     }
 
     fn emptied(&mut self) {
@@ -315,13 +342,16 @@ fn errors(machine: &Machine) -> Result<(), String> {
 fn access(setup: Setup, server: &Server, dir: &Path) -> Vec<String> {
     let mut args = vec!["--remote".to_string(), server.url.clone()];
     if setup.tls {
-        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls/ca.pem");
-        args.extend(["--remote-ca".into(), ca.into()]);
+        args.extend(["--remote-ca".into(), format!("{TLS}/ca.pem")]);
     }
-    if setup.credentials {
+    if let Some(credentials) = setup.answers.credentials() {
         let path = dir.join("credentials");
-        std::fs::write(&path, CREDENTIALS).unwrap();
+        std::fs::write(&path, credentials).unwrap();
         args.extend(["--remote-credentials".into(), path.to_str().unwrap().into()]);
+    }
+    if setup.answers == Answers::Certificate {
+        args.extend(["--remote-cert".into(), format!("{TLS}/client.pem")]);
+        args.extend(["--remote-key".into(), format!("{TLS}/client.key")]);
     }
     args
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 /// Longer than a server takes to start on the slowest machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is in the file of users, and what a client must say: `me:secret`.
+/// What is in the file of users: `me:secret`.
 const HTPASSWD: &str = "me:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
-pub const CREDENTIALS: &str = "me:secret\n";
+
+/// The server's certificate and the client's, with their keys.
+pub const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,12 +21,35 @@ pub enum Kind {
     Nginx,
 }
 
+/// Whom a server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    Everybody,
+    /// Who says a name and a password.
+    Password,
+    /// Who says a token.
+    Token,
+    /// Who shows a certificate.
+    Certificate,
+}
+
+impl Answers {
+    /// What the client's file of credentials says.
+    pub fn credentials(self) -> Option<&'static str> {
+        match self {
+            Self::Password => Some("me:secret\n"),
+            Self::Token => Some("secret-token\n"),
+            Self::Everybody | Self::Certificate => None,
+        }
+    }
+}
+
 /// How a server is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub kind: Kind,
     pub tls: bool,
-    pub credentials: bool,
+    pub answers: Answers,
 }
 
 impl Setup {
@@ -32,7 +57,7 @@ impl Setup {
         Self {
             kind,
             tls: false,
-            credentials: false,
+            answers: Answers::Everybody,
         }
     }
 
@@ -42,12 +67,13 @@ impl Setup {
             Kind::Nginx => "nginx",
         };
         let tls = if self.tls { ", TLS" } else { "" };
-        let credentials = if self.credentials {
-            ", credentials"
-        } else {
-            ""
+        let answers = match self.answers {
+            Answers::Everybody => "",
+            Answers::Password => ", password",
+            Answers::Token => ", token",
+            Answers::Certificate => ", client certificate",
         };
-        format!("{kind}{tls}{credentials}")
+        format!("{kind}{tls}{answers}")
     }
 }
 
@@ -83,7 +109,7 @@ impl Server {
             "NIX_GOCACHEPROG_REMOTES names what test/fetch-remotes has made: start this with test/remote",
         ))
         .join("bin");
-        let tls = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls"));
+        let tls = Path::new(TLS);
         let users = dir.path().join("htpasswd");
         std::fs::write(&users, HTPASSWD).unwrap();
         let program = match setup.kind {
@@ -110,8 +136,15 @@ impl Server {
                 ]);
                 command.arg("--dir").arg(storage);
                 command.arg("--http_address").arg(&address);
-                if setup.credentials {
-                    command.arg("--htpasswd_file").arg(&users);
+                match setup.answers {
+                    Answers::Everybody => {}
+                    Answers::Password => {
+                        command.arg("--htpasswd_file").arg(&users);
+                    }
+                    Answers::Certificate => {
+                        command.arg("--tls_ca_file").arg(tls.join("client.pem"));
+                    }
+                    Answers::Token => panic!("bazel-remote knows no tokens"),
                 }
                 if setup.tls {
                     command.arg("--tls_cert_file").arg(tls.join("server.pem"));
@@ -210,13 +243,23 @@ fn nginx(
     } else {
         ("", String::new())
     };
-    let auth = if setup.credentials {
-        format!(
-            "auth_basic cache; auth_basic_user_file {};",
-            users.display()
-        )
-    } else {
-        String::new()
+    let answers = match setup.answers {
+        Answers::Everybody => String::new(),
+        Answers::Password => {
+            let users = users.display();
+            format!("auth_basic cache; auth_basic_user_file {users};")
+        }
+        Answers::Token => {
+            r#"if ($http_authorization != "Bearer secret-token") { return 401; }"#.into()
+        }
+        Answers::Certificate => {
+            format!("ssl_verify_client on; ssl_client_certificate {tls}/client.pem;")
+        }
+    };
+    // Only the whole server can ask for a certificate.
+    let (of_server, of_names) = match setup.answers {
+        Answers::Certificate => (answers, String::new()),
+        _ => (String::new(), answers),
     };
     format!(
         "daemon off; master_process off; user root; pid {dir}/pid;\n\
@@ -225,8 +268,8 @@ fn nginx(
          access_log off; client_max_body_size 0;\n\
          client_body_temp_path {storage}/tmp; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
          uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-         server {{ listen {address}{listen}; {certificate} root {storage};\n\
-         location / {{ dav_methods PUT; create_full_put_path on; {auth} }} }}\n\
+         server {{ listen {address}{listen}; {certificate} {of_server} root {storage};\n\
+         location / {{ dav_methods PUT; create_full_put_path on; {of_names} }} }}\n\
          }}\n"
     )
 }
