@@ -20,6 +20,9 @@ const ACTIONS: u64 = 10_000;
 /// Gets of one session; enough for the kernel's count of CPU time, which ticks 100 times a second.
 const GETS: u64 = 40_000;
 
+/// Clients, one after the other. After each the daemon takes some seconds to see that its build has ended.
+const CLIENTS: u64 = 2;
+
 fn filled(dir: &TempDir) -> Daemon {
     let daemon = Daemon::start();
     let mut build = Build::new(&daemon, dir.path(), "filling");
@@ -82,29 +85,33 @@ fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
 pub(crate) fn get(options: &Options) -> Report {
     let dir = TempDir::new();
     let daemon = filled(&dir);
-    let (mut one, mut many, mut client) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut one, mut many) = (Vec::new(), Vec::new());
+    let (mut asked, mut ready) = (Vec::new(), Vec::new());
+    // So that there is something to make ready.
+    let mut client = Client::start(&daemon, &dir, Some("bench-1.0"));
+    client.get_all();
+    client.end();
     for pair in 0..options.pairs {
         eprintln!("get: pair {} of {}", pair + 1, options.pairs);
         one.push(gets(&daemon, &dir, 1));
         many.push(gets(&daemon, &dir, 64));
-        client.push(client_gets(&daemon, &dir));
+        asked.push(client_gets(&daemon, &dir, None));
+        ready.push(client_gets(&daemon, &dir, Some("bench-1.1")));
     }
     let each = |of: &[Gets], what: &dyn Fn(&Gets) -> f64| of.iter().map(what).collect::<Vec<_>>();
     let rate = |of: &[Gets]| each(of, &|gets| gets.rate);
     let part = |of: &[Gets], part| each(of, &|gets| quantile(&gets.latencies, part));
     let scaling = ratios(&rate(&many), &rate(&one));
-    let daemon_cpu: Vec<_> = client.iter().map(|(gets, _)| gets.daemon_cpu).collect();
-    let client_cpu: Vec<_> = client.iter().map(|(_, cpu)| *cpu).collect();
-    let both: Vec<_> = daemon_cpu
-        .iter()
-        .zip(&client_cpu)
-        .map(|(a, b)| a + b)
-        .collect();
+    let both = |of: &[ClientGets]| of.iter().map(|gets| gets.daemon + gets.client).collect();
+    let (asked_both, ready_both): (Vec<_>, Vec<_>) = (both(&asked), both(&ready));
     let summary = format!(
-        "get: daemon + client CPU {:.1}us, 64 sessions/one {:.2}",
-        median(&both),
+        "get: daemon + client CPU {:.1}us, {:.1}us when the daemon is asked, 64 sessions/one {:.2}",
+        median(&ready_both),
+        median(&asked_both),
         median(&scaling)
     );
+    let part_of =
+        |of: &[ClientGets], part: &dyn Fn(&ClientGets) -> f64| of.iter().map(part).collect();
     Report {
         rows: vec![
             row("one session: gets", "1/s", rate(&one)),
@@ -124,9 +131,38 @@ pub(crate) fn get(options: &Options) -> Report {
                 each(&many, &|g| g.daemon_cpu),
             ),
             row("64 sessions/one: gets a second", "ratio", scaling),
-            row("through a client: daemon CPU for a get", "us", daemon_cpu),
-            row("through a client: client CPU for a get", "us", client_cpu),
-            row("through a client: both", "us", both),
+            row(
+                "client, ready: daemon CPU for a get",
+                "us",
+                part_of(&ready, &|gets| gets.daemon),
+            ),
+            row(
+                "client, ready: client CPU for a get",
+                "us",
+                part_of(&ready, &|gets| gets.client),
+            ),
+            row("client, ready: both", "us", ready_both),
+            row(
+                "client, ready: daemon CPU before and after",
+                "us",
+                part_of(&ready, &|gets| gets.around),
+            ),
+            row(
+                "client, asking: daemon CPU for a get",
+                "us",
+                part_of(&asked, &|gets| gets.daemon),
+            ),
+            row(
+                "client, asking: client CPU for a get",
+                "us",
+                part_of(&asked, &|gets| gets.client),
+            ),
+            row("client, asking: both", "us", asked_both),
+            row(
+                "client, asking: daemon CPU before and after",
+                "us",
+                part_of(&asked, &|gets| gets.around),
+            ),
         ],
         summary,
     }
@@ -141,13 +177,15 @@ struct Client {
 }
 
 impl Client {
-    fn start(daemon: &Daemon, dir: &TempDir) -> Self {
+    /// In a build of this name, if it has one.
+    fn start(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> Self {
         let top = dir.path().join("client");
         std::fs::create_dir(&top).unwrap();
         let mut child = Command::new(binary())
             .args(["client", "--runtime-dir"])
             .arg(daemon.runtime_dir())
             .env("NIX_BUILD_TOP", &top)
+            .env("name", name.unwrap_or_default())
             .env_remove("IN_NIX_SHELL")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -176,6 +214,13 @@ impl Client {
         self.answer()
     }
 
+    fn get_all(&mut self) {
+        for id in 1..=ACTIONS {
+            let answer = self.get(id);
+            assert!(answer.contains("DiskPath"), "{answer}");
+        }
+    }
+
     fn end(self) {
         drop(self.stdin);
         let mut child = self.child;
@@ -184,29 +229,53 @@ impl Client {
     }
 }
 
-/// Gets through clients, one after the other, and the client's CPU time in microseconds a get.
-fn client_gets(daemon: &Daemon, dir: &TempDir) -> (Gets, f64) {
-    let (daemon_before, clients_before) = (cpu(daemon.pid(), 13), children_cpu());
-    let (mut latencies, mut seconds) = (Vec::new(), 0.0);
-    while (latencies.len() as u64) < GETS {
-        let mut client = Client::start(daemon, dir);
-        let begun = Instant::now();
-        for id in 1..=ACTIONS {
-            let start = Instant::now();
-            let answer = client.get(id);
-            assert!(answer.contains("DiskPath"), "{answer}");
-            latencies.push(start.elapsed().as_secs_f64() * 1e6);
-        }
-        seconds += begun.elapsed().as_secs_f64();
-        client.end();
-    }
-    let count = latencies.len() as f64;
-    let gets = Gets {
-        rate: count / seconds,
-        latencies,
-        daemon_cpu: (cpu(daemon.pid(), 13) - daemon_before) * 1e6 / count,
+/// The CPU time of gets through a client, in microseconds a get.
+struct ClientGets {
+    daemon: f64,
+    client: f64,
+    /// The daemon's before the first get and after the last: making outputs ready, and removing them.
+    around: f64,
+}
+
+/// Gets through clients, one after the other, each in a build of its own: of a name for whose builds all of it is made
+/// ready first, or of none.
+fn client_gets(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> ClientGets {
+    let daemon_cpu = || cpu(daemon.pid(), 13);
+    let remove = || {
+        daemon.wait_until("what was linked is removed", || {
+            builds(daemon).next().is_none()
+        })
     };
-    (gets, (children_cpu() - clients_before) * 1e6 / count)
+    remove();
+    let (before, clients_before) = (daemon_cpu(), children_cpu());
+    let mut of_gets = 0.0;
+    for _ in 0..CLIENTS {
+        let mut client = Client::start(daemon, dir, name);
+        if name.is_some() {
+            daemon.wait_until("the build finds something ready", || {
+                builds(daemon).any(|build| build.join("ready").exists())
+            });
+        }
+        let before = daemon_cpu();
+        client.get_all();
+        client.end();
+        of_gets += daemon_cpu() - before;
+        daemon.wait_until("what was linked is removed", || {
+            builds(daemon).next().is_none()
+        });
+    }
+    let each = 1e6 / (CLIENTS * ACTIONS) as f64;
+    ClientGets {
+        daemon: of_gets * each,
+        client: (children_cpu() - clients_before) * each,
+        around: (daemon_cpu() - before - of_gets) * each,
+    }
+}
+
+/// The build directories.
+fn builds(daemon: &Daemon) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(daemon.cache_dir().join("builds")).unwrap();
+    entries.map(|entry| entry.unwrap().path())
 }
 
 pub(crate) fn put(options: &Options) -> Report {
@@ -272,7 +341,7 @@ pub(crate) fn start(options: &Options) -> Report {
     let millis: Vec<_> = (0..options.pairs as u64 * 10)
         .map(|at| {
             let start = Instant::now();
-            let mut client = Client::start(&daemon, &dir);
+            let mut client = Client::start(&daemon, &dir, None);
             assert!(client.get(at).contains("DiskPath"));
             let took = start.elapsed().as_secs_f64() * 1e3;
             client.end();
