@@ -45,6 +45,9 @@ const WAKE_PAUSE: Duration = Duration::from_millis(50);
 /// What is written at a time, in bytes.
 const PIECE: usize = 256 << 10;
 
+/// The longest body of a request that is read past, in bytes. `go` sends none.
+const BODY_MAX: usize = 64 << 10;
+
 /// Room for the head of an answer, in bytes.
 const HEAD: usize = 1 << 10;
 
@@ -256,6 +259,20 @@ fn serve(
                     return;
                 }
             };
+            if request
+                .body_length()
+                .is_some_and(|length| length > BODY_MAX)
+            {
+                // tiny_http 0.12 allocates all that was announced when it drops a request, and ends the process when
+                // it cannot. So this one is kept, with its connection, and never answered.
+                log::warn(format!(
+                    "a request to {} with a body of {} bytes is not answered",
+                    request.url(),
+                    request.body_length().unwrap_or(0)
+                ));
+                std::mem::forget(request);
+                continue;
+            }
             let turn = Running::enter(&running);
             waker.unpark();
             let (answers, end) = (Arc::clone(&answers), Arc::clone(&end));

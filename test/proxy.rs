@@ -74,6 +74,11 @@ impl Proxy {
         get(&self.url, path)
     }
 
+    /// `127.0.0.1:port`.
+    fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("log")).unwrap()
     }
@@ -198,7 +203,29 @@ fn what_is_no_request_to_a_module_proxy_is_refused() {
             "{method} {path}"
         );
     }
+    // Bodies, which `go` never sends: whole ones, and one that is announced to be larger than any memory.
+    for length in [10, 2000, 64 << 10] {
+        let body = "x".repeat(length);
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        let head =
+            format!("POST {LIST} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(text(&answer), "HTTP/1.1 405");
+    }
+    let mut stream = TcpStream::connect(proxy.address()).unwrap();
+    let head = format!(
+        "GET {LIST} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
+        1_u64 << 50
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    daemon.wait_until("the proxy has seen it", || {
+        proxy.log().contains("is not answered")
+    });
+    drop(stream);
     assert_eq!(upstream.heads().len(), 0);
+    assert_eq!(proxy.get(LIST).status, 200);
 }
 
 /// An upstream that misbehaves at first, for the first `times` requests of each path, and what the
