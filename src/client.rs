@@ -30,7 +30,7 @@ use kept::Kept;
 use salt::Salt;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -175,10 +175,22 @@ enum Private {
 
 impl Client<'_> {
     /// The thread that reads from `go`.
-    fn pass_requests(&self, stdin: &mut impl BufRead) -> Result<()> {
+    fn pass_requests(&self, stdin: &mut BufReader<impl Read>) -> Result<()> {
         let mut finder = Finder::new(self.daemon.as_ref().and_then(Daemon::ready));
-        while let Some(request) = gocacheprog::read_request(stdin)? {
+        // What was found and is not said yet. It is said before anything that could wait; what `go` asks at once is
+        // answered at once.
+        let mut out = Vec::new();
+        loop {
+            if !gocacheprog::has_request(stdin.buffer()) {
+                self.flush(&mut out)?;
+            }
+            let Some(request) = gocacheprog::read_request(stdin)? else {
+                return Ok(());
+            };
             let (id, size) = (request.id, request.body_size);
+            if size > 0 || !matches!(request.command, Command::Get(_)) {
+                self.flush(&mut out)?;
+            }
             match request.command {
                 Command::Put(action, output) => {
                     let action = self.salt.apply(action);
@@ -190,12 +202,16 @@ impl Client<'_> {
                     let action = self.salt.apply(action);
                     match finder.find(&action) {
                         Some((entry, path)) => {
-                            self.tell(|out| gocacheprog::push_hit(out, id, &entry, &path))?;
+                            gocacheprog::push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
+                                self.flush(&mut out)?;
                                 self.send(&frames);
                             }
                         }
-                        None => self.get(id, action)?,
+                        None => {
+                            self.flush(&mut out)?;
+                            self.get(id, action)?;
+                        }
                     }
                 }
                 Command::Close => {
@@ -211,6 +227,13 @@ impl Client<'_> {
                     self.tell(|out| gocacheprog::push_error(out, id, &why))?;
                 }
             }
+        }
+    }
+
+    fn flush(&self, out: &mut Vec<u8>) -> Result<()> {
+        if !out.is_empty() {
+            self.write(out)?;
+            out.clear();
         }
         Ok(())
     }

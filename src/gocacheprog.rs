@@ -108,6 +108,11 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
     }))
 }
 
+/// Whether there is a whole request among the bytes that have come in: to read it is to wait for nothing.
+pub fn has_request(buffer: &[u8]) -> bool {
+    buffer.trim_ascii_start().contains(&b'\n')
+}
+
 impl Line<'_> {
     fn command(&self) -> Result<Command> {
         let action = || ActionId::from_bytes(&decode("ActionID", self.action.as_deref())?);
@@ -354,6 +359,20 @@ mod tests {
         match read(text).unwrap().unwrap().command {
             Command::Bad(why) => why,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_is_there_when_its_line_is() {
+        for (text, whole) in [
+            ("", false),
+            ("\n", false),
+            (" \r\n\n", false),
+            ("\n{\"ID\":1", false),
+            ("\n{\"ID\":1}\n", true),
+            ("{}\n\n", true),
+        ] {
+            assert_eq!(has_request(text.as_bytes()), whole, "{text:?}");
         }
     }
 

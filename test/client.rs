@@ -425,6 +425,30 @@ fn what_builds_of_a_name_have_used_is_ready_for_the_next_one() {
         assert_eq!(name.len(), 24, "it was found without the daemon: {name}");
     }
     assert_eq!(second.get(3, 9)["Miss"], true);
+    // Several at once, as `go` asks for them, are answered while a further request is cut off: within its line, or
+    // before its body.
+    let line = |id: u32, action: u8| {
+        let action = STANDARD.encode([action; 32]);
+        format!("{{\"ID\":{id},\"Command\":\"get\",\"ActionID\":\"{action}\"}}\n\n")
+    };
+    let third = line(12, 2);
+    let (begin, end) = third.split_at(40);
+    second.say(&(line(10, 0) + &line(11, 1) + begin));
+    assert_eq!(
+        (&second.answer()["ID"], &second.answer()["ID"]),
+        (&10.into(), &11.into())
+    );
+    let (action, output) = (
+        STANDARD.encode([8; 32]),
+        STANDARD.encode(Sha256::digest(b"body")),
+    );
+    let put = format!(
+        "{{\"ID\":13,\"Command\":\"put\",\"ActionID\":\"{action}\",\"OutputID\":\"{output}\",\"BodySize\":4}}\n"
+    );
+    second.say(&(end.to_string() + &put));
+    assert_eq!(second.answer()["ID"], 12);
+    second.say(&format!("\n\"{}\"\n", STANDARD.encode(b"body")));
+    assert_eq!(file(&second.answer()), b"body");
     // What the build has put itself is newer than what was ready.
     second.put(4, 0, &[7; 50]);
     assert_eq!(second.get(5, 0)["Size"], 50);
@@ -436,7 +460,7 @@ fn what_builds_of_a_name_have_used_is_ready_for_the_next_one() {
     });
     assert_eq!(second.close(), "");
     let counted = daemon.session_end();
-    assert_eq!((counted.gets, counted.hits, counted.puts), (5, 4, 1));
+    assert_eq!((counted.gets, counted.hits, counted.puts), (8, 7, 2));
     let mut daemon = daemon;
     daemon.kill();
     assert_eq!(third.get(6, 2)["Size"], 100);
