@@ -259,16 +259,14 @@ fn serve(
                     return;
                 }
             };
-            if request
-                .body_length()
-                .is_some_and(|length| length > BODY_MAX)
+            if let Some(length) = request.body_length()
+                && length > BODY_MAX
             {
                 // tiny_http 0.12 allocates all that was announced when it drops a request, and ends the process when
                 // it cannot. So this one is kept, with its connection, and never answered.
                 log::warn(format!(
-                    "a request to {} with a body of {} bytes is not answered",
-                    request.url(),
-                    request.body_length().unwrap_or(0)
+                    "a request to {} with a body of {length} bytes is not answered",
+                    request.url()
                 ));
                 std::mem::forget(request);
                 continue;

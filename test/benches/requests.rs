@@ -2,7 +2,7 @@
 
 use crate::Options;
 use crate::build::{Build, action};
-use crate::figures::{Report, median, quantile, ratios, row};
+use crate::figures::{Report, Row, median, quantile, ratios, row};
 use crate::gobuild::{children_cpu, cpu};
 use crate::support::{Daemon, TempDir, binary};
 use base64::Engine;
@@ -98,74 +98,55 @@ pub(crate) fn get(options: &Options) -> Report {
         asked.push(client_gets(&daemon, &dir, None));
         ready.push(client_gets(&daemon, &dir, Some("bench-1.1")));
     }
-    let each = |of: &[Gets], what: &dyn Fn(&Gets) -> f64| of.iter().map(what).collect::<Vec<_>>();
-    let rate = |of: &[Gets]| each(of, &|gets| gets.rate);
-    let part = |of: &[Gets], part| each(of, &|gets| quantile(&gets.latencies, part));
+    let rate = |of: &[Gets]| each_of(of, |gets| gets.rate);
     let scaling = ratios(&rate(&many), &rate(&one));
-    let both = |of: &[ClientGets]| of.iter().map(|gets| gets.daemon + gets.client).collect();
-    let (asked_both, ready_both): (Vec<_>, Vec<_>) = (both(&asked), both(&ready));
+    let both = |of: &[ClientGets]| median(&each_of(of, |gets| gets.daemon + gets.client));
     let summary = format!(
         "get: daemon + client CPU {:.1}us, {:.1}us when the daemon is asked, 64 sessions/one {:.2}",
-        median(&ready_both),
-        median(&asked_both),
+        both(&ready),
+        both(&asked),
         median(&scaling)
     );
-    let part_of =
-        |of: &[ClientGets], part: &dyn Fn(&ClientGets) -> f64| of.iter().map(part).collect();
-    Report {
-        rows: vec![
-            row("one session: gets", "1/s", rate(&one)),
-            row("one session: p50", "us", part(&one, 0.5)),
-            row("one session: p99", "us", part(&one, 0.99)),
-            row(
-                "one session: daemon CPU for a get",
-                "us",
-                each(&one, &|g| g.daemon_cpu),
-            ),
-            row("64 sessions: gets", "1/s", rate(&many)),
-            row("64 sessions: p50", "us", part(&many, 0.5)),
-            row("64 sessions: p99", "us", part(&many, 0.99)),
-            row(
-                "64 sessions: daemon CPU for a get",
-                "us",
-                each(&many, &|g| g.daemon_cpu),
-            ),
-            row("64 sessions/one: gets a second", "ratio", scaling),
-            row(
-                "client, ready: daemon CPU for a get",
-                "us",
-                part_of(&ready, &|gets| gets.daemon),
-            ),
-            row(
-                "client, ready: client CPU for a get",
-                "us",
-                part_of(&ready, &|gets| gets.client),
-            ),
-            row("client, ready: both", "us", ready_both),
-            row(
-                "client, ready: daemon CPU before and after",
-                "us",
-                part_of(&ready, &|gets| gets.around),
-            ),
-            row(
-                "client, asking: daemon CPU for a get",
-                "us",
-                part_of(&asked, &|gets| gets.daemon),
-            ),
-            row(
-                "client, asking: client CPU for a get",
-                "us",
-                part_of(&asked, &|gets| gets.client),
-            ),
-            row("client, asking: both", "us", asked_both),
-            row(
-                "client, asking: daemon CPU before and after",
-                "us",
-                part_of(&asked, &|gets| gets.around),
-            ),
-        ],
-        summary,
-    }
+    let mut rows = sessions_rows("one session", &one);
+    rows.extend(sessions_rows("64 sessions", &many));
+    rows.push(row("64 sessions/one: gets a second", "ratio", scaling));
+    rows.extend(client_rows("client, ready", &ready));
+    rows.extend(client_rows("client, asking", &asked));
+    Report { rows, summary }
+}
+
+fn each_of<T>(of: &[T], what: impl Fn(&T) -> f64) -> Vec<f64> {
+    of.iter().map(what).collect()
+}
+
+fn sessions_rows(name: &str, of: &[Gets]) -> Vec<Row> {
+    let part = |part| each_of(of, |gets| quantile(&gets.latencies, part));
+    vec![
+        row(
+            format!("{name}: gets"),
+            "1/s",
+            each_of(of, |gets| gets.rate),
+        ),
+        row(format!("{name}: p50"), "us", part(0.5)),
+        row(format!("{name}: p99"), "us", part(0.99)),
+        row(
+            format!("{name}: daemon CPU for a get"),
+            "us",
+            each_of(of, |gets| gets.daemon_cpu),
+        ),
+    ]
+}
+
+fn client_rows(name: &str, of: &[ClientGets]) -> Vec<Row> {
+    let us = |what: &str, part: &dyn Fn(&ClientGets) -> f64| {
+        row(format!("{name}: {what}"), "us", each_of(of, part))
+    };
+    vec![
+        us("daemon CPU for a get", &|gets| gets.daemon),
+        us("client CPU for a get", &|gets| gets.client),
+        us("both", &|gets| gets.daemon + gets.client),
+        us("daemon CPU before and after", &|gets| gets.around),
+    ]
 }
 
 /// A client with the benchmark in the place of `go`.
@@ -260,9 +241,7 @@ fn client_gets(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> ClientGets
         client.get_all();
         client.end();
         of_gets += daemon_cpu() - before;
-        daemon.wait_until("what was linked is removed", || {
-            builds(daemon).next().is_none()
-        });
+        remove();
     }
     let each = 1e6 / (CLIENTS * ACTIONS) as f64;
     ClientGets {

@@ -247,7 +247,6 @@ impl Trial<'_> {
             answers,
         };
         let password = setup(Kind::BazelRemote, Answers::Password);
-        let server = Server::start(password);
         for (setup, wrong) in [
             (password, "me:a-secret-that-is-wrong\n"),
             (
@@ -264,6 +263,7 @@ impl Trial<'_> {
             self.build(&what, &args, errors);
         }
         // Without the site's own certificates.
+        let server = Server::start(password);
         let args = ["--remote", &server.url];
         self.build("the server's certificate is nobody's", &args, errors);
 

@@ -1,6 +1,6 @@
 //! A machine of the tests: a daemon with a cache of its own, and real `go` that builds with it.
 
-use crate::support::{TempDir, binary, text};
+use crate::support::{TempDir, binary, signal, text};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,8 +77,7 @@ impl Machine {
     }
 
     fn end(&mut self) {
-        let pid = self.daemon.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        signal(self.daemon.id(), "TERM");
         assert!(self.daemon.wait().unwrap().success());
     }
 
