@@ -14,13 +14,12 @@ use crate::config::{
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::id::{BuildId, OutputId, push_hex};
+use crate::id::{BuildId, OutputId, hex_path};
 use crate::log;
+use crate::ready;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -98,7 +97,7 @@ impl Builds {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(BuildId::parse);
             if id.is_none_or(|id| !table.contains_key(&id)) {
-                fs::remove_dir_all(&entry.path())?;
+                remove_directory(&entry.path())?;
             }
         }
         *builds.table() = table;
@@ -268,7 +267,7 @@ impl Builds {
     /// Removes the directories of builds that are not in the table any more.
     fn remove(&self, ended: Vec<BuildId>) {
         for id in ended {
-            let removed = fs::remove_dir_all(&self.directory(id))
+            let removed = remove_directory(&self.directory(id))
                 .and_then(|()| fs::remove_file(&self.records.join(id.to_string())));
             match removed {
                 Ok(()) => log::debug(|| {
@@ -377,15 +376,18 @@ impl Drop for BuildDir {
     }
 }
 
+/// Removes a build directory, or what is in its place. What is ready in it is not found any more when it begins to go.
+fn remove_directory(path: &Path) -> Result<()> {
+    if path.is_dir() && !path.is_symlink() {
+        fs::remove_file(&path.join(ready::FILE))?;
+    }
+    fs::remove_dir_all(path)
+}
+
 /// The name of an output in a build directory, wherever that is seen from. It has no
 /// extension, as the protocol wants it.
 pub fn output_name(directory: &Path, output: &OutputId) -> PathBuf {
-    let directory = directory.as_os_str().as_bytes();
-    let mut path = Vec::with_capacity(directory.len() + 65);
-    path.extend_from_slice(directory);
-    path.push(b'/');
-    push_hex(&mut path, &output.0);
-    PathBuf::from(OsString::from_vec(path))
+    hex_path(directory, &output.0)
 }
 
 #[cfg(test)]

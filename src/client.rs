@@ -23,6 +23,7 @@ use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::private;
 use crate::session::Session;
+use crate::store::Entry;
 use crate::sys;
 use crate::wire::{self, Answer, Request};
 use finder::Finder;
@@ -70,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
         salt: Salt::of_this_build(),
         in_build: private::build_top().is_some(),
         daemon,
-        stdout: Mutex::new(stdout),
+        stdout: Mutex::new(Some(stdout)),
         state: Mutex::new(State {
             pending: HashMap::new(),
             progress: Instant::now(),
@@ -102,6 +103,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
         let mut stdin = BufReader::with_capacity(READ_BUFFER, std::io::stdin().lock());
         let done = client.pass_requests(&mut stdin);
+        // `go` waits for this and for nothing after it: not until the other thread gets a processor.
+        *client.stdout() = None;
         // Wakes the other thread, which ends the scope.
         client.state().alone = true;
         if let Some(daemon) = &client.daemon {
@@ -109,7 +112,6 @@ pub fn run(options: &Options) -> Result<()> {
         }
         done
     });
-    // Closes stdout: `go` waits for that.
     drop(client);
     private::tidy_up(options.cache_dir.as_deref());
     done
@@ -121,7 +123,8 @@ struct Client<'a> {
     /// Of Nix's, and not somebody's shell.
     in_build: bool,
     daemon: Option<Daemon>,
-    stdout: Mutex<File>,
+    /// None when there is nothing more to say.
+    stdout: Mutex<Option<File>>,
     state: Mutex<State>,
     /// Told whenever a request is answered, once somebody waits for that: it is a system call.
     answered: Condvar,
@@ -202,7 +205,7 @@ impl Client<'_> {
                     let action = self.salt.apply(action);
                     match finder.find(&action) {
                         Some((entry, path)) => {
-                            gocacheprog::push_hit(&mut out, id, &entry, &path);
+                            self.push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
                                 self.flush(&mut out)?;
                                 self.send(&frames);
@@ -227,6 +230,15 @@ impl Client<'_> {
                     self.tell(|out| gocacheprog::push_error(out, id, &why))?;
                 }
             }
+        }
+    }
+
+    /// Answers a get. In a build there are no results of tests to be of a time, and `go` is quicker without.
+    fn push_hit(&self, out: &mut Vec<u8>, id: i64, entry: &Entry, path: &Path) {
+        if self.in_build {
+            gocacheprog::push_hit(out, id, entry, path);
+        } else {
+            gocacheprog::push_dated_hit(out, id, entry, path);
         }
     }
 
@@ -472,7 +484,7 @@ impl Client<'_> {
             }
             (Answer::Hit(entry), Pending::Get(_)) => {
                 let path = daemon.file(&entry.output, Some(entry.size))?;
-                gocacheprog::push_hit(out, id, &entry, &path);
+                self.push_hit(out, id, &entry, &path);
                 state.pending.remove(&id);
             }
             (Answer::Stored, Pending::Sending(output) | Pending::Put(Put { output, .. })) => {
@@ -557,11 +569,14 @@ impl Client<'_> {
     }
 
     fn write(&self, out: &[u8]) -> Result<()> {
-        self.stdout
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(out)
-            .map_err(unheard)
+        match &mut *self.stdout() {
+            Some(stdout) => stdout.write_all(out).map_err(unheard),
+            None => Ok(()),
+        }
+    }
+
+    fn stdout(&self) -> MutexGuard<'_, Option<File>> {
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -604,7 +619,7 @@ impl Private {
             && let Ok(Some(entry)) = session.get(action)
         {
             let path = output_name(directory, &entry.output);
-            return gocacheprog::push_hit(out, id, &entry, &path);
+            return gocacheprog::push_dated_hit(out, id, &entry, &path);
         }
         gocacheprog::push_miss(out, id);
     }

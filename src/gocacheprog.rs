@@ -7,7 +7,7 @@
 //! order; the first, with ID 0, says which commands are known.
 //!
 //! The older `go` says `ObjectID` and reads `TimeNanos`, the newer says `OutputID` and reads
-//! `Time`: either is read, both are sent.
+//! `Time`: either is read, and where times are sent, both are.
 //!
 //! Bodies are decoded as they come, in bounded memory. This module never touches a socket
 //! or a store.
@@ -163,7 +163,7 @@ impl<'a, R: BufRead> Body<'a, R> {
             from,
             size,
             decoded: 0,
-            rest: Vec::with_capacity(4),
+            rest: Vec::new(),
             state: if size == 0 {
                 State::After
             } else {
@@ -271,17 +271,37 @@ fn failed(e: std::io::Error) -> Error {
     Error::io("read from", "`go`", e)
 }
 
-/// Answers a get with an output.
+/// Answers a get with an output. `go` takes it to be of now: it compares a time with that of the last `go clean -testcache`
+/// before it believes the result of a test (`cmd/go/internal/test/test.go`), and with nothing else.
 pub fn push_hit(out: &mut Vec<u8>, id: i64, entry: &Entry, path: &Path) {
+    push_output(out, id, entry);
+    push_path(out, path);
+}
+
+/// Answers a get with an output and when it was put.
+pub fn push_dated_hit(out: &mut Vec<u8>, id: i64, entry: &Entry, path: &Path) {
+    push_output(out, id, entry);
+    out.extend_from_slice(b"\"Time\":\"");
+    push_rfc3339(out, entry.time);
+    push(out, format_args!("\",\"TimeNanos\":{},", entry.time));
+    push_path(out, path);
+}
+
+fn push_output(out: &mut Vec<u8>, id: i64, entry: &Entry) {
     let output = STANDARD.encode(entry.output.0);
-    let (size, nanos) = (entry.size, entry.time);
+    let size = entry.size;
     push(
         out,
-        format_args!("{{\"ID\":{id},\"OutputID\":\"{output}\",\"Size\":{size},\"Time\":\""),
+        format_args!("{{\"ID\":{id},\"OutputID\":\"{output}\",\"Size\":{size},"),
     );
-    push_rfc3339(out, nanos);
-    push(out, format_args!("\",\"TimeNanos\":{nanos},\"DiskPath\":"));
-    push_string(out, &path.to_string_lossy());
+}
+
+fn push_path(out: &mut Vec<u8>, path: &Path) {
+    out.extend_from_slice(b"\"DiskPath\":");
+    match path.to_str() {
+        Some(path) => push_string(out, path),
+        None => push_string(out, &path.to_string_lossy()),
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -292,9 +312,8 @@ pub fn push_miss(out: &mut Vec<u8>, id: i64) {
 
 /// Answers a put.
 pub fn push_stored(out: &mut Vec<u8>, id: i64, path: &Path) {
-    push(out, format_args!("{{\"ID\":{id},\"DiskPath\":"));
-    push_string(out, &path.to_string_lossy());
-    out.extend_from_slice(b"}\n");
+    push(out, format_args!("{{\"ID\":{id},"));
+    push_path(out, path);
 }
 
 /// Answers a request that failed.
@@ -503,13 +522,15 @@ mod tests {
             time: 1_709_210_096_000_000_007,
         };
         let mut out = Vec::new();
-        push_hit(&mut out, 7, &entry, Path::new("/gocache/0a\"/1b"));
+        push_hit(&mut out, 6, &entry, Path::new("/gocache/1b"));
+        push_dated_hit(&mut out, 7, &entry, Path::new("/gocache/0a\"/1b"));
         push_miss(&mut out, 8);
         push_stored(&mut out, 9, Path::new("/x"));
         push_error(&mut out, 10, "no\nspace");
         push_closed(&mut out, 11);
         let expected = format!(
-            "{{\"ID\":7,\"OutputID\":\"{A}\",\"Size\":5,\"Time\":\"2024-02-29T12:34:56.000000007Z\",\
+            "{{\"ID\":6,\"OutputID\":\"{A}\",\"Size\":5,\"DiskPath\":\"/gocache/1b\"}}\n\
+             {{\"ID\":7,\"OutputID\":\"{A}\",\"Size\":5,\"Time\":\"2024-02-29T12:34:56.000000007Z\",\
              \"TimeNanos\":1709210096000000007,\"DiskPath\":\"/gocache/0a\\\"/1b\"}}\n\
              {{\"ID\":8,\"Miss\":true}}\n{{\"ID\":9,\"DiskPath\":\"/x\"}}\n\
              {{\"ID\":10,\"Err\":\"no\\nspace\"}}\n{{\"ID\":11}}\n"

@@ -4,7 +4,10 @@
 use crate::error::{Error, Result};
 use crate::sys;
 use sha2::{Digest, Sha256};
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// Bytes in an action ID or an output ID.
 pub const ID_LEN: usize = 32;
@@ -102,6 +105,16 @@ pub fn hex(bytes: &[u8]) -> String {
     let mut text = Vec::with_capacity(2 * bytes.len());
     push_hex(&mut text, bytes);
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The path in a directory whose name is these bytes in hexadecimal.
+pub fn hex_path(directory: &Path, bytes: &[u8]) -> PathBuf {
+    let directory = directory.as_os_str().as_bytes();
+    let mut path = Vec::with_capacity(directory.len() + 1 + 2 * bytes.len());
+    path.extend_from_slice(directory);
+    path.push(b'/');
+    push_hex(&mut path, bytes);
+    PathBuf::from(OsString::from_vec(path))
 }
 
 /// Writes lower-case hexadecimal digits.

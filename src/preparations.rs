@@ -81,7 +81,7 @@ impl Preparations {
                 continue;
             };
             let secret = Secret::of(action);
-            if store.link(action, &entry, &build.path().join(secret.name()))? {
+            if store.link(action, &entry, &secret.path(build.path()))? {
                 ready.push((secret, entry));
             }
         }
@@ -101,6 +101,7 @@ impl Preparations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::faults::{self, Fault};
     use crate::id::{ActionId, OutputId};
     use crate::ready::Ready;
     use crate::test_dir::TestDir;
@@ -143,7 +144,9 @@ mod tests {
         }
 
         fn build(&self, name: &str) -> (Ready, BuildDir) {
-            let id = self.builds.register(name, None, None).unwrap();
+            let lifeline = self.dir.path().join(name);
+            std::fs::create_dir(&lifeline).unwrap();
+            let id = self.builds.register(name, Some(&lifeline), None).unwrap();
             let build = self.builds.enter(id).unwrap();
             let preparations = Preparations::default();
             preparations.begin(&self.lists, id, name);
@@ -177,15 +180,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_since_or_is_damaged_has_to_be_asked_for() {
+    fn what_was_put_since_has_to_be_asked_for() {
         let made = Made::new(3);
-        let (mut ready, build) = made.build("x");
+        let (mut ready, _build) = made.build("x");
         assert!(ready.find(&action(0)).is_some());
         ready.forget(&action(0));
         assert_eq!(ready.find(&action(0)), None);
-        std::fs::remove_file(build.path().join(Secret::of(&action(1)).name())).unwrap();
-        assert_eq!(ready.find(&action(1)), None);
-        assert!(ready.find(&action(2)).is_some());
+        assert!(ready.find(&action(1)).is_some());
+    }
+
+    #[test]
+    fn nothing_is_found_in_a_directory_that_is_being_removed() {
+        let made = Made::new(3);
+        let (mut ready, build) = made.build("x");
+        let (_, path) = ready.find(&action(0)).unwrap();
+        drop(build);
+        std::fs::remove_dir(made.dir.path().join("x")).unwrap();
+        faults::inject(1, Fault::Fails(libc::EIO));
+        assert_eq!(made.builds.reap(), 0);
+        assert!(!faults::clear());
+        assert!(path.exists(), "the removal had only begun");
+        assert_eq!(ready.find(&action(0)), None);
     }
 
     #[test]

@@ -12,14 +12,19 @@
 //! A build sees no more by this than by asking. The directory cannot be listed, and tag, name and the key that the entry is
 //! sealed with all come from a hash of the action ID: whoever cannot name the action finds nothing, opens
 //! nothing, and learns nothing of an entry. The client tells the daemon what it has found, for the counts and the lists.
+//!
+//! The links are checked as they are made, and never change. They go only together with the directory, and after the file
+//! that names them: as long as that is there, they are.
 
 use crate::error::{Error, Result};
-use crate::id::{ActionId, hex};
+use crate::id::{ActionId, hex_path};
 use crate::lists::ACTIONS_MAX;
 use crate::store::{ENTRY_LEN, Entry};
 use sha2::{Digest, Sha512};
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The file's name in the build directory.
@@ -34,7 +39,8 @@ const RECORD: usize = TAG_LEN + ENTRY_LEN;
 /// The longest file, in bytes.
 const FILE_MAX: usize = HEAD.len() + ACTIONS_MAX * RECORD;
 
-type Tag = [u8; TAG_LEN];
+/// Of which a record's first bytes are the big-endian form: records are sorted by it.
+type Tag = u64;
 
 /// What only those can know who can name the action.
 pub struct Secret([u8; 64]);
@@ -51,12 +57,12 @@ impl Secret {
 
     /// By which its record is found.
     fn tag(&self) -> Tag {
-        std::array::from_fn(|at| self.0[at])
+        tag(&self.0)
     }
 
-    /// The link's name: 96 bits that cannot be guessed.
-    pub fn name(&self) -> String {
-        hex(&self.0[TAG_LEN..64 - ENTRY_LEN])
+    /// The link in a build directory: the name is 96 bits that cannot be guessed.
+    pub fn path(&self, directory: &Path) -> PathBuf {
+        hex_path(directory, &self.0[TAG_LEN..64 - ENTRY_LEN])
     }
 
     /// Makes an entry unreadable, or readable again.
@@ -74,7 +80,7 @@ impl Records {
     pub fn encode(ready: &[(Secret, Entry)]) -> Vec<u8> {
         let record = |(secret, entry): &(Secret, Entry)| {
             let mut record = [0; RECORD];
-            record[..TAG_LEN].copy_from_slice(&secret.tag());
+            record[..TAG_LEN].copy_from_slice(&secret.tag().to_be_bytes());
             record[TAG_LEN..].copy_from_slice(&secret.seal(&entry.to_bytes()));
             record
         };
@@ -90,27 +96,28 @@ impl Records {
         Self(bytes.strip_prefix(HEAD).unwrap_or_default().to_vec())
     }
 
-    fn read(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+    fn read(path: &Path) -> Result<(File, Self)> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let mut bytes = Vec::new();
-        file.take(FILE_MAX as u64)
+        (&file)
+            .take(FILE_MAX as u64)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::io("read", path, e))?;
-        Ok(Self::decode(&bytes))
+        Ok((file, Self::decode(&bytes)))
     }
 
     /// The entry of the action with this secret, if it is ready.
     pub fn entry(&self, secret: &Secret) -> Option<Entry> {
-        let record = self.record(&secret.tag())?;
+        let record = self.record(secret.tag())?;
         Entry::from_bytes(&secret.seal(record[TAG_LEN..].try_into().ok()?))
     }
 
-    fn record(&self, tag: &Tag) -> Option<&[u8]> {
+    fn record(&self, wanted: Tag) -> Option<&[u8]> {
         let (mut from, mut to) = (0, self.0.len() / RECORD);
         while from < to {
             let middle = (from + to) / 2;
             let record = &self.0[middle * RECORD..][..RECORD];
-            match record[..TAG_LEN].cmp(tag) {
+            match tag(record).cmp(&wanted) {
                 std::cmp::Ordering::Less => from = middle + 1,
                 std::cmp::Ordering::Equal => return Some(record),
                 std::cmp::Ordering::Greater => to = middle,
@@ -120,12 +127,16 @@ impl Records {
     }
 }
 
+fn tag(bytes: &[u8]) -> Tag {
+    Tag::from_be_bytes(std::array::from_fn(|at| bytes[at]))
+}
+
 /// What a client finds ready in its build's directory.
 #[derive(Debug)]
 pub struct Ready {
     directory: PathBuf,
-    /// None until the file is there.
-    records: Option<Records>,
+    /// The file and what it says; none until it is there.
+    records: Option<(File, Records)>,
     /// Gets until the file is looked for again.
     look_in: u32,
     /// What the build itself has put since.
@@ -156,23 +167,24 @@ impl Ready {
             self.look_in = LOOK_EVERY;
             self.records = Records::read(&self.directory.join(FILE)).ok();
         }
-        let records = self.records.as_ref()?;
+        let (file, records) = self.records.as_ref()?;
         let secret = Secret::of(action);
         let entry = records.entry(&secret)?;
         if self.outdated.contains(&secret.tag()) {
             return None;
         }
-        let path = self.directory.join(secret.name());
-        // Whatever is wrong with it, the daemon is asked.
-        let length = std::fs::metadata(&path).ok()?.len();
-        (length == entry.size).then_some((entry, path))
+        // Half as long as to look at the output, which `go` does anyway.
+        let is_there = file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+        is_there.then(|| (entry, secret.path(&self.directory)))
     }
 
     /// The build has put this action: what was ready is not the last word any more.
     pub fn forget(&mut self, action: &ActionId) {
-        let Some(records) = &self.records else { return };
+        let Some((_, records)) = &self.records else {
+            return;
+        };
         let tag = Secret::of(action).tag();
-        if records.record(&tag).is_some() {
+        if records.record(tag).is_some() {
             self.outdated.insert(tag);
         }
     }
