@@ -59,6 +59,8 @@ pub struct Options {
 /// # Errors
 /// When `go` says something that is no request, or no longer listens.
 pub fn run(options: &Options) -> Result<()> {
+    // For each answer somebody waits.
+    sys::take_short_turns();
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
     let (daemon, why_alone) =

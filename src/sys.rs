@@ -211,6 +211,24 @@ pub fn space(path: &Path) -> Result<Space> {
     })
 }
 
+/// Asks for the processor in the shortest turns there are, 0.1 ms: a thread that asks for less at a time gets it sooner
+/// (Linux 6.12 and later: for ordinary threads `sched_runtime` of sched_setattr(2) is the length of a turn). Its share stays the
+/// same, and so do nice value and policy.
+pub fn take_short_turns() {
+    const TURN_NS: u64 = 100_000;
+    // SAFETY: all-zero is a valid sched_attr. Both calls are given its true size, and 0 stands for the calling thread.
+    // Where they fail the thread goes on as it was.
+    unsafe {
+        let mut attr: libc::sched_attr = std::mem::zeroed();
+        let size = size_of_val(&attr);
+        let got = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0);
+        if got == 0 && attr.sched_policy == libc::SCHED_OTHER as u32 {
+            attr.sched_runtime = TURN_NS;
+            libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0);
+        }
+    }
+}
+
 /// Lets this thread have the processor and the disk only when nobody else wants them.
 pub fn step_back() {
     /// ioprio_set(2): this thread, and the class `idle`.
