@@ -185,11 +185,12 @@ impl Client<'_> {
         // What was found and is not said yet. It is said before anything that could wait; what `go` asks at once is
         // answered at once.
         let mut out = Vec::new();
+        let mut line = Vec::new();
         loop {
             if !gocacheprog::has_request(stdin.buffer()) {
                 self.flush(&mut out)?;
             }
-            let Some(request) = gocacheprog::read_request(stdin)? else {
+            let Some(request) = gocacheprog::read_request(stdin, &mut line)? else {
                 return Ok(());
             };
             let (id, size) = (request.id, request.body_size);
@@ -205,7 +206,7 @@ impl Client<'_> {
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
                     let action = self.salt.apply(action);
-                    match finder.find(&action) {
+                    match self.find(&mut finder, &action) {
                         Some((entry, path)) => {
                             self.push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
@@ -233,6 +234,12 @@ impl Client<'_> {
                 }
             }
         }
+    }
+
+    /// What is ready in the build directory stays there as long as our session.
+    fn find(&self, finder: &mut Finder, action: &ActionId) -> Option<(Entry, PathBuf)> {
+        let is_there = !self.state().alone || finder.is_there();
+        is_there.then(|| finder.find(action))?
     }
 
     /// Answers a get. In a build there are no results of tests to be of a time, and `go` is quicker without.

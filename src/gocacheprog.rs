@@ -14,7 +14,7 @@
 
 use crate::config::REQUEST_LINE_MAX;
 use crate::error::{Error, Result};
-use crate::id::{ActionId, OutputId};
+use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::store::{Entry, SIZE_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -70,18 +70,18 @@ struct Line<'a> {
     body_size: i64,
 }
 
-/// Reads the next request; `None` at the end of the input.
+/// Reads the next request, into `line`; `None` at the end of the input.
 ///
 /// # Errors
 /// When the input fails, or is not a request at all: there is no telling where the next
 /// one would start.
-pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
-    let mut line = Vec::new();
+pub fn read_request(from: &mut impl BufRead, line: &mut Vec<u8>) -> Result<Option<Request>> {
+    line.clear();
     while line.trim_ascii().is_empty() {
         line.clear();
         let read = from
             .take(REQUEST_LINE_MAX as u64)
-            .read_until(b'\n', &mut line)
+            .read_until(b'\n', line)
             .map_err(failed)?;
         if read == 0 {
             return Ok(None);
@@ -92,7 +92,7 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
             "a request that is cut off, or a line longer than {REQUEST_LINE_MAX} bytes"
         )));
     }
-    let line: Line<'_> = serde_json::from_slice(&line)
+    let line: Line<'_> = serde_json::from_slice(line)
         .map_err(|e| Error::peer(format!("a request that is not what `go` sends: {e}")))?;
     let body_size = u64::try_from(line.body_size)
         .ok()
@@ -115,25 +115,37 @@ pub fn has_request(buffer: &[u8]) -> bool {
 
 impl Line<'_> {
     fn command(&self) -> Result<Command> {
-        let action = || ActionId::from_bytes(&decode("ActionID", self.action.as_deref())?);
+        let mut buffer = [0; DECODED_MAX];
         match &*self.command {
-            "get" => Ok(Command::Get(action()?)),
+            "get" => Ok(Command::Get(self.action(&mut buffer)?)),
             "put" => {
                 let output = self.output.as_deref().or(self.object.as_deref());
-                let output = OutputId::from_bytes(&decode("OutputID", output)?)?;
-                Ok(Command::Put(action()?, output))
+                let output = OutputId::from_bytes(decode("OutputID", output, &mut buffer)?)?;
+                Ok(Command::Put(self.action(&mut buffer)?, output))
             }
             "close" => Ok(Command::Close),
             other => Err(Error::input(format!("unknown command {other:?}"))),
         }
     }
+
+    fn action(&self, buffer: &mut [u8; DECODED_MAX]) -> Result<ActionId> {
+        ActionId::from_bytes(decode("ActionID", self.action.as_deref(), buffer)?)
+    }
 }
 
-fn decode(name: &str, text: Option<&str>) -> Result<Vec<u8>> {
+/// More than any ID has, in bytes.
+const DECODED_MAX: usize = 96;
+
+fn decode<'a>(
+    name: &str,
+    text: Option<&str>,
+    buffer: &'a mut [u8; DECODED_MAX],
+) -> Result<&'a [u8]> {
     let text = text.ok_or_else(|| Error::input(format!("{name} is missing")))?;
-    STANDARD
-        .decode(text)
-        .map_err(|e| Error::input(format!("{name} is not base64: {e}")))
+    let length = STANDARD
+        .decode_slice(text, buffer)
+        .map_err(|e| Error::input(format!("{name} is too long, or not base64: {e}")))?;
+    Ok(&buffer[..length])
 }
 
 /// The body of a put, decoded piece by piece.
@@ -288,13 +300,20 @@ pub fn push_dated_hit(out: &mut Vec<u8>, id: i64, entry: &Entry, path: &Path) {
 }
 
 fn push_output(out: &mut Vec<u8>, id: i64, entry: &Entry) {
-    let output = STANDARD.encode(entry.output.0);
     let size = entry.size;
     push(
         out,
-        format_args!("{{\"ID\":{id},\"OutputID\":\"{output}\",\"Size\":{size},"),
+        format_args!("{{\"ID\":{id},\"Size\":{size},\"OutputID\":\""),
     );
+    let mut output = [0; OUTPUT_CHARS];
+    // It is exactly as long.
+    let _ = STANDARD.encode_slice(entry.output.0, &mut output);
+    out.extend_from_slice(&output);
+    out.extend_from_slice(b"\",");
 }
+
+/// An output ID in base64.
+const OUTPUT_CHARS: usize = ID_LEN.div_ceil(3) * 4;
 
 fn push_path(out: &mut Vec<u8>, path: &Path) {
     out.extend_from_slice(b"\"DiskPath\":");
@@ -371,7 +390,7 @@ mod tests {
     const A: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 
     fn read(text: &str) -> Result<Option<Request>> {
-        read_request(&mut text.as_bytes())
+        read_request(&mut text.as_bytes(), &mut Vec::new())
     }
 
     fn bad(text: &str) -> String {
@@ -443,6 +462,13 @@ mod tests {
             ))
             .contains("SHA-256")
         );
+        let longer = "A".repeat(4000);
+        assert!(
+            bad(&format!(
+                "{{\"ID\":1,\"Command\":\"get\",\"ActionID\":\"{longer}\"}}\n"
+            ))
+            .contains("too long")
+        );
         assert!(bad("{\"ID\":1,\"Command\":\"shutdown\"}\n").contains("unknown command"));
     }
 
@@ -458,7 +484,7 @@ mod tests {
             assert!(read(text).is_err(), "{text}");
         }
         let mut endless = BufReader::new(std::io::repeat(b'x'));
-        assert!(read_request(&mut endless).is_err());
+        assert!(read_request(&mut endless, &mut Vec::new()).is_err());
     }
 
     /// Decodes a body that arrives in pieces of `step` bytes; gives it and the text after it.
@@ -511,7 +537,8 @@ mod tests {
         let mut body = Body::new(&mut from, 6);
         assert!(body.next_piece(&mut Vec::new()).is_err());
         body.skip().unwrap();
-        assert_eq!(read_request(&mut from).unwrap().unwrap().id, 3);
+        let next = read_request(&mut from, &mut Vec::new()).unwrap();
+        assert_eq!(next.unwrap().id, 3);
     }
 
     #[test]
@@ -529,8 +556,8 @@ mod tests {
         push_error(&mut out, 10, "no\nspace");
         push_closed(&mut out, 11);
         let expected = format!(
-            "{{\"ID\":6,\"OutputID\":\"{A}\",\"Size\":5,\"DiskPath\":\"/gocache/1b\"}}\n\
-             {{\"ID\":7,\"OutputID\":\"{A}\",\"Size\":5,\"Time\":\"2024-02-29T12:34:56.000000007Z\",\
+            "{{\"ID\":6,\"Size\":5,\"OutputID\":\"{A}\",\"DiskPath\":\"/gocache/1b\"}}\n\
+             {{\"ID\":7,\"Size\":5,\"OutputID\":\"{A}\",\"Time\":\"2024-02-29T12:34:56.000000007Z\",\
              \"TimeNanos\":1709210096000000007,\"DiskPath\":\"/gocache/0a\\\"/1b\"}}\n\
              {{\"ID\":8,\"Miss\":true}}\n{{\"ID\":9,\"DiskPath\":\"/x\"}}\n\
              {{\"ID\":10,\"Err\":\"no\\nspace\"}}\n{{\"ID\":11}}\n"

@@ -13,15 +13,15 @@
 //! sealed with all come from a hash of the action ID: whoever cannot name the action finds nothing, opens
 //! nothing, and learns nothing of an entry. The client tells the daemon what it has found, for the counts and the lists.
 //!
-//! The links are checked as they are made, and never change. They go only together with the directory, and after the file
-//! that names them: as long as that is there, they are.
+//! The links are checked as they are made, never change, and stay as long as the build has a session. When they go, the file
+//! that names them goes first.
 
 use crate::error::{Error, Result};
 use crate::id::{ActionId, hex_path};
 use crate::lists::ACTIONS_MAX;
 use crate::store::{ENTRY_LEN, Entry};
 use sha2::{Digest, Sha512};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -39,8 +39,7 @@ const RECORD: usize = TAG_LEN + ENTRY_LEN;
 /// The longest file, in bytes.
 const FILE_MAX: usize = HEAD.len() + ACTIONS_MAX * RECORD;
 
-/// Of which a record's first bytes are the big-endian form: records are sorted by it.
-type Tag = u64;
+type Tag = [u8; TAG_LEN];
 
 /// What only those can know who can name the action.
 pub struct Secret([u8; 64]);
@@ -57,7 +56,7 @@ impl Secret {
 
     /// By which its record is found.
     fn tag(&self) -> Tag {
-        tag(&self.0)
+        std::array::from_fn(|at| self.0[at])
     }
 
     /// The link in a build directory: the name is 96 bits that cannot be guessed.
@@ -71,20 +70,21 @@ impl Secret {
     }
 }
 
-/// What the file says.
+/// What the file says: sealed entries.
 #[derive(Debug, Default)]
-pub struct Records(Vec<u8>);
+pub struct Records(HashMap<Tag, [u8; ENTRY_LEN]>);
 
 impl Records {
     /// The file's bytes for what is ready.
     pub fn encode(ready: &[(Secret, Entry)]) -> Vec<u8> {
         let record = |(secret, entry): &(Secret, Entry)| {
             let mut record = [0; RECORD];
-            record[..TAG_LEN].copy_from_slice(&secret.tag().to_be_bytes());
+            record[..TAG_LEN].copy_from_slice(&secret.tag());
             record[TAG_LEN..].copy_from_slice(&secret.seal(&entry.to_bytes()));
             record
         };
         let mut records: Vec<_> = ready.iter().map(record).collect();
+        // Their order says nothing of who used what when.
         records.sort_unstable();
         let mut bytes = HEAD.to_vec();
         bytes.extend(records.iter().flatten());
@@ -93,42 +93,26 @@ impl Records {
 
     /// Takes the file's bytes. Those of another release say nothing.
     pub fn decode(bytes: &[u8]) -> Self {
-        Self(bytes.strip_prefix(HEAD).unwrap_or_default().to_vec())
+        let records = bytes.strip_prefix(HEAD).unwrap_or_default();
+        let record = |record: &[u8]| {
+            let (tag, entry) = record.split_at(TAG_LEN);
+            Some((tag.try_into().ok()?, entry.try_into().ok()?))
+        };
+        Self(records.chunks_exact(RECORD).filter_map(record).collect())
     }
 
-    fn read(path: &Path) -> Result<(File, Self)> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    fn read(file: &File, path: &Path) -> Result<Self> {
         let mut bytes = Vec::new();
-        (&file)
-            .take(FILE_MAX as u64)
+        file.take(FILE_MAX as u64)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::io("read", path, e))?;
-        Ok((file, Self::decode(&bytes)))
+        Ok(Self::decode(&bytes))
     }
 
     /// The entry of the action with this secret, if it is ready.
     pub fn entry(&self, secret: &Secret) -> Option<Entry> {
-        let record = self.record(secret.tag())?;
-        Entry::from_bytes(&secret.seal(record[TAG_LEN..].try_into().ok()?))
+        Entry::from_bytes(&secret.seal(self.0.get(&secret.tag())?))
     }
-
-    fn record(&self, wanted: Tag) -> Option<&[u8]> {
-        let (mut from, mut to) = (0, self.0.len() / RECORD);
-        while from < to {
-            let middle = (from + to) / 2;
-            let record = &self.0[middle * RECORD..][..RECORD];
-            match tag(record).cmp(&wanted) {
-                std::cmp::Ordering::Less => from = middle + 1,
-                std::cmp::Ordering::Equal => return Some(record),
-                std::cmp::Ordering::Greater => to = middle,
-            }
-        }
-        None
-    }
-}
-
-fn tag(bytes: &[u8]) -> Tag {
-    Tag::from_be_bytes(std::array::from_fn(|at| bytes[at]))
 }
 
 /// What a client finds ready in its build's directory.
@@ -139,8 +123,6 @@ pub struct Ready {
     records: Option<(File, Records)>,
     /// Gets until the file is looked for again.
     look_in: u32,
-    /// What the build itself has put since.
-    outdated: HashSet<Tag>,
 }
 
 /// While the file is not there, it is looked for at every so many gets.
@@ -153,40 +135,44 @@ impl Ready {
             directory: directory.into(),
             records: None,
             look_in: 0,
-            outdated: HashSet::new(),
         }
     }
 
-    /// An action's entry, and the file that has its output; `None` when it has to be asked for.
+    /// An action's entry, and the file that has its output; `None` when it has to be asked for. This holds
+    /// as long as the build has a session.
     pub fn find(&mut self, action: &ActionId) -> Option<(Entry, PathBuf)> {
+        let records = self.records()?;
+        let secret = Secret::of(action);
+        let entry = records.entry(&secret)?;
+        Some((entry, secret.path(&self.directory)))
+    }
+
+    /// Whether what is found is there still, for a build that has no session any more.
+    pub fn is_there(&self) -> bool {
+        let linked = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+        self.records.as_ref().is_none_or(|(file, _)| linked(file))
+    }
+
+    /// The build has put this action: what was ready is not the last word any more.
+    pub fn forget(&mut self, action: &ActionId) {
+        if let Some((_, records)) = &mut self.records {
+            records.0.remove(&Secret::of(action).tag());
+        }
+    }
+
+    fn records(&mut self) -> Option<&Records> {
         if self.records.is_none() {
             if self.look_in > 0 {
                 self.look_in -= 1;
                 return None;
             }
             self.look_in = LOOK_EVERY;
-            self.records = Records::read(&self.directory.join(FILE)).ok();
+            let path = self.directory.join(FILE);
+            let file = File::open(&path).ok()?;
+            let records = Records::read(&file, &path).ok()?;
+            self.records = Some((file, records));
         }
-        let (file, records) = self.records.as_ref()?;
-        let secret = Secret::of(action);
-        let entry = records.entry(&secret)?;
-        if self.outdated.contains(&secret.tag()) {
-            return None;
-        }
-        // Half as long as to look at the output, which `go` does anyway.
-        let is_there = file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
-        is_there.then(|| (entry, secret.path(&self.directory)))
-    }
-
-    /// The build has put this action: what was ready is not the last word any more.
-    pub fn forget(&mut self, action: &ActionId) {
-        let Some((_, records)) = &self.records else {
-            return;
-        };
-        let tag = Secret::of(action).tag();
-        if records.record(tag).is_some() {
-            self.outdated.insert(tag);
-        }
+        self.records.as_ref().map(|(_, records)| records)
     }
 
     /// Looks for the file at the next get.

@@ -37,6 +37,11 @@ impl Finder {
         Some(found)
     }
 
+    /// Whether what was ready is there still, once there is no session any more.
+    pub fn is_there(&self) -> bool {
+        self.ready.as_ref().is_none_or(Ready::is_there)
+    }
+
     /// The build puts this action.
     pub fn forget(&mut self, action: &ActionId) {
         if let Some(ready) = &mut self.ready {

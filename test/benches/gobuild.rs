@@ -226,6 +226,8 @@ pub(crate) fn warm(options: &Options) -> Report {
         // Once more, for what only a second build finds.
         cache.build();
     }
+    // Or what filling has written is written to the disk meanwhile.
+    assert!(Command::new("sync").status().unwrap().success());
     let mut took = vec![Vec::new(); caches.len()];
     for pair in 0..options.pairs {
         eprintln!("warm: pair {} of {}", pair + 1, options.pairs);
