@@ -114,6 +114,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         done
     });
+    // With its private cache, which may have to go.
     drop(client);
     private::tidy_up(options.cache_dir.as_deref());
     done
