@@ -8,7 +8,8 @@ use std::io::BufReader;
 fuzz_target!(|input: (u8, &[u8])| {
     let (step, text) = input;
     let mut from = BufReader::with_capacity(usize::from(step).max(1), text);
-    while let Ok(Some(request)) = read_request(&mut from) {
+    let mut line = Vec::new();
+    while let Ok(Some(request)) = read_request(&mut from, &mut line) {
         let mut body = Body::new(&mut from, request.body_size);
         let mut length = 0;
         let mut piece = Vec::new();
