@@ -138,7 +138,8 @@ fn bodies() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn puts_and_gets(runtime_dir: &Path) {
+/// `dated` says whether answers are to say when an output was put.
+fn puts_and_gets(runtime_dir: &Path, dated: bool) {
     let top = TempDir::new();
     let mut first = Client::start(runtime_dir, top.path());
     for (action, body) in (0..).zip(bodies()) {
@@ -152,6 +153,13 @@ fn puts_and_gets(runtime_dir: &Path) {
         assert_eq!(hit["ID"], 3);
         assert_eq!(hit["Size"], body.len());
         assert_eq!(hit["OutputID"], STANDARD.encode(Sha256::digest(&body)));
+        let nanos = hit["TimeNanos"].as_i64();
+        let time = hit["Time"].as_str();
+        assert_eq!(
+            nanos.map(|n| n > 1_700_000_000_000_000_000),
+            dated.then_some(true)
+        );
+        assert_eq!(time.map(|time| time.ends_with('Z')), dated.then_some(true));
         assert_eq!(file(&hit), body);
     }
     let files = second.get(4, 0)["DiskPath"].clone();
@@ -165,12 +173,12 @@ fn puts_and_gets(runtime_dir: &Path) {
 
 #[test]
 fn bodies_of_every_size_go_in_and_come_out() {
-    puts_and_gets(&Daemon::start().runtime_dir());
+    puts_and_gets(&Daemon::start().runtime_dir(), false);
 }
 
 #[test]
 fn without_a_daemon_a_build_has_a_cache_of_its_own() {
-    puts_and_gets(&no_daemon());
+    puts_and_gets(&no_daemon(), true);
 }
 
 #[test]
