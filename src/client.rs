@@ -15,7 +15,7 @@ mod salt;
 pub mod summary;
 
 use crate::builds::output_name;
-use crate::config::{READ_BUFFER, RUNTIME_DIR, STDIN_HOLDS};
+use crate::config::{READ_BUFFER, RUNTIME_DIR};
 use crate::connection::Daemon;
 use crate::error::{Error, Result};
 use crate::gocacheprog::{self, Body, Command};
@@ -61,7 +61,6 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     // For each answer somebody waits.
     sys::take_short_turns();
-    sys::widen_stdin(STDIN_HOLDS);
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
     let (daemon, why_alone) =

@@ -147,11 +147,7 @@ pub const BUILD_LIMIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A put's body is kept in memory by the client until it is answered, up to this many
 /// bytes; a larger one goes to a file.
-pub const KEPT_IN_MEMORY: usize = 4 << 20;
-
-/// What the pipe from `go` is to hold, in bytes, where Linux gives 64 KiB: `go` goes on writing a body while we wait for a
-/// processor. Linux grants each user 64 MiB of pipes before it makes the next ones small (pipe(7)), which is 256 clients.
-pub const STDIN_HOLDS: i32 = 256 << 10;
+pub const KEPT_IN_MEMORY: usize = 1 << 20;
 
 /// The longest line of a request that `go` may send, in bytes; it sends some 200.
 pub const REQUEST_LINE_MAX: usize = 64 << 10;

@@ -229,14 +229,6 @@ pub fn take_short_turns() {
     }
 }
 
-/// Makes stdin hold so many bytes that nobody has read yet, if it is a pipe and Linux grants them (F_SETPIPE_SZ of fcntl(2)).
-pub fn widen_stdin(bytes: i32) {
-    // SAFETY: the call takes numbers. Where it fails the pipe stays as it was.
-    unsafe {
-        libc::fcntl(libc::STDIN_FILENO, libc::F_SETPIPE_SZ, bytes);
-    }
-}
-
 /// Lets this thread have the processor and the disk only when nobody else wants them.
 pub fn step_back() {
     /// ioprio_set(2): this thread, and the class `idle`.
