@@ -119,11 +119,8 @@ fn tidy(root: &Path, lock: &File, now: SystemTime) -> Result<()> {
             fs::remove_dir_all(&path)?;
         }
     }
-    // Left by processes that were killed: nobody but us is here.
-    for entry in fs::read_dir(&root.join("tmp"))? {
-        fs::remove_file(&entry?.path())?;
-    }
     let store = Store::open_shared(root)?;
+    store.clear_tmp()?;
     let never = AtomicBool::new(false);
     // Counted first, for a full disk is relieved by as much as is wanted and no more.
     store.contents(&never)?;

@@ -6,7 +6,7 @@
 //! CACHE/state               what the next daemon must know: see `state.rs`
 //! CACHE/outputs/3f/a0…      an output: its bytes, in a file named by their SHA-256
 //! CACHE/actions/7c/19…      an entry: a symbolic link named by the action ID
-//! CACHE/tmp/                bodies on their way in
+//! CACHE/tmp/3f/…            bodies on their way in, by the first byte of their output ID
 //! CACHE/aside-…/            a cache in another format: see `aside.rs`
 //! ```
 //!
@@ -20,6 +20,10 @@
 //! output and goes before it. An output's mtime is its last use, moved forward at most
 //! hourly, or its last put. Damage of any kind is a miss: the entry is removed and the loss
 //! logged.
+//!
+//! New files, entries and bodies, are made in one of 256 directories each. ext4 keeps the inodes of a directory's
+//! files together, and takes long to make one where many were deleted in the minutes before; so it is asked to
+//! keep these directories apart from each other and from everything else.
 //!
 //! The store knows of no builds, and never hands out a path below `outputs`.
 
@@ -60,6 +64,9 @@ pub use verify::{Damage, Verified};
 
 /// The version of the layout above.
 const FORMAT: u32 = 1;
+
+/// The directories that have a directory for each shard.
+const SHARDED: [&str; 3] = ["outputs", "actions", "tmp"];
 
 const FORMAT_PREFIX: &str = "nix-gocacheprog cache, format ";
 
@@ -116,6 +123,12 @@ impl Store {
         let lock = take_lock(root)?;
         let is_new = fs::metadata(&root.join("format")).is_err();
         let mut store = Self::open_shared(root)?;
+        if is_new {
+            for dir in SHARDED {
+                // Nothing but speed is lost where that cannot be had.
+                let _ = sys::spread_directories(&root.join(dir));
+            }
+        }
         store.now = machine.now;
         store._lock = Some(lock);
         let (survival, size) =
@@ -158,7 +171,7 @@ impl Store {
             None => {}
         }
         if version != Some(FORMAT) {
-            for dir in ["outputs", "actions", "tmp"] {
+            for dir in SHARDED {
                 fs::ensure_dir(&root.join(dir), 0o700)?;
             }
             let fresh = root
@@ -271,7 +284,7 @@ impl Store {
                 }
                 // This file has as many names as the file system allows: go on with a copy.
                 Some(ErrorKind::TooManyLinks) => {
-                    self.renew(&path)?;
+                    self.renew(&entry.output, &path)?;
                     fs::hard_link(&path, name)?;
                 }
                 _ => return Err(e),
@@ -341,8 +354,8 @@ impl Store {
             receive(body, size, output, None)?;
             None
         } else {
-            let tmp = TmpFile::new(self.tmp_path());
-            let file = fs::create_new(&tmp.0, 0o600)?;
+            let tmp = TmpFile::new(self.tmp_path(&output.0));
+            let file = in_shard(&tmp.0, || fs::create_new(&tmp.0, 0o600))?;
             receive(body, size, output, Some((&file, &tmp.0)))?;
             fs::set_mode(&tmp.0, 0o444)?;
             Some(tmp)
@@ -385,8 +398,8 @@ impl Store {
             Err(e) if e.kind() == Some(ErrorKind::AlreadyExists) => {}
             Err(e) => return Err(e),
         }
-        let tmp = TmpFile::new(self.tmp_path());
-        fs::symlink(&target, &tmp.0)?;
+        let tmp = TmpFile::new(self.tmp_path(&action.0));
+        in_shard(&tmp.0, || fs::symlink(&target, &tmp.0))?;
         fs::rename(&tmp.0, &path)?;
         tmp.keep();
         Ok(())
@@ -460,9 +473,9 @@ impl Store {
     }
 
     /// Replaces an output by a copy of itself that has a single name.
-    fn renew(&self, path: &Path) -> Result<()> {
-        let tmp = TmpFile::new(self.tmp_path());
-        fs::copy(path, &tmp.0)?;
+    fn renew(&self, output: &OutputId, path: &Path) -> Result<()> {
+        let tmp = TmpFile::new(self.tmp_path(&output.0));
+        in_shard(&tmp.0, || fs::copy(path, &tmp.0))?;
         fs::rename(&tmp.0, path)?;
         tmp.keep();
         Ok(())
@@ -492,17 +505,32 @@ impl Store {
         self.now().duration_since(time).unwrap_or_default()
     }
 
-    fn clear_tmp(&self) -> Result<()> {
+    /// Removes what processes that were killed have left, when nobody but us is here.
+    ///
+    /// # Errors
+    /// When the system fails to list or to remove something.
+    pub fn clear_tmp(&self) -> Result<()> {
         for entry in fs::read_dir(&self.root.join("tmp"))? {
-            fs::remove_file(&entry?.path())?;
+            let path = entry?.path();
+            if !fs::symlink_metadata(&path)?.is_dir() {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            for entry in fs::read_dir(&path)? {
+                fs::remove_file(&entry?.path())?;
+            }
         }
         Ok(())
     }
 
-    fn tmp_path(&self) -> PathBuf {
+    /// Another one each time, in the shard of an ID.
+    fn tmp_path(&self, id: &[u8; ID_LEN]) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let mut shard = Vec::with_capacity(2);
+        push_hex(&mut shard, &id[..1]);
         self.root
             .join("tmp")
+            .join(OsString::from_vec(shard))
             .join(format!("{}-{serial}", std::process::id()))
     }
 
@@ -593,7 +621,7 @@ fn receive(
 }
 
 /// Does something in a shard's directory, making the directory if it is missing.
-fn in_shard(path: &Path, act: impl Fn() -> Result<()>) -> Result<()> {
+fn in_shard<T>(path: &Path, act: impl Fn() -> Result<T>) -> Result<T> {
     match act() {
         Err(e) if e.kind() == Some(ErrorKind::NotFound) => {
             fs::ensure_dir(path.parent().unwrap_or(path), 0o700)?;
@@ -659,7 +687,11 @@ mod tests {
     }
 
     fn tmp_is_empty(store: &Store) -> bool {
-        std::fs::read_dir(store.root.join("tmp")).unwrap().count() == 0
+        let mut shards = std::fs::read_dir(store.root.join("tmp")).unwrap();
+        shards.all(|shard| {
+            let mut files = std::fs::read_dir(shard.unwrap().path()).unwrap();
+            files.next().is_none()
+        })
     }
 
     #[test]

@@ -149,10 +149,7 @@ fn a_running_request_is_finished_before_the_daemon_ends() {
     busy.send(&put_frame(1, &Sha256::digest(&body), body.len() as u64));
     busy.send(one);
     // The put has begun once its temporary file is there.
-    let tmp = daemon.cache_dir().join("tmp");
-    daemon.wait_until("the put has begun", || {
-        std::fs::read_dir(&tmp).unwrap().count() == 1
-    });
+    daemon.wait_until("the put has begun", || daemon.unfinished() == 1);
     daemon.terminate();
     assert_eq!(
         idle.answer(),

@@ -33,7 +33,7 @@ impl Held {
             descriptors: count(process.join("fd")),
             builds: count(daemon.cache_dir().join("builds")),
             records: count(daemon.cache_dir().join("registered")),
-            unfinished: count(daemon.cache_dir().join("tmp")),
+            unfinished: daemon.unfinished(),
         }
     }
 }

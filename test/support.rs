@@ -298,14 +298,24 @@ impl Daemon {
 
     /// How many actions are in the cache.
     pub fn actions(&self) -> usize {
-        let files = |dir: &Path| {
+        self.files("actions")
+    }
+
+    /// How many bodies are on their way in, or have been left there.
+    pub fn unfinished(&self) -> usize {
+        self.files("tmp")
+    }
+
+    /// How many files there are in the shards of a part of the cache.
+    fn files(&self, part: &str) -> usize {
+        let list = |dir: &Path| {
             let entries = std::fs::read_dir(dir).into_iter().flatten();
             entries
                 .map(|entry| entry.unwrap().path())
                 .collect::<Vec<_>>()
         };
-        let shards = files(&self.dir.join("cache/actions"));
-        shards.iter().map(|shard| files(shard).len()).sum()
+        let shards = list(&self.cache_dir().join(part));
+        shards.iter().map(|shard| list(shard).len()).sum()
     }
 
     pub fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {

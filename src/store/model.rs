@@ -233,12 +233,7 @@ impl Run {
         // The lock goes with the old store, as with its process.
         drop(self.store._lock.take());
         self.store = open(&self.dir, boot).unwrap();
-        assert_eq!(
-            std::fs::read_dir(self.store.root.join("tmp"))
-                .unwrap()
-                .count(),
-            0
-        );
+        assert!(files(&self.store.root.join("tmp")).is_empty());
     }
 
     fn crash_daemon(&mut self) {
