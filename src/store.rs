@@ -6,14 +6,14 @@
 //! CACHE/state               what the next daemon must know: see `state.rs`
 //! CACHE/outputs/3f/a0…      an output: its bytes, in a file named by their SHA-256
 //! CACHE/actions/7c/19…      an entry: a symbolic link named by the action ID
-//! CACHE/tmp/3f/…            bodies on their way in, by the first byte of their output ID
+//! CACHE/tmp/17/…            outputs and entries on their way in, by turns in one of 32
 //! CACHE/aside-…/            a cache in another format: see `aside.rs`
 //! ```
 //!
 //! An action is a symbolic link whose target is not a path but the entry itself:
 //! base64url of output ID (32 bytes), size (5, big-endian) and the time of the put in
 //! microseconds since 1970 (7, big-endian). That makes 59 characters, which is just what
-//! ext4 keeps within an inode: an action is created in one atomic system call, read in
+//! ext4 keeps within an inode: an action is created whole in one system call, read in
 //! one, and takes no disk block, where a small file takes four calls and 4 KiB.
 //!
 //! Nothing that is visible is ever rewritten in place, and an action appears after its
@@ -21,9 +21,9 @@
 //! hourly, or its last put. Damage of any kind is a miss: the entry is removed and the loss
 //! logged.
 //!
-//! New files, entries and bodies, are made in one of 256 directories each. ext4 keeps the inodes of a directory's
-//! files together, and takes long to make one where many were deleted in the minutes before; so it is asked to
-//! keep these directories apart from each other and from everything else.
+//! Every output and entry is made below `tmp` and moved to its place. ext4 makes files near those of the same
+//! directory, and takes up to 1 ms for one where many were deleted in the minutes before, as at the end of each
+//! build. So it is asked to keep the directories below `tmp` apart from each other and from everything else.
 //!
 //! The store knows of no builds, and never hands out a path below `outputs`.
 
@@ -65,8 +65,8 @@ pub use verify::{Damage, Verified};
 /// The version of the layout above.
 const FORMAT: u32 = 1;
 
-/// The directories that have a directory for each shard.
-const SHARDED: [&str; 3] = ["outputs", "actions", "tmp"];
+/// How many directories there are below `tmp`. More take longer to make, each in its place, than they gain.
+const TMP_DIRS: u64 = 32;
 
 const FORMAT_PREFIX: &str = "nix-gocacheprog cache, format ";
 
@@ -123,12 +123,6 @@ impl Store {
         let lock = take_lock(root)?;
         let is_new = fs::metadata(&root.join("format")).is_err();
         let mut store = Self::open_shared(root)?;
-        if is_new {
-            for dir in SHARDED {
-                // Nothing but speed is lost where that cannot be had.
-                let _ = sys::spread_directories(&root.join(dir));
-            }
-        }
         store.now = machine.now;
         store._lock = Some(lock);
         let (survival, size) =
@@ -171,9 +165,11 @@ impl Store {
             None => {}
         }
         if version != Some(FORMAT) {
-            for dir in SHARDED {
+            for dir in ["outputs", "actions", "tmp"] {
                 fs::ensure_dir(&root.join(dir), 0o700)?;
             }
+            // Nothing but speed is lost where that cannot be had.
+            let _ = sys::spread_directories(&root.join("tmp"));
             let fresh = root
                 .join("tmp")
                 .join(format!("format-{}", std::process::id()));
@@ -284,7 +280,7 @@ impl Store {
                 }
                 // This file has as many names as the file system allows: go on with a copy.
                 Some(ErrorKind::TooManyLinks) => {
-                    self.renew(&entry.output, &path)?;
+                    self.renew(&path)?;
                     fs::hard_link(&path, name)?;
                 }
                 _ => return Err(e),
@@ -354,8 +350,8 @@ impl Store {
             receive(body, size, output, None)?;
             None
         } else {
-            let tmp = TmpFile::new(self.tmp_path(&output.0));
-            let file = in_shard(&tmp.0, || fs::create_new(&tmp.0, 0o600))?;
+            let tmp = TmpFile::new(self.tmp_path());
+            let file = in_dir(&tmp.0, || fs::create_new(&tmp.0, 0o600))?;
             receive(body, size, output, Some((&file, &tmp.0)))?;
             fs::set_mode(&tmp.0, 0o444)?;
             Some(tmp)
@@ -363,7 +359,7 @@ impl Store {
         let _shard = self.shards.lock(output);
         if let Some(tmp) = fresh {
             let before = fs::metadata(&path).ok();
-            in_shard(&path, || fs::rename(&tmp.0, &path))?;
+            in_dir(&path, || fs::rename(&tmp.0, &path))?;
             tmp.keep();
             if let Some(survival) = &self.survival {
                 survival.trust(output);
@@ -391,16 +387,10 @@ impl Store {
     }
 
     fn write_entry(&self, action: &ActionId, entry: &Entry) -> Result<()> {
+        let tmp = TmpFile::new(self.tmp_path());
+        in_dir(&tmp.0, || fs::symlink(entry.encode(), &tmp.0))?;
         let path = self.action_path(action);
-        let target = entry.encode();
-        match in_shard(&path, || fs::symlink(&target, &path)) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == Some(ErrorKind::AlreadyExists) => {}
-            Err(e) => return Err(e),
-        }
-        let tmp = TmpFile::new(self.tmp_path(&action.0));
-        in_shard(&tmp.0, || fs::symlink(&target, &tmp.0))?;
-        fs::rename(&tmp.0, &path)?;
+        in_dir(&path, || fs::rename(&tmp.0, &path))?;
         tmp.keep();
         Ok(())
     }
@@ -473,9 +463,9 @@ impl Store {
     }
 
     /// Replaces an output by a copy of itself that has a single name.
-    fn renew(&self, output: &OutputId, path: &Path) -> Result<()> {
-        let tmp = TmpFile::new(self.tmp_path(&output.0));
-        in_shard(&tmp.0, || fs::copy(path, &tmp.0))?;
+    fn renew(&self, path: &Path) -> Result<()> {
+        let tmp = TmpFile::new(self.tmp_path());
+        in_dir(&tmp.0, || fs::copy(path, &tmp.0))?;
         fs::rename(&tmp.0, path)?;
         tmp.keep();
         Ok(())
@@ -523,14 +513,12 @@ impl Store {
         Ok(())
     }
 
-    /// Another one each time, in the shard of an ID.
-    fn tmp_path(&self, id: &[u8; ID_LEN]) -> PathBuf {
+    /// Another one each time.
+    fn tmp_path(&self) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let mut shard = Vec::with_capacity(2);
-        push_hex(&mut shard, &id[..1]);
         self.root
             .join("tmp")
-            .join(OsString::from_vec(shard))
+            .join((serial % TMP_DIRS).to_string())
             .join(format!("{}-{serial}", std::process::id()))
     }
 
@@ -620,8 +608,8 @@ fn receive(
     Ok(())
 }
 
-/// Does something in a shard's directory, making the directory if it is missing.
-fn in_shard<T>(path: &Path, act: impl Fn() -> Result<T>) -> Result<T> {
+/// Makes something in a directory, and the directory if it is missing.
+fn in_dir<T>(path: &Path, act: impl Fn() -> Result<T>) -> Result<T> {
     match act() {
         Err(e) if e.kind() == Some(ErrorKind::NotFound) => {
             fs::ensure_dir(path.parent().unwrap_or(path), 0o700)?;
