@@ -18,6 +18,7 @@ use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::store::{Entry, SIZE_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memchr;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::io::{BufRead, Read, Write};
@@ -110,7 +111,7 @@ pub fn read_request(from: &mut impl BufRead, line: &mut Vec<u8>) -> Result<Optio
 
 /// Whether there is a whole request among the bytes that have come in: to read it is to wait for nothing.
 pub fn has_request(buffer: &[u8]) -> bool {
-    buffer.trim_ascii_start().contains(&b'\n')
+    memchr(b'\n', buffer.trim_ascii_start()).is_some()
 }
 
 impl Line<'_> {
@@ -196,7 +197,7 @@ impl<'a, R: BufRead> Body<'a, R> {
             self.open()?;
         }
         let buffer = fill(self.from)?;
-        let quote = buffer.iter().position(|c| *c == b'"');
+        let quote = memchr(b'"', buffer);
         let text = &buffer[..quote.unwrap_or(buffer.len())];
         let before = out.len();
         let (head, tail) = if self.rest.is_empty() {
@@ -239,7 +240,7 @@ impl<'a, R: BufRead> Body<'a, R> {
         }
         while self.state == State::Within {
             let buffer = fill(self.from)?;
-            let quote = buffer.iter().position(|c| *c == b'"');
+            let quote = memchr(b'"', buffer);
             let used = quote.map_or(buffer.len(), |at| at + 1);
             self.from.consume(used);
             if quote.is_some() {

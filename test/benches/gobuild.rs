@@ -222,7 +222,7 @@ pub(crate) fn warm(options: &Options) -> Report {
         cache.build();
     }
     // Or what filling has written is written to the disk meanwhile.
-    assert!(Command::new("sync").status().unwrap().success());
+    sync();
     let mut took = vec![Vec::new(); caches.len()];
     for pair in 0..options.pairs {
         eprintln!("warm: pair {} of {}", pair + 1, options.pairs);
@@ -241,16 +241,32 @@ pub(crate) fn cold(options: &Options) -> Report {
     let mut took: Vec<Vec<Took>> = Vec::new();
     for pair in 0..options.pairs {
         eprintln!("cold: pair {} of {}", pair + 1, options.pairs);
-        let empty = Cache::all(options);
+        let mut empty = Cache::all(options);
         took.resize_with(empty.len(), Vec::new);
-        for (cache, took) in empty.iter().zip(&mut took) {
-            took.push(cache.build());
+        // A machine that gets slower or faster meanwhile is neither's gain.
+        let mut order: Vec<usize> = (0..empty.len()).collect();
+        if pair % 2 == 1 {
+            order.reverse();
+        }
+        for at in order {
+            // Or what the one before has written is written to the disk meanwhile.
+            sync();
+            took[at].push(empty[at].build());
+            // It has more to sync later.
+            if let Some(daemon) = &mut empty[at].daemon {
+                daemon.terminate();
+                assert!(daemon.wait().success());
+            }
         }
         caches.push(empty);
     }
     let names = caches.iter().flatten().map(|cache| cache.name.clone());
     let names: Vec<_> = names.take(took.len()).collect();
     report("cold", &names, &took)
+}
+
+fn sync() {
+    assert!(Command::new("sync").status().unwrap().success());
 }
 
 /// The most memory resident, of a daemon and of its client, while a cache is filled.
