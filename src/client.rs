@@ -76,6 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
         stdout: Mutex::new(Some(stdout)),
         state: Mutex::new(State {
             pending: HashMap::new(),
+            unsaid: false,
             progress: Instant::now(),
             alone: false,
             private: Private::Unused(options.cache_dir.clone()),
@@ -137,6 +138,8 @@ struct Client<'a> {
 struct State {
     /// What `go` has asked and the daemon has not answered.
     pending: HashMap<i64, Pending>,
+    /// Something is no longer pending, and `go` has not been told yet.
+    unsaid: bool,
     /// When the daemon last gave a sign of life, or the first pending request was sent.
     progress: Instant,
     /// The daemon is not used any more.
@@ -429,11 +432,11 @@ impl Client<'_> {
         let mut out = Vec::new();
         let ended = loop {
             // Whoever waits is told first what is known.
-            if reader.buffer().len() < wire::ANSWER_LEN && !out.is_empty() {
-                if let Err(e) = self.write(&out) {
-                    break e;
-                }
-                out.clear();
+            if reader.buffer().len() < wire::ANSWER_LEN
+                && !out.is_empty()
+                && let Err(e) = self.say(&mut out)
+            {
+                break e;
             }
             match self.next_answer(&mut reader) {
                 Ok((request, answer)) => {
@@ -445,8 +448,17 @@ impl Client<'_> {
             }
         };
         // What was answered is no longer pending, so it must be said.
-        let _ = self.write(&out);
+        let _ = self.say(&mut out);
         self.go_alone(&ended);
+    }
+
+    /// Tells `go` what the daemon has answered.
+    fn say(&self, out: &mut Vec<u8>) -> Result<()> {
+        let said = self.write(out);
+        out.clear();
+        self.state().unsaid = false;
+        self.announce();
+        said
     }
 
     fn next_answer(&self, reader: &mut impl BufRead) -> Result<(u64, Answer)> {
@@ -521,6 +533,7 @@ impl Client<'_> {
                 )));
             }
         }
+        state.unsaid = !out.is_empty();
         drop(state);
         self.announce();
         Ok(())
@@ -569,7 +582,7 @@ impl Client<'_> {
         let state = self.state();
         let _unused = self
             .answered
-            .wait_while(state, |state| !state.pending.is_empty());
+            .wait_while(state, |state| !state.pending.is_empty() || state.unsaid);
     }
 
     fn tell(&self, push: impl FnOnce(&mut Vec<u8>)) -> Result<()> {

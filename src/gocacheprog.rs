@@ -23,6 +23,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::io::{BufRead, Read, Write};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// What is said before the first request.
 pub const GREETING: &[u8] = b"{\"ID\":0,\"KnownCommands\":[\"get\",\"put\",\"close\"]}\n";
@@ -149,6 +150,13 @@ fn decode<'a>(
     Ok(&buffer[..length])
 }
 
+/// Decodes bodies as `STANDARD` does, several times as fast where the crate knows the processor.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+static BODIES: LazyLock<base64::engine::Simd> =
+    LazyLock::new(|| base64::engine::Simd::standard(base64::engine::general_purpose::PAD));
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+static BODIES: LazyLock<base64::engine::GeneralPurpose> = LazyLock::new(|| STANDARD);
+
 /// The body of a put, decoded piece by piece.
 #[derive(Debug)]
 pub struct Body<'a, R> {
@@ -212,7 +220,7 @@ impl<'a, R: BufRead> Body<'a, R> {
             STANDARD.decode_vec(&self.rest, out).map_err(bad)?;
             self.rest.clear();
         }
-        STANDARD.decode_vec(groups, out).map_err(bad)?;
+        BODIES.decode_vec(groups, out).map_err(bad)?;
         self.rest.extend_from_slice(rest);
         let used = text.len() + usize::from(quote.is_some());
         self.from.consume(used);

@@ -82,15 +82,7 @@ impl Client {
 
     /// Puts a body that is announced with another size.
     fn put_as(&mut self, id: u32, action: u8, body: &[u8], size: usize) -> serde_json::Value {
-        let action = STANDARD.encode([action; 32]);
-        let output = STANDARD.encode(Sha256::digest(body));
-        self.say(&format!(
-            "{{\"ID\":{id},\"Command\":\"put\",\"ActionID\":\"{action}\",\"OutputID\":\"{output}\",\
-             \"BodySize\":{size}}}\n"
-        ));
-        if size > 0 {
-            self.say(&format!("\n\"{}\"\n", STANDARD.encode(body)));
-        }
+        self.say(&put_request(id, action, body, size));
         self.answer()
     }
 
@@ -115,6 +107,19 @@ impl Client {
         assert_eq!(output.status.success(), success, "{text}");
         text
     }
+}
+
+fn put_request(id: u32, action: u8, body: &[u8], size: usize) -> String {
+    let action = STANDARD.encode([action; 32]);
+    let output = STANDARD.encode(Sha256::digest(body));
+    let mut request = format!(
+        "{{\"ID\":{id},\"Command\":\"put\",\"ActionID\":\"{action}\",\"OutputID\":\"{output}\",\
+         \"BodySize\":{size}}}\n"
+    );
+    if size > 0 {
+        request += &format!("\n\"{}\"\n", STANDARD.encode(body));
+    }
+    request
 }
 
 pub fn no_daemon() -> std::path::PathBuf {
@@ -261,6 +266,21 @@ fn a_bad_request_gets_an_error_and_the_next_one_an_answer() {
         assert_eq!(file(&client.put(4, 9, b"body")), b"body");
         assert_eq!(file(&client.get(5, 9)), b"body");
         client.close();
+    }
+}
+
+#[test]
+fn a_close_that_comes_before_the_answers_is_answered_after_them() {
+    let daemon = Daemon::start();
+    let top = TempDir::new();
+    let put = put_request(1, 1, b"body", 4);
+    // What would be lost is lost by chance.
+    for _ in 0..300 {
+        let mut client = Client::start(&daemon.runtime_dir(), top.path());
+        client.say(&format!("{put}{{\"ID\":2,\"Command\":\"close\"}}\n"));
+        assert_eq!(file(&client.answer()), b"body");
+        assert_eq!(client.answer(), serde_json::json!({"ID": 2}));
+        client.end(true);
     }
 }
 
