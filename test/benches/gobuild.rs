@@ -68,7 +68,8 @@ impl Cache {
         let goroot = PathBuf::from(std::env::var_os("GOROOT").unwrap());
         let program = PathBuf::from(std::env::var_os("NIX_GOCACHEPROG_BENCH_PROGRAM").unwrap());
         let mut namespace = Command::new("unshare");
-        namespace.args(["--mount", "sh", "-euc", NAMESPACE, "sh"]);
+        namespace.args(["--mount", "--pid", "--fork"]);
+        namespace.args(["sh", "-euc", NAMESPACE, "sh"]);
         namespace.arg(&program);
         match &self.daemon {
             Some(daemon) => {
@@ -97,14 +98,14 @@ impl Cache {
             namespace.env("GOCACHEPROG", prog);
         }
         let mut go = namespace.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(go.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let mut said = BufReader::new(go.stdout.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "ready");
         let start = Instant::now();
         go.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        assert!(go.wait().unwrap().success(), "{}: go build", self.name);
+        let built = said.next().is_some();
         let wall = start.elapsed().as_secs_f64();
+        let ended = go.wait().unwrap();
+        assert!(built && ended.success(), "{}: go build", self.name);
         std::fs::remove_dir_all(&top).unwrap();
         Took {
             wall,
@@ -122,8 +123,10 @@ impl Cache {
     }
 }
 
-/// Sets up a mount namespace in which a program is started once a line is read. Arguments: the directory to start it
-/// in; for a build of ours the client, the runtime directory, the build's ID and its directory; the command.
+/// Sets up a mount namespace in which a program is started once a line is read, and says when it has ended. `go` waits for
+/// no GOCACHEPROG to end: whatever it leaves ends with the shell, which is the first process of a namespace, and so its CPU
+/// time is the shell's too. Arguments: the directory to start it in; for a build of ours the client, the runtime
+/// directory, the build's ID and its directory; the command.
 const NAMESPACE: &str = r#"
 root=/mnt cwd=$1 client=$2 runtime=$3 id=$4 directory=$5
 shift 5
@@ -142,7 +145,7 @@ if [ -n "$id" ]; then
 fi
 echo ready
 read -r _
-exec chroot "$root" sh -euc 'cd "$1"; shift; exec "$@" >&2' sh "$cwd" "$@"
+exec chroot "$root" sh -euc 'cd "$1"; shift; "$@" >&2; echo built' sh "$cwd" "$@"
 "#;
 
 /// Registers a build as the hook does, and gives what the phases before the first `go` of a real build give: some time. What
