@@ -675,11 +675,7 @@ mod tests {
     }
 
     fn tmp_is_empty(store: &Store) -> bool {
-        let mut shards = std::fs::read_dir(store.root.join("tmp")).unwrap();
-        shards.all(|shard| {
-            let mut files = std::fs::read_dir(shard.unwrap().path()).unwrap();
-            files.next().is_none()
-        })
+        model::files(&store.root.join("tmp")).is_empty()
     }
 
     #[test]

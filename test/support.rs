@@ -315,7 +315,9 @@ impl Daemon {
                 .collect::<Vec<_>>()
         };
         let shards = list(&self.cache_dir().join(part));
-        shards.iter().map(|shard| list(shard).len()).sum()
+        // What lies beside the shards counts too.
+        let count = |path: &PathBuf| if path.is_dir() { list(path).len() } else { 1 };
+        shards.iter().map(count).sum()
     }
 
     pub fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {

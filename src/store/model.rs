@@ -337,7 +337,7 @@ fn open(dir: &TestDir, boot: u64) -> Result<Store> {
     Store::open_on(machine, &dir.path().join("cache"))
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let list = |dir: &Path| -> Vec<PathBuf> {
         let mut paths: Vec<_> = std::fs::read_dir(dir)
             .unwrap()
