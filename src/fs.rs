@@ -142,9 +142,9 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     })
 }
 
-/// Sets a file's mtime, or that of a symbolic link itself.
-pub fn set_mtime(path: &Path, time: SystemTime) -> Result<()> {
-    attempt("set the time of", path, || sys::set_mtime(path, time))
+/// Sets a file's mtime, or that of a symbolic link itself, and an atime that lies ahead.
+pub fn set_times(path: &Path, mtime: SystemTime) -> Result<()> {
+    attempt("set the times of", path, || sys::set_times(path, mtime))
 }
 
 /// What `stat` says, following links.

@@ -108,7 +108,7 @@ fn tidy(root: &Path, lock: &File, now: SystemTime) -> Result<()> {
     }
     // First, so that a failure below is not met again by every client.
     drop(fs::open_or_create(&mark, 0o600)?);
-    fs::set_mtime(&mark, now)?;
+    fs::set_times(&mark, now)?;
     let oldest = days(now) - 1;
     for entry in fs::read_dir(&root.join("files"))? {
         let path = entry?.path();

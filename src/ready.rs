@@ -94,18 +94,24 @@ impl Records {
     /// Takes the file's bytes. Those of another release say nothing.
     pub fn decode(bytes: &[u8]) -> Self {
         let records = bytes.strip_prefix(HEAD).unwrap_or_default();
-        let record = |record: &[u8]| {
+        // To grow would take as long again as all the rest.
+        let mut found = HashMap::with_capacity(records.len() / RECORD);
+        for record in records.chunks_exact(RECORD) {
             let (tag, entry) = record.split_at(TAG_LEN);
-            Some((tag.try_into().ok()?, entry.try_into().ok()?))
-        };
-        Self(records.chunks_exact(RECORD).filter_map(record).collect())
+            if let (Ok(tag), Ok(entry)) = (Tag::try_from(tag), entry.try_into()) {
+                found.insert(tag, entry);
+            }
+        }
+        Self(found)
     }
 
     fn read(file: &File, path: &Path) -> Result<Self> {
-        let mut bytes = Vec::new();
+        let failed = |e| Error::io("read", path, e);
+        let size = file.metadata().map_err(failed)?.len() as usize;
+        let mut bytes = Vec::with_capacity(size.min(FILE_MAX) + 1);
         file.take(FILE_MAX as u64)
             .read_to_end(&mut bytes)
-            .map_err(|e| Error::io("read", path, e))?;
+            .map_err(failed)?;
         Ok(Self::decode(&bytes))
     }
 

@@ -18,7 +18,7 @@
 //!
 //! Nothing that is visible is ever rewritten in place, and an action appears after its
 //! output and goes before it. An output's mtime is its last use, moved forward at most
-//! hourly, or its last put. Damage of any kind is a miss: the entry is removed and the loss
+//! hourly, or its last put; its atime lies ahead, so that no read writes one. Damage of any kind is a miss: the entry is removed and the loss
 //! logged.
 //!
 //! Every output and entry is made below `tmp` and moved to its place. ext4 makes files near those of the same
@@ -374,7 +374,7 @@ impl Store {
         // A sweep that began before leaves it alone now. It fails when the output was removed as
         // damaged just now.
         let now = self.now();
-        fs::set_mtime(&path, now)?;
+        fs::set_times(&path, now)?;
         let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let entry = Entry {
             output: *output,
@@ -481,7 +481,7 @@ impl Store {
             return;
         }
         // A use that could not be recorded makes an output look older than it is, no more.
-        if let Err(e) = fs::set_mtime(path, now) {
+        if let Err(e) = fs::set_times(path, now) {
             log::debug(|| format!("a use is not recorded: {}", e.chain()));
         }
     }
@@ -791,13 +791,29 @@ mod tests {
             (Duration::from_secs(7200), true),
         ] {
             let then = ago(age);
-            sys::set_mtime(&path, then).unwrap();
+            sys::set_times(&path, then).unwrap();
             let entry = store.get(&ActionId([1; 32])).unwrap().unwrap();
             get(&store, &dir, 1).unwrap();
             assert_eq!(mtime() > then + Duration::from_secs(60), moves);
             // `go` is told of the put, not of the use.
             assert_eq!(store.get(&ActionId([1; 32])).unwrap().unwrap(), entry);
         }
+    }
+
+    /// With relatime, as file systems are mounted if nobody says otherwise.
+    #[test]
+    fn a_read_writes_no_access_time() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = TestDir::new();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        put(&store, 1, b"body").unwrap();
+        // Links it, and reads it.
+        for _ in 0..3 {
+            get(&store, &dir, 1).unwrap();
+        }
+        let found = std::fs::metadata(store.output_path(&id_of(b"body"))).unwrap();
+        assert_eq!(found.atime(), sys::LATEST);
+        assert!(found.ctime() < sys::LATEST);
     }
 
     #[test]

@@ -164,15 +164,19 @@ pub fn listen_fds() -> Result<Vec<(String, UnixListener)>> {
         .collect()
 }
 
-/// Sets a file's mtime, which its owner may do whatever the file's mode is. A
-/// symbolic link is not followed.
-pub fn set_mtime(path: &Path, time: SystemTime) -> io::Result<()> {
+/// The latest time that every file system can keep, in seconds since 1970.
+pub const LATEST: i64 = i32::MAX as i64;
+
+/// Sets a file's mtime, which its owner may do whatever the file's mode is, and its atime to `LATEST`: a read with `relatime`
+/// writes an access time unless that is later than the ctime (`relatime_need_update` in fs/inode.c), and every new
+/// link moves the ctime. A symbolic link is not followed.
+pub fn set_times(path: &Path, mtime: SystemTime) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = mtime.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let times = [
         libc::timespec {
-            tv_sec: 0,
-            tv_nsec: libc::UTIME_OMIT,
+            tv_sec: LATEST as libc::time_t,
+            tv_nsec: 0,
         },
         libc::timespec {
             tv_sec: since.as_secs() as libc::time_t,

@@ -284,7 +284,7 @@ impl Run {
             _ => return,
         }
         if path.exists() {
-            sys::set_mtime(path, mtime).unwrap();
+            sys::set_times(path, mtime).unwrap();
         }
     }
 
