@@ -79,6 +79,9 @@ impl Cache {
             }
             None => namespace.args(["", "", "", ""]),
         };
+        // The phases before the first `go` of a real build give some time. What is made ready in it is counted as the daemon's
+        // CPU time. All candidates have it, or some would begin on a processor that is warm.
+        std::thread::sleep(Duration::from_millis(500));
         namespace
             .arg(goroot.join("bin/go"))
             .args(["build", "-mod=vendor", "-trimpath", "-o"])
@@ -148,8 +151,7 @@ read -r _
 exec chroot "$root" sh -euc 'cd "$1"; shift; "$@" >&2; echo built' sh "$cwd" "$@"
 "#;
 
-/// Registers a build as the hook does, and gives what the phases before the first `go` of a real build give: some time. What
-/// is made ready in it is counted as the daemon's CPU time.
+/// Registers a build as the hook does.
 fn register(daemon: &Daemon, top: &Path) -> (String, PathBuf) {
     let ask = serde_json::json!({"ask": "register", "name": "containerd-2.4.2", "chroot": top});
     let mut stream = UnixStream::connect(daemon.runtime_dir().join("control/sock")).unwrap();
@@ -158,7 +160,6 @@ fn register(daemon: &Daemon, top: &Path) -> (String, PathBuf) {
     BufReader::new(stream).read_line(&mut line).unwrap();
     let reply: serde_json::Value = serde_json::from_str(&line).unwrap();
     let directory = PathBuf::from(reply["directory"].as_str().unwrap());
-    std::thread::sleep(Duration::from_millis(500));
     (reply["build"].as_str().unwrap().into(), directory)
 }
 
@@ -229,8 +230,8 @@ pub(crate) fn warm(options: &Options) -> Report {
     let mut took = vec![Vec::new(); caches.len()];
     for pair in 0..options.pairs {
         eprintln!("warm: pair {} of {}", pair + 1, options.pairs);
-        for (cache, took) in caches.iter().zip(&mut took) {
-            took.push(cache.build());
+        for at in turns(caches.len(), pair) {
+            took[at].push(caches[at].build());
         }
     }
     let names: Vec<_> = caches.iter().map(|cache| cache.name.clone()).collect();
@@ -246,12 +247,7 @@ pub(crate) fn cold(options: &Options) -> Report {
         eprintln!("cold: pair {} of {}", pair + 1, options.pairs);
         let mut empty = Cache::all(options);
         took.resize_with(empty.len(), Vec::new);
-        // A machine that gets slower or faster meanwhile is neither's gain.
-        let mut order: Vec<usize> = (0..empty.len()).collect();
-        if pair % 2 == 1 {
-            order.reverse();
-        }
-        for at in order {
+        for at in turns(empty.len(), pair) {
             // Or what the one before has written is written to the disk meanwhile.
             sync();
             took[at].push(empty[at].build());
@@ -266,6 +262,15 @@ pub(crate) fn cold(options: &Options) -> Report {
     let names = caches.iter().flatten().map(|cache| cache.name.clone());
     let names: Vec<_> = names.take(took.len()).collect();
     report("cold", &names, &took)
+}
+
+/// Who comes when in a pair: a machine that gets slower or faster meanwhile is nobody's gain.
+fn turns(candidates: usize, pair: usize) -> Vec<usize> {
+    let mut turns: Vec<_> = (0..candidates).collect();
+    if pair % 2 == 1 {
+        turns.reverse();
+    }
+    turns
 }
 
 fn sync() {
