@@ -18,8 +18,8 @@
 //!
 //! Nothing that is visible is ever rewritten in place, and an action appears after its
 //! output and goes before it. An output's mtime is its last use, moved forward at most
-//! hourly, or its last put; its atime lies ahead, so that no read writes one. Damage of any kind is a miss: the entry is removed and the loss
-//! logged.
+//! hourly, or its last put; its atime lies ahead, so that no read writes one. Damage of any
+//! kind is a miss: the entry is removed and the loss logged.
 //!
 //! Every output and entry is made below `tmp` and moved to its place. ext4 makes files near those of the same
 //! directory, and takes up to 1 ms for one where many were deleted in the minutes before, as at the end of each
