@@ -108,7 +108,7 @@ impl Records {
     fn read(file: &File, path: &Path) -> Result<Self> {
         let failed = |e| Error::io("read", path, e);
         let size = file.metadata().map_err(failed)?.len() as usize;
-        let mut bytes = Vec::with_capacity(size.min(FILE_MAX) + 1);
+        let mut bytes = Vec::with_capacity(size.min(FILE_MAX));
         file.take(FILE_MAX as u64)
             .read_to_end(&mut bytes)
             .map_err(failed)?;
