@@ -3,43 +3,10 @@
 //! `main` maps the command line to a function, prints the error chain, and has the only
 //! exit code. ARCHITECTURE.md says what the parts are.
 
-mod admin;
-mod builds;
-mod cli;
-mod client;
-mod config;
-mod connection;
-mod control;
-mod counts;
-mod daemon;
-mod derivation;
-mod doctor;
-mod error;
-mod fs;
-mod gocacheprog;
-mod hook;
-mod http;
-mod id;
-mod install;
-mod lists;
-mod log;
-mod manual;
-mod preparations;
-mod private;
-mod proxy;
-mod ready;
-mod remote;
-mod session;
-mod size;
-mod stats;
-mod store;
-mod sys;
-#[cfg(test)]
-mod test_dir;
-mod upkeep;
-mod wire;
-
 use cli::Command;
+use nix_gocacheprog::host::{admin, doctor, install};
+use nix_gocacheprog::nix::hook;
+use nix_gocacheprog::{cli, client, daemon, log, proxy};
 use std::io::Write;
 use std::process::ExitCode;
 

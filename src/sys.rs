@@ -238,7 +238,7 @@ pub fn space(path: &Path) -> Result<Space> {
 /// Asks for the processor in the shortest turns there are, 0.1 ms: a thread that asks for less at a time gets it sooner
 /// (Linux 6.12 and later: for ordinary threads `sched_runtime` of sched_setattr(2) is the length of a turn). Its share stays the
 /// same, and so do nice value and policy.
-pub fn take_short_turns() {
+pub fn request_short_slice() {
     const TURN_NS: u64 = 100_000;
     // SAFETY: all-zero is a valid sched_attr. Both calls are given its true size, and 0 stands for the calling thread.
     // Where they fail the thread goes on as it was.
@@ -254,7 +254,7 @@ pub fn take_short_turns() {
 }
 
 /// Lets this thread have the processor and the disk only when nobody else wants them.
-pub fn step_back() {
+pub fn lower_priority() {
     /// ioprio_set(2): this thread, and the class `idle`.
     const IOPRIO_WHO_PROCESS: libc::c_long = 1;
     const IOPRIO_IDLE: libc::c_long = 3 << 13;
@@ -272,7 +272,7 @@ pub fn step_back() {
 }
 
 /// Gives up being root for another user, for good.
-pub fn become_user(uid: u32, gid: u32) -> Result<()> {
+pub fn drop_privileges(uid: u32, gid: u32) -> Result<()> {
     // SAFETY: the calls take numbers, and a list of no groups.
     let failed = unsafe {
         libc::setgroups(0, std::ptr::null()) != 0

@@ -6,6 +6,7 @@ mod daemon;
 mod evaluation;
 mod go;
 mod hook;
+mod imports;
 mod load;
 mod manual;
 mod nix;

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// A session with the daemon, in the bytes of `src/wire.rs`.
+/// A session with the daemon, in the bytes of `src/protocol/wire.rs`.
 pub struct Peer {
     pub stream: BufReader<UnixStream>,
     pub build: String,

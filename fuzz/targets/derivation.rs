@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::derivation::{has_input, input_names, name};
+use nix_gocacheprog::nix::derivation::{has_input, input_names, name};
 
 fuzz_target!(|text: &[u8]| {
     for found in input_names(text).unwrap_or_default() {

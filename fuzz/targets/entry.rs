@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::store::Entry;
+use nix_gocacheprog::entry::Entry;
 
 fuzz_target!(|text: &[u8]| {
     if let Some(entry) = Entry::decode(text) {

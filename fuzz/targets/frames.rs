@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::wire::{
+use nix_gocacheprog::protocol::wire::{
     Answer, Request, push_answer, push_request, read_answer, read_request,
 };
 use std::io::Read;

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::http::netrc::Netrc;
-use nix_gocacheprog_fuzz::http::url::Url;
-use nix_gocacheprog_fuzz::proxy::list::{self, Source};
+use nix_gocacheprog::http::netrc::Netrc;
+use nix_gocacheprog::http::url::Url;
+use nix_gocacheprog::proxy::list::{self, Source};
 
 /// What is sent to a server is one line of plain text.
 fn check(url: &Url) {

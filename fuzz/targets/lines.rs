@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::id::BuildId;
-use nix_gocacheprog_fuzz::wire::{Hello, Welcome, read_line, write_line};
+use nix_gocacheprog::id::BuildId;
+use nix_gocacheprog::protocol::wire::{Hello, Welcome, read_line, write_line};
 use serde::{Deserialize, Serialize};
 
 fn line<T: Serialize + for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {

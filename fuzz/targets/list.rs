@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::lists::{ACTIONS_MAX, decode, encode};
+use nix_gocacheprog::cache::history::{ACTIONS_MAX, decode, encode};
 
 fuzz_target!(|bytes: &[u8]| {
     let list = decode(bytes);

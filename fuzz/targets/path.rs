@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::proxy::path::Path;
+use nix_gocacheprog::proxy::path::Path;
 
 fuzz_target!(|text: &str| {
     let Some(path) = Path::parse(text) else {

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::id::{ActionId, OutputId};
-use nix_gocacheprog_fuzz::ready::{Records, Secret};
-use nix_gocacheprog_fuzz::store::{Entry, SIZE_MAX};
+use nix_gocacheprog::cache::prefetched::{Records, Secret};
+use nix_gocacheprog::entry::{Entry, SIZE_MAX};
+use nix_gocacheprog::id::{ActionId, OutputId};
 use std::collections::BTreeMap;
 
 fuzz_target!(|input: (Vec<([u8; 32], [u8; 32], u64, u32)>, Vec<u8>)| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::gocacheprog::{Body, read_request};
+use nix_gocacheprog::client::gocacheprog::{Body, read_request};
 use std::io::BufReader;
 
 fuzz_target!(|input: (u8, &[u8])| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog_fuzz::result::{decode, encode};
+use nix_gocacheprog::remote::result::{decode, encode};
 
 fuzz_target!(|text: &[u8]| {
     if let Some(entry) = decode(text) {

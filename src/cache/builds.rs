@@ -8,6 +8,7 @@
 //! `builds` can be entered but not listed by others, and a build ID cannot be guessed. A build
 //! directory is removed when its build has ended and its last session too, and not before.
 
+use crate::cache::prefetched;
 use crate::config::{
     BUILD_LIMIT, OWN_BUILDS_MAX, PUTS_PER_BUILD_MAX, SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT,
 };
@@ -16,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId, hex_path};
 use crate::log;
-use crate::ready;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -379,7 +379,7 @@ impl Drop for BuildDir {
 /// Removes a build directory, or what is in its place. What is ready in it is not found any more when it begins to go.
 fn remove_directory(path: &Path) -> Result<()> {
     if path.is_dir() && !path.is_symlink() {
-        fs::remove_file(&path.join(ready::FILE))?;
+        fs::remove_file(&path.join(prefetched::FILE))?;
     }
     fs::remove_dir_all(path)
 }

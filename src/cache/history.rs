@@ -4,11 +4,11 @@
 //!
 //! A list is only a hint: what it leads to is checked like anything else. So one that is damaged, or old, is none.
 
+use crate::entry::{Entry, SIZE_MAX};
 use crate::error::Result;
 use crate::fs;
 use crate::id::{ActionId, BuildId, ID_LEN, OutputId, hex, unhex};
 use crate::log;
-use crate::store::{Entry, SIZE_MAX};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ const KEY: &[u8] = b"nix-gocacheprog remote 1: what builds of a name use\0";
 pub const LIST_MAX: u64 = (HEAD.len() + ACTIONS_MAX * RECORD) as u64;
 
 /// An action that a build has used, and what it got or put.
-pub type Used = (ActionId, Entry);
+pub type Use = (ActionId, Entry);
 
 /// What a derivation's name has in common with those of its other versions: the words that do not begin with a digit.
 /// One version uses most of what the next one does.
@@ -52,7 +52,7 @@ pub fn key(name: &str) -> String {
 }
 
 /// The list as it is kept and sent.
-pub fn encode(used: &[Used]) -> Vec<u8> {
+pub fn encode(used: &[Use]) -> Vec<u8> {
     let mut bytes = HEAD.to_vec();
     for (action, entry) in used.iter().take(ACTIONS_MAX) {
         bytes.extend_from_slice(&action.0);
@@ -64,7 +64,7 @@ pub fn encode(used: &[Used]) -> Vec<u8> {
 }
 
 /// Reads what `encode` wrote; empty when it is anything else.
-pub fn decode(bytes: &[u8]) -> Vec<Used> {
+pub fn decode(bytes: &[u8]) -> Vec<Use> {
     let Some(records) = bytes.strip_prefix(HEAD) else {
         return Vec::new();
     };
@@ -88,7 +88,7 @@ pub fn decode(bytes: &[u8]) -> Vec<Used> {
 
 /// The list after one more `go` command. When that one used a good part of what earlier builds have left there, the rest
 /// is of no use any more; otherwise it was a small one, or one that failed, and comes first.
-fn merge(used: Vec<Used>, list: Vec<Used>, of_same_build: bool) -> Vec<Used> {
+fn merge(used: Vec<Use>, list: Vec<Use>, of_same_build: bool) -> Vec<Use> {
     let mut seen: HashSet<ActionId> = HashSet::with_capacity(used.len());
     let mut merged: Vec<_> = used
         .into_iter()
@@ -103,7 +103,7 @@ fn merge(used: Vec<Used>, list: Vec<Used>, of_same_build: bool) -> Vec<Used> {
 
 /// The lists on this machine, each under the key that it has on the remote.
 #[derive(Debug)]
-pub struct Lists {
+pub struct UsageHistory {
     directory: PathBuf,
     /// The build that last changed each list. Held by whoever changes one.
     changed_by: Mutex<HashMap<String, BuildId>>,
@@ -112,7 +112,7 @@ pub struct Lists {
     unsent_file: PathBuf,
 }
 
-impl Lists {
+impl UsageHistory {
     /// Those of a cache.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Lists {
     }
 
     /// The list under a key; empty when there is none.
-    pub fn get(&self, key: &str) -> Vec<Used> {
+    pub fn get(&self, key: &str) -> Vec<Use> {
         let mut bytes = Vec::new();
         let read = fs::open(&self.directory.join(key))
             .is_ok_and(|file| file.take(LIST_MAX).read_to_end(&mut bytes).is_ok());
@@ -148,11 +148,11 @@ impl Lists {
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn record(&self, key: &str, build: BuildId, used: Vec<Used>) -> Result<bool> {
+    pub fn record(&self, key: &str, build: BuildId, used: Vec<Use>) -> Result<bool> {
         let mut changed_by = self.changed_by();
         let old = self.get(key);
         let new = merge(used, old.clone(), changed_by.get(key) == Some(&build));
-        let actions = |list: &[Used]| {
+        let actions = |list: &[Use]| {
             list.iter()
                 .map(|(action, _)| *action)
                 .collect::<HashSet<_>>()
@@ -173,7 +173,7 @@ impl Lists {
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn replace(&self, key: &str, list: &[Used]) -> Result<()> {
+    pub fn replace(&self, key: &str, list: &[Use]) -> Result<()> {
         let _turn = self.changed_by();
         self.set(key, list)
     }
@@ -182,7 +182,7 @@ impl Lists {
     ///
     /// # Errors
     /// When the disk refuses it.
-    fn set(&self, key: &str, list: &[Used]) -> Result<()> {
+    fn set(&self, key: &str, list: &[Use]) -> Result<()> {
         let path = self.directory.join(key);
         if fs::metadata(&path).is_err() {
             self.make_room()?;
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
 
-    fn used(numbers: impl IntoIterator<Item = u32>) -> Vec<Used> {
+    fn used(numbers: impl IntoIterator<Item = u32>) -> Vec<Use> {
         numbers
             .into_iter()
             .map(|n| {
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn the_commands_of_one_build_share_a_list() {
         let dir = TestDir::new();
-        let lists = Lists::open(dir.path()).unwrap();
+        let lists = UsageHistory::open(dir.path()).unwrap();
         let builds = [BuildId::new().unwrap(), BuildId::new().unwrap()];
         assert!(lists.record("x", builds[0], used(0..5)).unwrap());
         assert!(lists.record("x", builds[0], used(5..10)).unwrap());
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn the_number_of_lists_is_bounded() {
         let dir = TestDir::new();
-        let lists = Lists::open(dir.path()).unwrap();
+        let lists = UsageHistory::open(dir.path()).unwrap();
         for n in 0..LISTS_MAX + 5 {
             lists.set(&n.to_string(), &used([3])).unwrap();
         }
@@ -341,16 +341,16 @@ mod tests {
     #[test]
     fn what_is_to_be_sent_outlives_the_daemon() {
         let dir = TestDir::new();
-        let lists = Lists::open(dir.path()).unwrap();
+        let lists = UsageHistory::open(dir.path()).unwrap();
         let keys = [1u8, 2].map(|n| hex(&[n; 32]));
         lists.mark(&keys[0], true);
         lists.mark(&keys[1], true);
         lists.mark(&keys[0], false);
         assert_eq!(
-            Lists::open(dir.path()).unwrap().next_unsent(),
+            UsageHistory::open(dir.path()).unwrap().next_unsent(),
             Some(keys[1].clone())
         );
         std::fs::write(dir.path().join("lists.unsent"), "../../etc/passwd\n\0").unwrap();
-        assert_eq!(Lists::open(dir.path()).unwrap().unsent(), 0);
+        assert_eq!(UsageHistory::open(dir.path()).unwrap().unsent(), 0);
     }
 }

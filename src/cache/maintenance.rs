@@ -1,12 +1,13 @@
 //! What the daemon does on its own account: eviction, sync points, the check after a
 //! crash. One thread, which steps back behind everybody else; no request waits for it.
 
+use crate::cache::stats::Stats;
+use crate::cache::store::{Goal, Limits, Store};
 use crate::config::{AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, SYNC_EVERY, UPKEEP_EVERY};
 use crate::error::Result;
 use crate::log;
+use crate::report::Swept;
 use crate::size::{show_age, show_size};
-use crate::stats::Stats;
-use crate::store::{Goal, Limits, Store, Swept};
 use crate::sys;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use std::time::Instant;
 
 /// Wakes the thread, and stops it.
 #[derive(Debug, Default)]
-pub struct Upkeep {
+pub struct Maintenance {
     woken: Mutex<bool>,
     wake: Condvar,
     stop: AtomicBool,
@@ -22,7 +23,7 @@ pub struct Upkeep {
     worthwhile: AtomicBool,
 }
 
-impl Upkeep {
+impl Maintenance {
     /// There may be something to do.
     pub fn wake(&self) {
         *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -48,7 +49,7 @@ impl Upkeep {
 
     /// The thread.
     pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits) {
-        sys::step_back();
+        sys::lower_priority();
         if let Err(e) = self.check_after_crash(store)
             && !self.stop.load(Ordering::Relaxed)
         {

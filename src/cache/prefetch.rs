@@ -1,20 +1,20 @@
 //! Makes ready what a build will most likely ask for (`ready.rs`), as soon as the build is registered.
 
-use crate::builds::{BuildDir, Builds};
+use crate::cache::builds::{BuildDir, Builds};
+use crate::cache::history::{self, UsageHistory, Use};
+use crate::cache::prefetched::{FILE, Records, Secret};
+use crate::cache::store::Store;
 use crate::config::READY_WAITING_MAX;
 use crate::error::Result;
 use crate::fs;
 use crate::id::BuildId;
-use crate::lists::{self, Lists, Used};
 use crate::log;
-use crate::ready::{FILE, Records, Secret};
-use crate::store::Store;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The builds for which something is to be made ready, and the thread that does so.
 #[derive(Debug, Default)]
-pub struct Preparations {
+pub struct Prefetcher {
     state: Mutex<State>,
     more: Condvar,
 }
@@ -25,10 +25,10 @@ struct State {
     stopping: bool,
 }
 
-impl Preparations {
+impl Prefetcher {
     /// A build has been registered: whatever its name's builds have used is made ready.
-    pub fn begin(&self, lists: &Lists, build: BuildId, name: &str) {
-        let key = lists::key(name);
+    pub fn begin(&self, lists: &UsageHistory, build: BuildId, name: &str) {
+        let key = history::key(name);
         if name.is_empty() || !lists.has(&key) {
             return;
         }
@@ -47,7 +47,7 @@ impl Preparations {
     }
 
     /// The thread.
-    pub fn run(&self, store: &Store, builds: &std::sync::Arc<Builds>, lists: &Lists) {
+    pub fn run(&self, store: &Store, builds: &std::sync::Arc<Builds>, lists: &UsageHistory) {
         while let Some((id, key)) = self.next() {
             // Entered, so that the directory stays meanwhile. A build that has ended needs nothing.
             let Ok(build) = builds.enter(id) else {
@@ -71,7 +71,7 @@ impl Preparations {
         (!state.stopping).then(|| state.waiting.pop_front())?
     }
 
-    fn prepare(&self, store: &Store, build: &BuildDir, list: &[Used]) -> Result<usize> {
+    fn prepare(&self, store: &Store, build: &BuildDir, list: &[Use]) -> Result<usize> {
         let mut ready = Vec::new();
         for (action, _) in list {
             if self.state().stopping {
@@ -101,9 +101,9 @@ impl Preparations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::prefetched::Prefetched;
     use crate::fs::faults::{self, Fault};
     use crate::id::{ActionId, OutputId};
-    use crate::ready::Ready;
     use crate::test_dir::TestDir;
     use sha2::{Digest, Sha256};
     use std::sync::Arc;
@@ -112,7 +112,7 @@ mod tests {
         dir: TestDir,
         store: Store,
         builds: Arc<Builds>,
-        lists: Lists,
+        lists: UsageHistory,
     }
 
     fn action(n: u8) -> ActionId {
@@ -125,7 +125,7 @@ mod tests {
             let dir = TestDir::new();
             let store = Store::open(dir.path()).unwrap();
             let builds = Arc::new(Builds::open(dir.path()).unwrap());
-            let lists = Lists::open(dir.path()).unwrap();
+            let lists = UsageHistory::open(dir.path()).unwrap();
             let used = (0..actions).map(|n| {
                 let body = [n; 100];
                 let output = OutputId(Sha256::digest(body).into());
@@ -134,7 +134,7 @@ mod tests {
             });
             let used = used.collect();
             let build = BuildId::new().unwrap();
-            lists.record(&lists::key("x"), build, used).unwrap();
+            lists.record(&history::key("x"), build, used).unwrap();
             Self {
                 dir,
                 store,
@@ -143,19 +143,19 @@ mod tests {
             }
         }
 
-        fn build(&self, name: &str) -> (Ready, BuildDir) {
+        fn build(&self, name: &str) -> (Prefetched, BuildDir) {
             let lifeline = self.dir.path().join(name);
             std::fs::create_dir(&lifeline).unwrap();
             let id = self.builds.register(name, Some(&lifeline), None).unwrap();
             let build = self.builds.enter(id).unwrap();
-            let preparations = Preparations::default();
+            let preparations = Prefetcher::default();
             preparations.begin(&self.lists, id, name);
             let begun = preparations.state().waiting.pop_front();
             if let Some((_, key)) = begun {
                 let list = self.lists.get(&key);
                 preparations.prepare(&self.store, &build, &list).unwrap();
             }
-            (Ready::new(build.path()), build)
+            (Prefetched::new(build.path()), build)
         }
     }
 

@@ -16,10 +16,10 @@
 //! The links are checked as they are made, never change, and stay as long as the build has a session. When they go, the file
 //! that names them goes first.
 
+use crate::cache::history::ACTIONS_MAX;
+use crate::entry::{ENTRY_LEN, Entry};
 use crate::error::{Error, Result};
 use crate::id::{ActionId, hex_path};
-use crate::lists::ACTIONS_MAX;
-use crate::store::{ENTRY_LEN, Entry};
 use sha2::{Digest, Sha512};
 use std::collections::HashMap;
 use std::fs::File;
@@ -123,7 +123,7 @@ impl Records {
 
 /// What a client finds ready in its build's directory.
 #[derive(Debug)]
-pub struct Ready {
+pub struct Prefetched {
     directory: PathBuf,
     /// The file and what it says; none until it is there.
     records: Option<(File, Records)>,
@@ -134,7 +134,7 @@ pub struct Ready {
 /// While the file is not there, it is looked for at every so many gets.
 const LOOK_EVERY: u32 = 32;
 
-impl Ready {
+impl Prefetched {
     /// In this directory.
     pub fn new(directory: &Path) -> Self {
         Self {

@@ -6,6 +6,7 @@ use crate::counts::Counts;
 use crate::error::Error;
 use crate::fs;
 use crate::log;
+use crate::report::User;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -38,17 +39,6 @@ struct Table {
     /// When the store was last swept, in seconds since 1970.
     #[serde(default)]
     swept: u64,
-}
-
-/// What the builds of one derivation name have used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// The size of the outputs they got, in bytes.
-    pub read: u64,
-    /// The size of the outputs they put, in bytes.
-    pub written: u64,
-    /// The last time, in seconds since 1970.
-    pub last: u64,
 }
 
 impl Stats {

@@ -1,20 +1,22 @@
 //! The command line: what a person or Nix wrote becomes one [`Command`].
 
-use crate::admin::{self, Place, Task};
+mod manual;
+
+use crate::cache::store::Limits;
 use crate::client;
 use crate::config::{CACHE_DIR, CONNECT_LIMIT, GIVE_UP_AFTER, LISTEN, READ_LIMIT, RUNTIME_DIR};
-use crate::control::Gc;
 use crate::daemon;
-use crate::doctor;
 use crate::error::{Error, Result};
-use crate::hook;
-use crate::install::{self, Mode};
-use crate::manual::{self, Subcommand};
+use crate::host::admin::{self, Target, Task};
+use crate::host::doctor;
+use crate::host::install::{self, Mode};
+use crate::nix::hook;
+use crate::protocol::control::Gc;
 use crate::proxy;
 use crate::remote;
 use crate::size;
-use crate::store::Limits;
 use lexopt::prelude::*;
+use manual::Subcommand;
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -32,7 +34,7 @@ pub enum Command {
     /// Print the mounts for a build.
     Hook(hook::Options),
     /// Look after the cache.
-    Admin(admin::Place, admin::Task),
+    Admin(admin::Target, admin::Task),
     /// Be a module proxy.
     Proxy(proxy::Options),
     /// Install on this host.
@@ -446,9 +448,9 @@ fn parse_verify(args: &mut lexopt::Parser) -> Result<Command> {
     Ok(Command::Admin(place, Task::Verify { repair }))
 }
 
-fn default_place() -> Place {
+fn default_place() -> Target {
     let (cache_dir, runtime_dir) = own_or_default_dirs();
-    Place {
+    Target {
         cache_dir,
         is_named: false,
         runtime_dir,
@@ -724,7 +726,7 @@ mod tests {
 
     #[test]
     fn what_a_help_names_is_understood_and_nothing_else_is() {
-        let source = include_str!("cli.rs");
+        let source = include_str!("mod.rs");
         let source = &source[..source.find("mod tests").unwrap()];
         let mut named = std::collections::BTreeSet::from(["help", "version"]);
         for (name, help) in SUBCOMMANDS {

@@ -3,7 +3,9 @@
 //! It finds the daemon and says hello. What is asked and answered then is the caller's own;
 //! nothing here ever waits for an answer but the welcome.
 
-use crate::builds::output_name;
+use crate::cache::builds::output_name;
+use crate::cache::prefetched::Prefetched;
+use crate::client::private;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, SHELL_BUILD_LIMIT,
     WELCOME_LIMIT,
@@ -12,10 +14,8 @@ use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId};
-use crate::private;
-use crate::ready::Ready;
+use crate::protocol::wire::{self, Hello, Welcome};
 use crate::sys;
-use crate::wire::{self, Hello, Welcome};
 use std::io::{BufReader, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -110,8 +110,8 @@ impl Daemon {
     }
 
     /// What is ready in the build directory, if anything is.
-    pub fn ready(&self) -> Option<Ready> {
-        self.is_ready.then(|| Ready::new(&self.directory))
+    pub fn ready(&self) -> Option<Prefetched> {
+        self.is_ready.then(|| Prefetched::new(&self.directory))
     }
 
     /// Sends one or more frames, or a part of one.

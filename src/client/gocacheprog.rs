@@ -13,9 +13,9 @@
 //! or a store.
 
 use crate::config::REQUEST_LINE_MAX;
+use crate::entry::{Entry, SIZE_MAX};
 use crate::error::{Error, Result};
 use crate::id::{ActionId, ID_LEN, OutputId};
-use crate::store::{Entry, SIZE_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memchr;

@@ -1,26 +1,26 @@
 //! Finds what is ready in the build directory (`ready.rs`), and keeps what the daemon is to be told of it.
 
+use crate::cache::prefetched::Prefetched;
+use crate::entry::Entry;
 use crate::id::ActionId;
-use crate::ready::Ready;
-use crate::store::Entry;
-use crate::wire::{self, Request};
+use crate::protocol::wire::{self, Request};
 use std::path::PathBuf;
 
 /// The daemon is told of this much at a time, in bytes: it need not wake up for each.
 const TELL_AT: usize = 16 << 10;
 
 /// What is ready, and what was found of it.
-pub struct Finder {
-    ready: Option<Ready>,
+pub struct LocalHits {
+    ready: Option<Prefetched>,
     /// The last one found.
     last: Option<(ActionId, u64)>,
     /// Frames for all before it that the daemon was not told of.
     frames: Vec<u8>,
 }
 
-impl Finder {
+impl LocalHits {
     /// Finds what there is, if there is anything.
-    pub fn new(ready: Option<Ready>) -> Self {
+    pub fn new(ready: Option<Prefetched>) -> Self {
         Self {
             ready,
             last: None,
@@ -39,7 +39,7 @@ impl Finder {
 
     /// Whether what was ready is there still, once there is no session any more.
     pub fn is_there(&self) -> bool {
-        self.ready.as_ref().is_none_or(Ready::is_there)
+        self.ready.as_ref().is_none_or(Prefetched::is_there)
     }
 
     /// The build puts this action.

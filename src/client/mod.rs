@@ -9,26 +9,29 @@
 //! Whatever happens, `go` gets a correct answer to each request: it ends the build otherwise.
 //! stdout is protocol and nothing else is ever written there.
 
-mod finder;
-mod kept;
+pub mod connection;
+pub mod gocacheprog;
+mod local_hits;
+pub mod private;
+
 mod salt;
+mod spooled;
 pub mod summary;
 
-use crate::builds::output_name;
+use crate::cache::builds::output_name;
+use crate::cache::session::Session;
+use crate::client::connection::Daemon;
 use crate::config::{READ_BUFFER, RUNTIME_DIR};
-use crate::connection::Daemon;
+use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::gocacheprog::{self, Body, Command};
 use crate::id::{ActionId, OutputId};
 use crate::log;
-use crate::private;
-use crate::session::Session;
-use crate::store::Entry;
+use crate::protocol::wire::{self, Answer, Request};
 use crate::sys;
-use crate::wire::{self, Answer, Request};
-use finder::Finder;
-use kept::Kept;
+use gocacheprog::{Body, Command};
+use local_hits::LocalHits;
 use salt::Salt;
+use spooled::Spooled;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -60,7 +63,7 @@ pub struct Options {
 /// When `go` says something that is no request, or no longer listens.
 pub fn run(options: &Options) -> Result<()> {
     // For each answer somebody waits.
-    sys::take_short_turns();
+    sys::request_short_slice();
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
     let (daemon, why_alone) =
@@ -171,7 +174,7 @@ impl Pending {
 struct Put {
     action: ActionId,
     output: OutputId,
-    body: Kept,
+    body: Spooled,
 }
 
 /// The cache of this build alone.
@@ -185,7 +188,7 @@ enum Private {
 impl Client<'_> {
     /// The thread that reads from `go`.
     fn pass_requests(&self, stdin: &mut BufReader<impl Read>) -> Result<()> {
-        let mut finder = Finder::new(self.daemon.as_ref().and_then(Daemon::ready));
+        let mut finder = LocalHits::new(self.daemon.as_ref().and_then(Daemon::ready));
         // What was found and is not said yet. It is said before anything that could wait; what `go` asks at once is
         // answered at once.
         let mut out = Vec::new();
@@ -241,7 +244,7 @@ impl Client<'_> {
     }
 
     /// What is ready in the build directory stays there as long as our session.
-    fn find(&self, finder: &mut Finder, action: &ActionId) -> Option<(Entry, PathBuf)> {
+    fn find(&self, finder: &mut LocalHits, action: &ActionId) -> Option<(Entry, PathBuf)> {
         let is_there = !self.state().alone || finder.is_there();
         is_there.then(|| finder.find(action))?
     }
@@ -319,7 +322,7 @@ impl Client<'_> {
         );
         let head = frame.len();
         let mut body = Body::new(stdin, size);
-        let mut kept = Kept::default();
+        let mut kept = Spooled::default();
         let mut sent = false;
         let mut withheld = false;
         loop {
@@ -339,7 +342,7 @@ impl Client<'_> {
             };
             kept.push(&frame[from..]);
             if !more || frame.len() >= SEND_AT_LEAST {
-                if !sent && !withheld && self.goes_by_times(&frame[head..]) {
+                if !sent && !withheld && self.is_test_log(&frame[head..]) {
                     withheld = true;
                     self.state().add(id, Pending::SendingInVain);
                 }
@@ -387,7 +390,7 @@ impl Client<'_> {
         stdin: &mut impl BufRead,
     ) -> Result<()> {
         let mut body = Body::new(stdin, size);
-        let mut kept = Kept::default();
+        let mut kept = Spooled::default();
         let mut piece = Vec::new();
         loop {
             piece.clear();
@@ -414,7 +417,7 @@ impl Client<'_> {
     /// Whether a body is what `go` knows a test's result by: the files that the test has read, of which
     /// `go` compares sizes and times. In Nix all times are the same, so another build must not get
     /// it. The setup hook asks `go` not to keep any, but a derivation may say otherwise.
-    fn goes_by_times(&self, body: &[u8]) -> bool {
+    fn is_test_log(&self, body: &[u8]) -> bool {
         self.in_build && body.starts_with(gocacheprog::TEST_LOG)
     }
 

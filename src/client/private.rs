@@ -5,13 +5,13 @@
 //! whichever client ends when nobody else uses it and a day has passed since the last time.
 //! It never keeps a file from being used that was handed out less than a day ago.
 
+use crate::cache::session::Session;
+use crate::cache::store::{Limits, Store};
 use crate::config::PRIVATE_UPKEEP_EVERY;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::log;
-use crate::session::Session;
-use crate::store::{Limits, Store};
 use crate::sys;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

@@ -9,14 +9,14 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 /// A body.
 #[derive(Default)]
-pub struct Kept {
+pub struct Spooled {
     size: u64,
     memory: Vec<u8>,
     /// Holds what came before `memory`.
     file: Option<Result<File>>,
 }
 
-impl Kept {
+impl Spooled {
     /// Adds the next piece.
     pub fn push(&mut self, piece: &[u8]) {
         self.size += piece.len() as u64;
@@ -69,7 +69,7 @@ mod tests {
             3 * KEPT_IN_MEMORY + 7,
         ] {
             let body: Vec<u8> = (0..size).map(|i| (i / 251) as u8).collect();
-            let mut kept = Kept::default();
+            let mut kept = Spooled::default();
             for piece in body.chunks(50_000) {
                 kept.push(piece);
                 assert!(kept.memory.len() <= KEPT_IN_MEMORY);

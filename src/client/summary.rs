@@ -2,8 +2,8 @@
 //! for it when the build ends, which it must neither fail nor delay.
 
 use super::Options;
+use crate::client::connection;
 use crate::config::SUMMARY_LIMIT;
-use crate::connection;
 use crate::log;
 use std::sync::mpsc;
 use std::thread;

@@ -5,15 +5,17 @@
 //! Only that thread and the session's own touch the build directory and the connection, and both have ended before the session
 //! has: whoever works for the remote brings outputs into the store, and no further.
 
-use super::{Gate, Notes, Session};
-use crate::builds::BuildDir;
+use crate::cache::builds::BuildDir;
+use crate::cache::session::Session;
+use crate::cache::store::Store;
 use crate::config::{REMOTE_GET_LIMIT, REMOTE_GETS_PER_SESSION};
 use crate::counts::Counts;
+use crate::daemon::sessions::OpenSession;
+use crate::daemon::uses::Uses;
 use crate::id::ActionId;
 use crate::log;
-use crate::remote::{Patience, Remote};
-use crate::store::Store;
-use crate::wire::{self, Answer};
+use crate::protocol::wire::{self, Answer};
+use crate::remote::{Remote, WaitBudget};
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::Shutdown;
@@ -25,12 +27,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a session does with the remote.
-pub struct Afar<'a> {
+pub struct RemoteGets<'a> {
     remote: &'a Remote,
     store: &'a Store,
     build: &'a BuildDir,
     stream: &'a UnixStream,
-    patience: Arc<Patience>,
+    patience: Arc<WaitBudget>,
     /// Held while frames are written, so that they stay whole.
     turn: Mutex<()>,
     /// Gets that wait.
@@ -38,7 +40,7 @@ pub struct Afar<'a> {
     /// To the second thread.
     news: Mutex<News>,
     /// What the session has used.
-    notes: &'a Notes,
+    uses: &'a Uses<'a>,
 }
 
 struct News {
@@ -61,19 +63,19 @@ struct Waiting {
     since: Instant,
 }
 
-impl<'a> Afar<'a> {
+impl<'a> RemoteGets<'a> {
     /// Runs a session that may use the remote; gives what it gives, and what was answered by the second thread.
     pub fn run<T>(
         remote: &'a Remote,
         store: &'a Store,
         build: &'a BuildDir,
         stream: &'a UnixStream,
-        notes: &'a Notes,
-        gate: &impl Gate,
+        uses: &'a Uses<'a>,
+        open: &OpenSession,
         session: impl FnOnce(&Self) -> T,
     ) -> (T, Counts) {
         let (to, from) = channel();
-        let afar = Self {
+        let gets = Self {
             remote,
             store,
             build,
@@ -82,24 +84,24 @@ impl<'a> Afar<'a> {
             turn: Mutex::default(),
             waiting: AtomicUsize::new(0),
             news: Mutex::new(News { to, serial: 0 }),
-            notes,
+            uses,
         };
         thread::scope(|scope| {
-            let afar = &afar;
+            let gets = &gets;
             let answering = thread::Builder::new()
-                .name("afar".into())
+                .name("remote gets".into())
                 .stack_size(crate::config::STACK)
-                .spawn_scoped(scope, move || afar.answer(&from, gate));
+                .spawn_scoped(scope, move || gets.answer(&from, open));
             if let Err(e) = &answering {
                 // Without it nothing is asked of the remote.
-                afar.waiting
+                gets.waiting
                     .store(REMOTE_GETS_PER_SESSION, Ordering::Relaxed);
                 log::error(format!("cannot start a thread: {e}"));
             }
-            let ended = session(afar);
+            let ended = session(gets);
             // Whoever writes to a peer that does not read any more stops.
             let _ = stream.shutdown(Shutdown::Both);
-            let _ = afar.news().to.send(Message::End);
+            let _ = gets.news().to.send(Message::End);
             let counts = match answering {
                 Ok(answering) => answering.join().unwrap_or_default(),
                 Err(_) => Counts::default(),
@@ -152,7 +154,7 @@ impl<'a> Afar<'a> {
     }
 
     /// The second thread.
-    fn answer(&self, from: &Receiver<Message>, gate: &impl Gate) -> Counts {
+    fn answer(&self, from: &Receiver<Message>, open: &OpenSession) -> Counts {
         let mut session = Session::new(self.store, self.build.path());
         let mut counts = Counts::default();
         let mut waiting: HashMap<u64, Waiting> = HashMap::new();
@@ -171,7 +173,7 @@ impl<'a> Afar<'a> {
                 }
                 Ok(Message::Landed(serial)) => {
                     if let Some(one) = waiting.remove(&serial) {
-                        counts += self.tell(&mut session, gate, &one, true);
+                        counts += self.tell(&mut session, open, &one, true);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -181,7 +183,7 @@ impl<'a> Afar<'a> {
                         .map(|(serial, _)| *serial)
                         .collect();
                     for one in late.iter().filter_map(|serial| waiting.remove(serial)) {
-                        counts += self.tell(&mut session, gate, &one, false);
+                        counts += self.tell(&mut session, open, &one, false);
                     }
                 }
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return counts,
@@ -193,7 +195,7 @@ impl<'a> Afar<'a> {
     fn tell(
         &self,
         session: &mut Session<'_>,
-        gate: &impl Gate,
+        open: &OpenSession,
         one: &Waiting,
         in_time: bool,
     ) -> Counts {
@@ -207,7 +209,7 @@ impl<'a> Afar<'a> {
                 counts.hits = 1;
                 counts.bytes_read = entry.size;
                 got = Some(entry.size);
-                self.notes.add(&one.action, Some(*entry));
+                self.uses.add(&one.action, Some(*entry));
             }
             Ok(None) => {}
             Err(_) => counts.errors = 1,
@@ -218,7 +220,7 @@ impl<'a> Afar<'a> {
         self.remote.waited(time, in_time);
         if counts != Counts::default() {
             self.build.count(counts);
-            gate.count(self.build.name(), counts);
+            open.count(self.build.name(), counts);
         }
         let answer: Answer = found.into();
         log::debug(|| {

@@ -1,24 +1,20 @@
 //! `stats`, `gc` and `verify` as a person sees them. They ask the daemon, and where none
 //! runs they work on the cache directory themselves, as the user to whom it belongs.
 
-use crate::builds::Builds;
+use crate::cache::store::{Limits, Store};
 use crate::config;
-use crate::control::{self, Ask, Gc, Parts, Reply, Report};
 use crate::counts::Counts;
+use crate::daemon::service::Service;
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::lists::Lists;
-use crate::preparations::Preparations;
+use crate::protocol::control::{self, Ask, Gc, Reply};
+use crate::report::{Report, Swept, Verified};
 use crate::size::{show_age, show_size};
-use crate::stats::Stats;
-use crate::store::{Limits, Store, Swept, Verified};
 use crate::sys;
-use crate::upkeep::Upkeep;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A walk over a large store on a slow disk takes minutes, and says nothing meanwhile.
@@ -48,7 +44,7 @@ pub enum Task {
 
 /// Where the daemon and the cache are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Target {
     /// The cache directory.
     pub cache_dir: PathBuf,
     /// It was named on the command line.
@@ -57,7 +53,7 @@ pub struct Place {
     pub runtime_dir: PathBuf,
 }
 
-impl Place {
+impl Target {
     /// Sets the cache directory that the command line names.
     pub fn name(&mut self, cache_dir: PathBuf) {
         self.cache_dir = cache_dir;
@@ -69,7 +65,7 @@ impl Place {
 ///
 /// # Errors
 /// When it cannot be done, or something is damaged and stays so.
-pub fn run(place: &Place, task: Task) -> Result<()> {
+pub fn run(place: &Target, task: Task) -> Result<()> {
     let mut bar = Bar::new();
     let reply = ask(place, task, &mut |reply| match reply {
         Reply::Progress { done, total } => bar.draw(done, total),
@@ -107,7 +103,7 @@ pub fn run(place: &Place, task: Task) -> Result<()> {
     done
 }
 
-fn ask(place: &Place, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
     let cache = place.is_named.then(|| place.cache_dir.clone());
     let question = || match task {
         Task::Stats { .. } => Ask::Stats {
@@ -144,7 +140,7 @@ fn ask(place: &Place, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<R
 }
 
 /// Opens the cache directory itself, for no daemon has it.
-fn open(place: &Place) -> Result<Parts> {
+fn open(place: &Target) -> Result<Service> {
     let dir = &place.cache_dir;
     // Another one is not made into a cache by being looked at.
     fs::metadata(&dir.join("format")).map_err(|e| {
@@ -158,18 +154,9 @@ fn open(place: &Place) -> Result<Parts> {
     // What root writes, the daemon could not write later.
     let owner = fs::metadata(dir)?;
     if sys::effective_uid() == 0 && owner.uid() != 0 {
-        sys::become_user(owner.uid(), owner.gid())?;
+        sys::drop_privileges(owner.uid(), owner.gid())?;
     }
-    Ok(Parts {
-        store: Store::open(dir)?,
-        builds: Arc::new(Builds::open(dir)?),
-        stats: Stats::open(dir),
-        limits: Limits::default(),
-        upkeep: Upkeep::default(),
-        lists: Arc::new(Lists::open(dir)?),
-        ready: Preparations::default(),
-        remote: None,
-    })
+    Service::open(Store::open(dir)?, Limits::default(), None)
 }
 
 fn table(report: &Report) -> String {

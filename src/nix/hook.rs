@@ -9,12 +9,12 @@
 use crate::config::{
     self, HOOK_LIMIT, SANDBOX_CLIENT, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, SETUP_HOOK_NAME,
 };
-use crate::control::{self, Ask, Reply};
-use crate::derivation;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::log;
+use crate::nix::derivation;
+use crate::protocol::control::{self, Ask, Reply};
 use crate::sys;
 use std::ffi::OsString;
 use std::io::{Read, Write};

@@ -29,9 +29,9 @@
 //! file descriptor, and none is ever received.
 
 use crate::counts::Counts;
+use crate::entry::{Entry, SIZE_MAX};
 use crate::error::{Error, Result};
 use crate::id::{ActionId, ID_LEN, OutputId};
-use crate::store::{Entry, SIZE_MAX};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, ErrorKind, Read, Write};
 

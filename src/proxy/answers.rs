@@ -7,9 +7,9 @@
 use super::body::Body;
 use super::cache::{Audience, Cache};
 use super::check::check;
-use super::flights::Flights;
 use super::list::{Entry, Source};
 use super::path::{Path, Sumdb, SumdbName};
+use super::single_flight::SingleFlight;
 use super::upstream::{Refusal, Upstreams};
 use crate::error::Error;
 use crate::id::ActionId;
@@ -38,7 +38,7 @@ pub struct Answers {
     keys: Vec<String>,
     upstreams: Upstreams,
     cache: Cache,
-    flights: Flights,
+    flights: SingleFlight,
     /// The entry through which each checksum database is reached.
     databases: Mutex<HashMap<SumdbName, usize>>,
     /// `go` asks its own list after every failure of ours.
@@ -81,7 +81,7 @@ impl Answers {
             keys,
             upstreams,
             cache,
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             databases: Mutex::default(),
             before_list,
             counts: Counts::default(),

@@ -5,17 +5,17 @@
 //! is a miss.
 
 use super::body::Body;
-use super::own::Own;
-use crate::builds::output_name;
+use super::standalone::StandaloneCache;
+use crate::cache::builds::output_name;
+use crate::cache::session::Session;
+use crate::cache::store::Limits;
+use crate::client::connection::Daemon;
 use crate::config::GIVE_UP_AFTER;
-use crate::connection::Daemon;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
-use crate::session::Session;
-use crate::store::Limits;
-use crate::wire::{self, Answer, Request};
+use crate::protocol::wire::{self, Answer, Request};
 use std::io::{BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,7 +45,7 @@ pub enum Place {
     Build,
     /// Whoever asks. Without a daemon they are kept within these limits, in this directory or in one of
     /// this user's.
-    Own(Option<PathBuf>, Limits),
+    Standalone(Option<PathBuf>, Limits),
 }
 
 #[derive(Default)]
@@ -57,7 +57,7 @@ struct State {
     generation: u64,
     since: Option<Instant>,
     unreachable: Option<Instant>,
-    own: Option<&'static Own>,
+    own: Option<&'static StandaloneCache>,
     /// That there is no daemon has been said.
     said: bool,
     /// That there is no store of our own either has been said.
@@ -83,7 +83,7 @@ struct Link {
 enum Kind {
     Daemon(Daemon),
     /// A store of our own, and the directory in which its outputs appear.
-    Own(&'static Own, Session<'static>, PathBuf),
+    Standalone(&'static StandaloneCache, Session<'static>, PathBuf),
 }
 
 /// A directory that is there as long as a build is.
@@ -193,7 +193,7 @@ impl Cache {
                 Err(e) => self.say_alone(&mut state, &e),
             }
         }
-        let Place::Own(directory, limits) = &self.place else {
+        let Place::Standalone(directory, limits) = &self.place else {
             return None;
         };
         match open_own(&mut state, audience, directory.as_deref(), *limits) {
@@ -261,14 +261,14 @@ fn open_own(
 ) -> Result<Link> {
     let own = match state.own {
         Some(own) => own,
-        None => Own::open(directory, limits)?,
+        None => StandaloneCache::open(directory, limits)?,
     };
     state.own = Some(own);
     let (session, directory) = own.session()?;
     Ok(Link {
         generation: state.generation,
         audience,
-        kind: Kind::Own(own, session, directory),
+        kind: Kind::Standalone(own, session, directory),
     })
 }
 
@@ -292,7 +292,7 @@ impl Link {
                     }
                 }
             }
-            Kind::Own(_, session, directory) => match session.get(action)? {
+            Kind::Standalone(_, session, directory) => match session.get(action)? {
                 Some(entry) => output_name(directory, &entry.output),
                 None => return Ok(None),
             },
@@ -331,7 +331,7 @@ impl Link {
                     _ => Err(Error::peer("the daemon answered another question")),
                 }
             }
-            Kind::Own(own, session, directory) => {
+            Kind::Standalone(own, session, directory) => {
                 let stored = session.put(action, output, size, &mut body.reader());
                 own.look_after(stored.is_err());
                 stored?;
@@ -345,14 +345,14 @@ impl Link {
     fn forget(&self, path: &Path) -> Result<()> {
         match self.kind {
             Kind::Daemon(_) => Ok(()),
-            Kind::Own(..) => fs::remove_file(path),
+            Kind::Standalone(..) => fs::remove_file(path),
         }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Kind::Own(.., directory) = &self.kind {
+        if let Kind::Standalone(.., directory) = &self.kind {
             // What is left is empty; the next one has another name.
             let _ = fs::remove_dir_all(directory);
         }

@@ -5,22 +5,23 @@
 //! the user's own list behind it; it must never give a file that an upstream would not have
 //! given. It holds nothing of the build's open, and ends with the build.
 
-mod answer;
+mod answers;
 mod body;
 mod cache;
 mod check;
-mod flights;
-mod list;
-mod own;
-mod path;
+
+pub mod list;
+pub mod path;
+mod single_flight;
+mod standalone;
 mod upstream;
 
+use crate::cache::store;
 use crate::config::{REQUESTS_MAX, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::log;
-use crate::store;
 use crate::sys;
-use answer::{Answer, Answers};
+use answers::{Answer, Answers};
 use cache::{Cache, Place};
 use list::{Entry, Source};
 use path::Path;
@@ -101,7 +102,7 @@ pub fn run(options: &Options) -> Result<()> {
     refuse_itself(&entries, address)?;
     let place = match build {
         Some(_) => Place::Build,
-        None => Place::Own(options.cache_dir.clone(), options.keep),
+        None => Place::Standalone(options.cache_dir.clone(), options.keep),
     };
     let answers = Arc::new(Answers::new(
         entries,

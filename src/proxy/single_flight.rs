@@ -3,14 +3,14 @@
 //!
 //! Nobody waits for one that has ended without a result.
 
-use super::answer::Answer;
+use super::answers::Answer;
 use super::path::Path;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The requests that are being worked on.
 #[derive(Default)]
-pub struct Flights(Mutex<HashMap<Path, Arc<Flight>>>);
+pub struct SingleFlight(Mutex<HashMap<Path, Arc<Flight>>>);
 
 #[derive(Default)]
 struct Flight {
@@ -26,7 +26,7 @@ enum State {
     Lost,
 }
 
-impl Flights {
+impl SingleFlight {
     /// Gives what `work` gives, or what another thread's `work` for the same path is giving.
     pub fn share(&self, path: &Path, work: impl FnOnce() -> Answer) -> Answer {
         let joined = {
@@ -68,7 +68,7 @@ impl Flights {
 
 /// Wakes those who wait, even if the work panics.
 struct Ending<'a> {
-    flights: &'a Flights,
+    flights: &'a SingleFlight,
     path: &'a Path,
 }
 
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_same_path_is_worked_on_once_and_others_go_on() {
-        let flights = Flights::default();
+        let flights = SingleFlight::default();
         let works = AtomicUsize::new(0);
         let begun = Barrier::new(2);
         let go_on = Barrier::new(2);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_one_that_panicked() {
-        let flights = Flights::default();
+        let flights = SingleFlight::default();
         std::thread::scope(|scope| {
             let lost = scope.spawn(|| flights.share(&path("/a.b/c/@v/list"), || panic!("lost")));
             assert!(lost.join().is_err());

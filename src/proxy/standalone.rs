@@ -4,31 +4,31 @@
 //! No other process uses it. So it is looked after as the daemon's is, by the same thread: kept within its
 //! limits while it is in use, brought to disk, and checked after a crash.
 
+use crate::cache::maintenance::Maintenance;
+use crate::cache::session::Session;
+use crate::cache::stats::Stats;
+use crate::cache::store::{Limits, Store};
+use crate::client::private;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::log;
-use crate::private;
-use crate::session::Session;
-use crate::stats::Stats;
-use crate::store::{Limits, Store};
-use crate::upkeep::Upkeep;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// The store, and what looks after it.
-pub struct Own {
+pub struct StandaloneCache {
     store: Store,
     limits: Limits,
     stats: Stats,
-    upkeep: Upkeep,
+    upkeep: Maintenance,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Where sessions have their directories.
     links: PathBuf,
 }
 
-impl Own {
+impl StandaloneCache {
     /// Opens it, in a directory of this user's unless another is named. It is open for as long as this
     /// process lives.
     ///
@@ -50,7 +50,7 @@ impl Own {
             stats: Stats::open(&root),
             store,
             limits,
-            upkeep: Upkeep::default(),
+            upkeep: Maintenance::default(),
             thread: Mutex::default(),
             links,
         }));

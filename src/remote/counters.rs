@@ -1,7 +1,7 @@
 //! What happened between us and the remote, in numbers, and how a person gets to see it.
 
+use crate::report::RemoteReport;
 use crate::size::show_size;
-use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,9 +37,9 @@ impl Counters {
     }
 
     /// The numbers as they are now; the rest is the caller's to fill in.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> RemoteReport {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Report {
+        RemoteReport {
             hits: get(&self.hits),
             misses: get(&self.misses),
             ahead: get(&self.ahead),
@@ -53,56 +53,12 @@ impl Counters {
             errors: get(&self.errors),
             waited_us: get(&self.waited_us),
             latency_us: get(&self.waited_us) / get(&self.waits).max(1),
-            ..Report::default()
+            ..RemoteReport::default()
         }
     }
 }
 
-/// How things are with the remote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Report {
-    /// Where it is, without credentials.
-    pub url: String,
-    /// What may be done with it.
-    pub mode: String,
-    /// Gets that it answered with an output.
-    pub hits: u64,
-    /// Gets that it had nothing for.
-    pub misses: u64,
-    /// Outputs that were fetched before anybody asked.
-    pub ahead: u64,
-    /// Gets that did not wait for it any longer.
-    pub late: u64,
-    /// Bytes of outputs that came from it.
-    pub received: u64,
-    /// Bytes of outputs that went there.
-    pub sent: u64,
-    /// Actions that were uploaded.
-    pub uploads: u64,
-    /// Actions that were there already.
-    pub there: u64,
-    /// Actions that it would not take, or that were gone before their turn came.
-    pub refused: u64,
-    /// Actions that wait to be uploaded.
-    pub queue: u64,
-    /// Actions that are not uploaded because too many waited.
-    pub dropped: u64,
-    /// Outputs that were not what their name says, and were thrown away.
-    pub damaged: u64,
-    /// Requests that failed.
-    pub errors: u64,
-    /// How long gets have waited for it in all, in microseconds.
-    pub waited_us: u64,
-    /// The mean time of a request that somebody waited for, in microseconds.
-    pub latency_us: u64,
-    /// Why nothing is asked of it for now, if it is so.
-    pub reading_paused: Option<String>,
-    /// Why nothing is uploaded for now, if it is so.
-    pub writing_paused: Option<String>,
-}
-
-impl Report {
+impl RemoteReport {
     /// As a person reads it: a line for each thing.
     pub fn table(&self) -> String {
         let mut out = String::new();
@@ -175,7 +131,7 @@ mod tests {
                 .contains("nothing is asked for now: it is gone")
         );
         // What an older daemon does not say is nothing.
-        let older: Report = serde_json::from_str("{\"url\":\"x\"}").unwrap();
+        let older: RemoteReport = serde_json::from_str("{\"url\":\"x\"}").unwrap();
         assert_eq!(older.hits, 0);
     }
 }

@@ -6,13 +6,14 @@ use super::fetch::{Fetches, Job};
 use super::result::action_key;
 use super::server::Failure;
 use super::{Remote, Trouble};
+use crate::cache::history::{self, Use};
+use crate::cache::store::{Limits, Store};
 use crate::config::{BODY_MAX, REMOTE_AHEAD_PART};
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::id::ActionId;
-use crate::lists::{self, Used};
 use crate::log;
 use crate::size::show_size;
-use crate::store::{Entry, Limits, Store};
 use crate::sys;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -174,7 +175,7 @@ impl Remote {
 
     /// Wants all that builds of this name have used and that is not here.
     fn read_ahead(&self, name: &str, store: &Store, limits: &Limits) {
-        let key = lists::key(name);
+        let key = history::key(name);
         let mut list = self.lists.get(&key);
         if self.reads.may_pass(Instant::now()) {
             let shared = self.shared_list(&key);
@@ -218,25 +219,25 @@ impl Remote {
     }
 
     /// The list that machines share; empty when there is none.
-    fn shared_list(&self, key: &str) -> std::result::Result<Vec<Used>, Failure> {
+    fn shared_list(&self, key: &str) -> std::result::Result<Vec<Use>, Failure> {
         let Some(entry) = self.server.entry(key)? else {
             return Ok(Vec::new());
         };
-        if entry.size > lists::LIST_MAX {
+        if entry.size > history::LIST_MAX {
             return Err(Failure::new("a list that is too long"));
         }
         let Some(body) = self.server.output(&entry.output, entry.size)? else {
             return Ok(Vec::new());
         };
         let mut bytes = Vec::new();
-        body.take(lists::LIST_MAX + 1)
+        body.take(history::LIST_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| Failure::new(format!("a list that is cut off: {e}")))?;
         if *Sha256::digest(&bytes) != entry.output.0 {
             count(&self.counters.damaged, 1);
             return Err(Failure::new("it gives wrong outputs"));
         }
-        Ok(lists::decode(&bytes))
+        Ok(history::decode(&bytes))
     }
 }
 

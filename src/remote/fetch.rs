@@ -2,8 +2,8 @@
 //! is fetched once. It knows of no HTTP and of no disk; `Remote` has the threads.
 
 use crate::config::REMOTE_AHEAD;
+use crate::entry::Entry;
 use crate::id::ActionId;
-use crate::store::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -11,7 +11,7 @@ const MOST: usize = 1 << 15;
 
 /// What is known.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<Sets>);
+pub struct Known(Mutex<Sets>);
 
 #[derive(Debug, Default)]
 struct Sets {
@@ -28,7 +28,7 @@ fn add<T: Eq + Hash>(set: &mut HashSet<T>, id: T) {
     set.insert(id);
 }
 
-impl Seen {
+impl Known {
     /// The remote has this action and its output.
     pub fn is_there(&self, action: &ActionId) {
         let mut sets = self.sets();
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_last_word_counts_and_no_set_grows_without_end() {
-        let seen = Seen::default();
+        let seen = Known::default();
         let action = ActionId([1; 32]);
         seen.is_missing(&action);
         assert!(seen.misses(&action));

@@ -7,38 +7,40 @@
 //! A remote that is dead, slow, lying or full costs a bounded time and no build: see `circuit.rs` and `patience.rs`.
 
 mod access;
-mod circuit;
+mod circuit_breaker;
 mod counters;
 mod download;
 mod fetch;
-mod patience;
+mod known;
+
 mod queue;
-mod result;
-mod seen;
+pub mod result;
+
 mod server;
 mod upload;
+mod wait_budget;
 
+use crate::cache::history::{UsageHistory, Use};
 use crate::config::{REMOTE_FETCHERS, REMOTE_UPLOADERS};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, BuildId};
-use crate::lists::{Lists, Used};
 use crate::log;
+use crate::report::RemoteReport;
 use access::Access;
 pub use access::{Mode, Options};
-use circuit::{Change, Circuit};
-pub use counters::Report;
+use circuit_breaker::{Change, Circuit};
 use counters::{Counters, count};
 use fetch::Fetches;
-pub use patience::Patience;
+use known::Known;
 use queue::Queue;
 use result::action_key;
-use seen::Seen;
 use server::{Failure, Server};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+pub use wait_budget::WaitBudget;
 
 /// A name whose builds have begun just now is not read ahead for again.
 const AHEAD_EVERY: Duration = Duration::from_secs(10);
@@ -56,16 +58,16 @@ pub struct Remote {
     mode: Mode,
     fetches: Fetches,
     queue: Queue,
-    lists: Arc<Lists>,
+    lists: Arc<UsageHistory>,
     reads: Circuit,
     writes: Circuit,
-    seen: Seen,
+    seen: Known,
     counters: Counters,
-    patience: Mutex<HashMap<BuildId, Arc<Patience>>>,
+    patience: Mutex<HashMap<BuildId, Arc<WaitBudget>>>,
     /// When builds of a name last began.
     begun: Mutex<HashMap<String, Instant>>,
     /// What `go` commands have used, with their build and its name, and what is not in the lists yet.
-    records: Mutex<VecDeque<(BuildId, String, Vec<Used>)>>,
+    records: Mutex<VecDeque<(BuildId, String, Vec<Use>)>>,
     /// The keys of the lists that are on the remote as they are here.
     listed: Mutex<HashSet<String>>,
     running: Mutex<usize>,
@@ -96,7 +98,7 @@ impl Remote {
     ///
     /// # Errors
     /// When the flags are wrong, or a file cannot be read.
-    pub fn open(options: &Options, cache: &Path, lists: Arc<Lists>) -> Result<Self> {
+    pub fn open(options: &Options, cache: &Path, lists: Arc<UsageHistory>) -> Result<Self> {
         let directory = cache.join("remote");
         fs::ensure_dir(&directory, 0o700)?;
         Ok(Self {
@@ -107,7 +109,7 @@ impl Remote {
             lists,
             reads: Circuit::default(),
             writes: Circuit::default(),
-            seen: Seen::default(),
+            seen: Known::default(),
             counters: Counters::default(),
             patience: Mutex::default(),
             begun: Mutex::default(),
@@ -169,14 +171,14 @@ impl Remote {
     }
 
     /// What is known of a build's waiting.
-    pub fn patience(&self, build: BuildId) -> Arc<Patience> {
+    pub fn patience(&self, build: BuildId) -> Arc<WaitBudget> {
         let mut all = lock(&self.patience);
         if all.len() >= REMEMBERED && !all.contains_key(&build) {
             all.clear();
         }
         let account = all
             .entry(build)
-            .or_insert_with(|| Arc::new(Patience::new(Instant::now())));
+            .or_insert_with(|| Arc::new(WaitBudget::new(Instant::now())));
         Arc::clone(account)
     }
 
@@ -222,7 +224,7 @@ impl Remote {
     }
 
     /// A `go` command in a build of this name has used this.
-    pub fn used(&self, build: BuildId, name: &str, used: Vec<Used>) {
+    pub fn used(&self, build: BuildId, name: &str, used: Vec<Use>) {
         let mut records = lock(&self.records);
         if records.len() < RECORDS_MAX {
             records.push_back((build, name.into(), used));
@@ -230,8 +232,8 @@ impl Remote {
     }
 
     /// How things are.
-    pub fn report(&self) -> Report {
-        Report {
+    pub fn report(&self) -> RemoteReport {
+        RemoteReport {
             url: self.server.url().to_string(),
             mode: self.mode.name().into(),
             queue: self.waiting() as u64,

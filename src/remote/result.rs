@@ -5,8 +5,8 @@
 //! the outputs that one names. A server that understands nothing gives back the bytes that it was given; bazel-remote
 //! writes them anew, with other spaces and numbers as text. So it is what it says that counts, not how.
 
+use crate::entry::{Entry, SIZE_MAX};
 use crate::id::{ActionId, OutputId, hex, unhex};
-use crate::store::{Entry, SIZE_MAX};
 use serde::{Deserialize, Serialize};
 
 /// The version of what stands under a key. Another version has other keys, so that no release ever reads what it does not

@@ -8,6 +8,7 @@ use crate::config::{
     READ_BUFFER, REMOTE_CONNECT_LIMIT, REMOTE_FETCHERS, REMOTE_READ_LIMIT, REMOTE_UPLOADERS,
     REMOTE_WRITE_LIMIT,
 };
+use crate::entry::Entry;
 use crate::error::Result;
 use crate::http::forward::Forward;
 use crate::http::names::Names;
@@ -15,7 +16,6 @@ use crate::http::url::Url;
 use crate::http::{describe, is_broken};
 use crate::id::{OutputId, hex};
 use crate::log;
-use crate::store::Entry;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::time::{Duration, Instant};

@@ -4,10 +4,11 @@ use super::counters::count;
 use super::result::action_key;
 use super::server::Failure;
 use super::{Remote, Trouble, lock};
+use crate::cache::history::{self, Use};
+use crate::cache::store::Store;
+use crate::entry::Entry;
 use crate::id::{ActionId, BuildId, OutputId};
-use crate::lists::{self, Used};
 use crate::log;
-use crate::store::{Entry, Store};
 use crate::sys;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ enum Sent {
 impl Remote {
     /// A thread that uploads, until all is to end. One of them, the keeper, looks after the lists too.
     pub fn upload(&self, store: &Store, is_keeper: bool) {
-        sys::step_back();
+        sys::lower_priority();
         let wait = if is_keeper { KEEPER_WAIT } else { WAIT };
         while !self.queue.stopping() {
             self.queue.save_at_times();
@@ -127,7 +128,7 @@ impl Remote {
     }
 
     /// Notes what a `go` command of a build has used.
-    pub(super) fn record(&self, build: BuildId, name: &str, used: Vec<Used>) {
+    pub(super) fn record(&self, build: BuildId, name: &str, used: Vec<Use>) {
         if self.mode.writes() {
             // What was here before there was a remote, or what that has lost.
             for (action, _) in &used {
@@ -136,7 +137,7 @@ impl Remote {
                 }
             }
         }
-        let key = lists::key(name);
+        let key = history::key(name);
         match self.lists.record(&key, build, used) {
             Ok(true) => {
                 lock(&self.listed).remove(&key);
@@ -159,7 +160,7 @@ impl Remote {
         if !self.may_write() {
             return;
         }
-        let bytes = lists::encode(&self.lists.get(&key));
+        let bytes = history::encode(&self.lists.get(&key));
         let entry = Entry {
             output: OutputId(Sha256::digest(&bytes).into()),
             size: bytes.len() as u64,

@@ -24,7 +24,7 @@ const BYTES: f64 = 3e6;
 
 /// A build's account.
 #[derive(Debug)]
-pub struct Patience(Mutex<State>);
+pub struct WaitBudget(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -32,7 +32,7 @@ struct State {
     at: Instant,
 }
 
-impl Patience {
+impl WaitBudget {
     /// A new build's.
     pub fn new(now: Instant) -> Self {
         Self(Mutex::new(State {
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_remote_that_has_nothing_costs_a_build_a_bounded_time() {
         let mut now = Instant::now();
-        let patience = Patience::new(now);
+        let patience = WaitBudget::new(now);
         let mut lost = Duration::ZERO;
         // A hundred seconds of a build that compiles everything, with a remote 100 ms away.
         for _ in 0..1000 {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn hits_pay_for_themselves_while_they_are_quicker_than_compiling() {
         let mut now = Instant::now();
-        let patience = Patience::new(now);
+        let patience = WaitBudget::new(now);
         for _ in 0..1000 {
             let wait = Duration::from_millis(50);
             now += wait;
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn one_stall_uses_it_up() {
         let now = Instant::now();
-        let patience = Patience::new(now);
+        let patience = WaitBudget::new(now);
         patience.waited(now, Duration::from_secs(10), None);
         assert!(!patience.lasts(now));
         assert!(patience.lasts(now + Duration::from_secs(200)));

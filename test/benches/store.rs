@@ -1,6 +1,6 @@
 //! The store at ten thousand, a hundred thousand and a million actions: how quick it stays.
 //!
-//! Each store is written as the layout at the top of `src/store.rs` says, with uses spread over a
+//! Each store is written as the layout at the top of `src/cache/store/mod.rs` says, with uses spread over a
 //! month, because a million puts would take longer than all that is measured. All that is
 //! measured goes through a daemon.
 

@@ -4,8 +4,8 @@
 //! The size is a base and the sum of all that has been added in each shard since the start.
 //! A count of a shard is good when nothing was added while it went on.
 
+use super::crash_state::Size;
 use super::shards::SHARDS;
-use super::state::Size;
 use crate::id::OutputId;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -18,7 +18,7 @@ struct Pair {
 
 /// How much there is.
 #[derive(Debug)]
-pub struct Usage {
+pub struct Accounting {
     base: Pair,
     /// Added in each shard since the start; less than nothing when more was removed.
     added: [Pair; SHARDS],
@@ -38,7 +38,7 @@ impl Pair {
     }
 }
 
-impl Usage {
+impl Accounting {
     /// What there is at the start.
     pub fn new(size: Size) -> Self {
         let usage = Self {

@@ -50,7 +50,7 @@ pub struct Size {
 
 /// Tells what a crash may have damaged, and keeps the state.
 #[derive(Debug)]
-pub struct Survival {
+pub struct CrashGuard {
     path: PathBuf,
     boot: String,
     /// Guards the file too.
@@ -67,7 +67,7 @@ pub struct Survival {
     pub size_is_a_guess: bool,
 }
 
-impl Survival {
+impl CrashGuard {
     /// Reads the state, and says how much was in the store then. A new store has none, and
     /// nothing in it.
     ///

@@ -10,17 +10,19 @@
 //! An output that has a second name is in the directory of a live build. It stays, for its
 //! removal would free nothing.
 
-use super::state::Size;
+use super::crash_state::Size;
 use super::walk::ALL;
-use super::{Entry, Store, modified, size_on_disk};
+use super::{Store, modified, size_on_disk};
 use crate::config::{
     ACTION_USE_RECORDED_EVERY, EVICT_TO_PERCENT, MAX_AGE, MAX_SIZE, MIN_FREE_LEAST_MAX,
     MIN_FREE_LEAST_PART, MIN_FREE_MAX, MIN_FREE_PART, USE_RECORDED_EVERY,
 };
+use crate::entry::Entry;
 use crate::error::Result;
 use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::log;
+use crate::report::{Contents, Swept};
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
@@ -75,48 +77,6 @@ pub struct Goal {
     pub keep: u64,
     /// What was not used for so long goes. Nothing at all stays when this is zero.
     pub max_age: Duration,
-}
-
-/// What a sweep has done, or would do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Swept {
-    /// Outputs that went.
-    pub outputs: u64,
-    /// Actions that went.
-    pub actions: u64,
-    /// What the outputs that went took on disk, in bytes.
-    pub bytes: u64,
-    /// Outputs that stay.
-    pub left_outputs: u64,
-    /// Actions that stay.
-    pub left_actions: u64,
-    /// What the outputs that stay take on disk, in bytes.
-    pub left_bytes: u64,
-    /// What live builds use of that, in bytes.
-    pub live_bytes: u64,
-    /// How long ago that which stays was last used at most, in seconds.
-    pub oldest: u64,
-    /// What went of caches that were set aside, in bytes.
-    #[serde(default)]
-    pub set_aside: u64,
-}
-
-/// What there is in a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contents {
-    /// Outputs.
-    pub outputs: u64,
-    /// What they take on disk, in bytes.
-    pub bytes: u64,
-    /// What live builds use of that, in bytes.
-    pub live_bytes: u64,
-    /// Actions.
-    pub actions: u64,
-    /// How long ago the least recently used output was used, in seconds.
-    pub oldest: u64,
-    /// What caches take that were set aside for their format, in bytes.
-    #[serde(default)]
-    pub set_aside: u64,
 }
 
 impl Store {
@@ -176,33 +136,33 @@ impl Store {
             self.walk_actions(stop, |action, entry| {
                 swept.left_actions += 1;
                 let gone = match batch.note(action, entry, &shards) {
-                    Noted::Fine(entry) => self.expire(&action, &entry, goal, start, dry_run),
-                    Noted::Dangling(entry) => dry_run || self.forgets(&action, &entry),
-                    Noted::Damaged => {
+                    ActionState::Fine(entry) => self.expire(&action, &entry, goal, start, dry_run),
+                    ActionState::Dangling(entry) => dry_run || self.forgets(&action, &entry),
+                    ActionState::Damaged => {
                         dry_run || self.get(&action).is_ok_and(|found| found.is_none())
                     }
-                    Noted::Elsewhere => false,
+                    ActionState::Elsewhere => false,
                 };
                 swept.actions += u64::from(gone);
             })?;
             batch.named.sort_unstable();
-            for (fated, actions) in batch.fated() {
+            for (victims, actions) in batch.victims() {
                 if dry_run {
                     swept.outputs += 1;
                     swept.actions += actions.len() as u64;
-                    swept.bytes += fated.bytes;
+                    swept.bytes += victims.bytes;
                     continue;
                 }
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                match self.evict(&fated.output, actions, start) {
+                match self.evict(&victims.output, actions, start) {
                     Ok(Some(actions)) => {
                         swept.outputs += 1;
                         swept.actions += actions;
-                        swept.bytes += fated.bytes;
+                        swept.bytes += victims.bytes;
                     }
-                    // Used again in the meantime.
+                    // Use again in the meantime.
                     Ok(None) => {}
                     Err(e) => log::warn(format!("cannot evict an output: {}", e.chain())),
                 }
@@ -255,7 +215,7 @@ impl Store {
         shard: usize,
         start: SystemTime,
         stop: &AtomicBool,
-    ) -> Result<Vec<Seen>> {
+    ) -> Result<Vec<Sample>> {
         let mut counted = Vec::new();
         self.walk_outputs(shard..shard + 1, stop, |output, metadata| {
             // A clock that was ahead must not keep an output for ever.
@@ -265,7 +225,7 @@ impl Store {
             {
                 self.record_use(&self.output_path(&output), metadata, Duration::ZERO);
             }
-            counted.push(Seen {
+            counted.push(Sample {
                 bytes: size_on_disk(metadata.len()),
                 age: start.duration_since(modified(metadata)).unwrap_or_default(),
                 can_go: can_go(metadata, start),
@@ -359,7 +319,7 @@ fn can_go(metadata: &Metadata, start: SystemTime) -> bool {
 
 /// An output as the first walk sees it.
 #[derive(Debug)]
-struct Seen {
+struct Sample {
     bytes: u64,
     /// The time since its last use.
     age: Duration,
@@ -409,7 +369,7 @@ impl Default for Survey {
 }
 
 impl Survey {
-    fn add(&mut self, seen: Seen) {
+    fn add(&mut self, seen: Sample) {
         self.size.outputs += 1;
         self.size.bytes += seen.bytes;
         self.oldest = self.oldest.max(seen.age);
@@ -491,7 +451,7 @@ impl Quota {
 #[derive(Debug, Default)]
 struct Batch {
     /// Sorted by ID once they are all there.
-    outputs: Vec<(OutputId, Fate)>,
+    outputs: Vec<(OutputId, Verdict)>,
     /// The actions that name an output that is to go, with its place in `outputs`.
     named: Vec<(u32, ActionId)>,
     /// The time since the least recent use of what stays, in seconds.
@@ -499,7 +459,7 @@ struct Batch {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Fate {
+struct Verdict {
     /// In blocks, which are small enough a number.
     blocks: u32,
     goes: bool,
@@ -508,13 +468,13 @@ struct Fate {
 }
 
 /// An output that is to go.
-struct Fated {
+struct Victim {
     output: OutputId,
     bytes: u64,
 }
 
 /// What a batch makes of an action.
-enum Noted {
+enum ActionState {
     /// Its output is there and stays.
     Fine(Entry),
     /// Its output is not there.
@@ -544,7 +504,7 @@ impl Batch {
         }
         self.outputs.push((
             output,
-            Fate {
+            Verdict {
                 blocks: u32::try_from(bytes / super::BLOCK).unwrap_or(u32::MAX),
                 goes,
                 can_go,
@@ -553,35 +513,40 @@ impl Batch {
         ));
     }
 
-    fn note(&mut self, action: ActionId, entry: Option<Entry>, shards: &Range<usize>) -> Noted {
+    fn note(
+        &mut self,
+        action: ActionId,
+        entry: Option<Entry>,
+        shards: &Range<usize>,
+    ) -> ActionState {
         let Some(entry) = entry else {
             return if shards.start == 0 {
-                Noted::Damaged
+                ActionState::Damaged
             } else {
-                Noted::Elsewhere
+                ActionState::Elsewhere
             };
         };
         if !shards.contains(&usize::from(entry.output.0[0])) {
-            return Noted::Elsewhere;
+            return ActionState::Elsewhere;
         }
         let found = self
             .outputs
             .binary_search_by_key(&entry.output, |(output, _)| *output);
         let Ok(at) = found else {
-            return Noted::Dangling(entry);
+            return ActionState::Dangling(entry);
         };
         let fate = &mut self.outputs[at].1;
         fate.is_named = true;
         if !fate.goes {
-            return Noted::Fine(entry);
+            return ActionState::Fine(entry);
         }
         // A batch has far fewer outputs.
         self.named.push((at as u32, action));
-        Noted::Elsewhere
+        ActionState::Elsewhere
     }
 
     /// The outputs that are to go, each with its actions. `named` must be sorted.
-    fn fated(&self) -> impl Iterator<Item = (Fated, &[(u32, ActionId)])> {
+    fn victims(&self) -> impl Iterator<Item = (Victim, &[(u32, ActionId)])> {
         let mut rest = &self.named[..];
         self.outputs
             .iter()
@@ -593,11 +558,11 @@ impl Batch {
                 let end = rest.partition_point(|(named, _)| *named as usize <= at);
                 let (actions, others) = rest.split_at(end);
                 rest = others;
-                let fated = Fated {
+                let victims = Victim {
                     output: *output,
                     bytes: u64::from(fate.blocks) * super::BLOCK,
                 };
-                Some((fated, actions))
+                Some((victims, actions))
             })
     }
 }

@@ -27,30 +27,30 @@
 //!
 //! The store knows of no builds, and never hands out a path below `outputs`.
 
-mod aside;
-mod entry;
+mod accounting;
+mod crash_state;
 mod evict;
-mod exchange;
 #[cfg(test)]
 mod model;
+mod old_format;
 mod shards;
-mod state;
-mod usage;
+mod transfer;
 mod verify;
 mod walk;
 
 use crate::config::{ACTION_USE_RECORDED_EVERY, USE_RECORDED_EVERY};
+use crate::entry::{Entry, SIZE_MAX};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId, push_hex};
 use crate::log;
 use crate::sys;
-pub use entry::{ENTRY_LEN, Entry, SIZE_MAX};
-pub use evict::{Contents, Goal, Limits, Swept};
+use accounting::Accounting;
+use crash_state::CrashGuard;
+pub use crash_state::Size;
+pub use evict::{Goal, Limits};
 use sha2::{Digest, Sha256};
-use shards::{Hold, Shards};
-pub use state::Size;
-use state::Survival;
+use shards::{Pin, Shards};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Write};
@@ -59,8 +59,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use usage::Usage;
-pub use verify::{Damage, Verified};
+pub use verify::Damage;
 
 /// The version of the layout above.
 const FORMAT: u32 = 1;
@@ -84,11 +83,11 @@ pub struct Store {
     /// Numbers the files in `tmp`.
     serial: AtomicU64,
     shards: Shards,
-    usage: Usage,
+    usage: Accounting,
     /// Held by the one sweep that may run.
     sweeping: Mutex<()>,
     /// What tells a crash; a store that several processes share has none.
-    survival: Option<Survival>,
+    survival: Option<CrashGuard>,
     /// Keeps the lock of a store that is ours alone.
     _lock: Option<File>,
 }
@@ -126,8 +125,8 @@ impl Store {
         store.now = machine.now;
         store._lock = Some(lock);
         let (survival, size) =
-            Survival::open(root.join("state"), machine.boot, store.now(), is_new)?;
-        store.usage = Usage::new(size);
+            CrashGuard::open(root.join("state"), machine.boot, store.now(), is_new)?;
+        store.usage = Accounting::new(size);
         store.survival = Some(survival);
         store.clear_tmp()?;
         Ok(store)
@@ -161,7 +160,7 @@ impl Store {
                     format.display()
                 )));
             }
-            Some(_) => aside::set_aside(root)?,
+            Some(_) => old_format::set_aside(root)?,
             None => {}
         }
         if version != Some(FORMAT) {
@@ -186,7 +185,7 @@ impl Store {
             now: SystemTime::now,
             serial: AtomicU64::new(0),
             shards: Shards::default(),
-            usage: Usage::new(Size::default()),
+            usage: Accounting::new(Size::default()),
             sweeping: Mutex::default(),
             survival: None,
             _lock: None,
@@ -303,8 +302,8 @@ impl Store {
     }
 
     /// Keeps an output from being evicted as long as the answer lives.
-    pub fn hold(&self, output: &OutputId) -> Hold<'_> {
-        self.shards.hold(output)
+    pub fn pin(&self, output: &OutputId) -> Pin<'_> {
+        self.shards.pin(output)
     }
 
     /// Stores an action's output: reads exactly `size` bytes from `body`, unless
@@ -342,7 +341,7 @@ impl Store {
             survival.begin_writing(self.now())?;
         }
         let path = self.output_path(output);
-        let _held = self.hold(output);
+        let _held = self.pin(output);
         let present =
             fs::metadata(&path).is_ok_and(|m| m.len() == size) && self.is_trusted(output, &path)?;
         let fresh = if present {

@@ -9,8 +9,8 @@
 //! `NIX_GOCACHEPROG_SEEDS=N` runs so many.
 
 use super::*;
+use crate::cache::session::Session;
 use crate::fs::faults::{self, Fault};
-use crate::session::Session;
 use crate::test_dir::TestDir;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -423,7 +423,7 @@ fn puts_and_gets_go_on_while_all_is_evicted_again_and_again() {
                                     .put(&action, &id_of(&body), size, &mut Slow(&body))
                                     .unwrap();
                             } else if let Some(entry) = session.get(&action).unwrap() {
-                                let name = crate::builds::output_name(&build, &entry.output);
+                                let name = crate::cache::builds::output_name(&build, &entry.output);
                                 assert!(std::fs::read(name).unwrap() == body);
                             }
                         }

@@ -16,7 +16,7 @@ pub struct Shards([Mutex<Vec<OutputId>>; SHARDS]);
 
 /// Keeps an output from being evicted as long as it lives.
 #[derive(Debug)]
-pub struct Hold<'a> {
+pub struct Pin<'a> {
     shards: &'a Shards,
     output: OutputId,
 }
@@ -31,9 +31,9 @@ impl Shards {
     }
 
     /// Holds an output, whether it is there or not.
-    pub fn hold(&self, output: &OutputId) -> Hold<'_> {
+    pub fn pin(&self, output: &OutputId) -> Pin<'_> {
         self.lock(output).push(*output);
-        Hold {
+        Pin {
             shards: self,
             output: *output,
         }
@@ -46,7 +46,7 @@ impl Default for Shards {
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for Pin<'_> {
     fn drop(&mut self) {
         let mut held = self.shards.lock(&self.output);
         if let Some(at) = held.iter().position(|id| *id == self.output) {

@@ -1,6 +1,7 @@
 //! What the store gives to other machines, and takes from them. It does not know how that gets here.
 
-use super::{Entry, Store};
+use super::Store;
+use crate::entry::Entry;
 use crate::error::Result;
 use crate::fs;
 use crate::id::ActionId;

@@ -1,29 +1,17 @@
 //! Verification: reads outputs and compares them with their names.
 
 use super::walk::ALL;
-use super::{Entry, Store, modified, size_on_disk};
+use super::{Store, modified, size_on_disk};
+use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, OutputId};
 use crate::log;
-use serde::{Deserialize, Serialize};
+use crate::report::Verified;
 use sha2::{Digest, Sha256};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-
-/// What a verification has found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
-    /// Outputs that were read.
-    pub outputs: u64,
-    /// What they take on disk, in bytes.
-    pub bytes: u64,
-    /// Outputs that are damaged.
-    pub damaged: u64,
-    /// Actions that are damaged, or whose output is missing or damaged.
-    pub actions: u64,
-}
 
 /// What is damaged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

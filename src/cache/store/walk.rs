@@ -1,7 +1,8 @@
 //! Walks over all that is in a store, a shard at a time.
 
+use super::Store;
 use super::shards::SHARDS;
-use super::{Entry, Store};
+use crate::entry::Entry;
 use crate::error::Result;
 use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId, unhex};

@@ -5,11 +5,11 @@
 
 mod nix;
 
+use crate::cache::store::Limits;
+use crate::client::connection;
 use crate::config::{self, RUNTIME_DIR, SANDBOX_CLIENT};
-use crate::connection;
-use crate::control::{self, Ask, Reply};
 use crate::error::{Error, Result};
-use crate::store::Limits;
+use crate::protocol::control::{self, Ask, Reply};
 use crate::sys;
 use nix::Nix;
 use serde::Serialize;
@@ -77,7 +77,7 @@ impl Finding {
     }
 }
 
-/// Patience with a daemon that may have to be started first.
+/// WaitBudget with a daemon that may have to be started first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A remote that does not answer is waited for as long as a get would.

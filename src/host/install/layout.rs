@@ -17,10 +17,10 @@ pub const SOCKET_UNITS: [&str; 2] = [
     "nix-gocacheprog-control.socket",
 ];
 
-const SERVICE: &str = include_str!("../../systemd/nix-gocacheprog.service");
-const BUILD_SOCKET: &str = include_str!("../../systemd/nix-gocacheprog-build.socket");
-const CONTROL_SOCKET: &str = include_str!("../../systemd/nix-gocacheprog-control.socket");
-const TMPFILES: &str = include_str!("../../systemd/tmpfiles.conf");
+const SERVICE: &str = include_str!("../../../systemd/nix-gocacheprog.service");
+const BUILD_SOCKET: &str = include_str!("../../../systemd/nix-gocacheprog-build.socket");
+const CONTROL_SOCKET: &str = include_str!("../../../systemd/nix-gocacheprog-control.socket");
+const TMPFILES: &str = include_str!("../../../systemd/tmpfiles.conf");
 
 /// A user's own daemon needs none of what keeps the system's apart from its users.
 const USER_SERVICE: &str = "\

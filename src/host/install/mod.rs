@@ -6,18 +6,17 @@
 //! a line or a file that it has not written, and never removes the cache unasked.
 
 mod layout;
-mod nix_conf;
 mod plan;
 mod record;
 mod remote;
 
 use crate::config::{SANDBOX_CLIENT, SANDBOX_DIR, SANDBOX_RUNTIME_DIR};
-use crate::doctor;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::host::doctor;
+use crate::nix::conf::Settings;
 use crate::sys;
 use layout::{Host, Layout, SOCKET_UNITS, USER};
-use nix_conf::Settings;
 use plan::{Content, File};
 use record::Record;
 pub use remote::Remote;
@@ -169,7 +168,7 @@ impl Installation {
                 };
                 Some(File {
                     path,
-                    content: Content::Text(nix_conf::with_block(&text, &lines), 0o644),
+                    content: Content::Text(crate::nix::conf::with_block(&text, &lines), 0o644),
                 })
             }
             None => {
@@ -348,7 +347,7 @@ fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Re
         let Ok(text) = fs::read_to_string(&path) else {
             continue;
         };
-        let left = nix_conf::without_block(&text);
+        let left = crate::nix::conf::without_block(&text);
         let content = if left.is_empty() && record.files.contains(conf) {
             Content::Absent
         } else {

@@ -1,0 +1,11 @@
+//! The cache of one machine: actions and outputs on disk, what each build can see of them, and what keeps them within
+//! limits. It knows nothing of protocols, HTTP, the remote or the daemon.
+
+pub mod builds;
+pub mod history;
+pub mod maintenance;
+pub mod prefetch;
+pub mod prefetched;
+pub mod session;
+pub mod stats;
+pub mod store;

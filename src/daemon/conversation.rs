@@ -1,0 +1,325 @@
+//! One conversation with a client on the build socket: the hello, then requests and answers.
+
+use crate::cache::builds::{BuildDir, Builds};
+use crate::cache::session::Session;
+use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
+use crate::counts::Counts;
+use crate::daemon::remote_gets::RemoteGets;
+use crate::daemon::sessions::OpenSession;
+use crate::daemon::uses::Uses;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::id::BuildId;
+use crate::log;
+use crate::protocol::wire::{self, Answer, Hello, Request, Welcome};
+use crate::sys;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Serves one client until it closes its side, breaks the rules or is told to end; logs
+/// the session's line. What it may share goes to the remote too, if there is one.
+pub fn serve(stream: &UnixStream, open: &OpenSession) {
+    let service = open.service();
+    let (store, builds) = (&service.store, &service.builds);
+    let connection = Connection {
+        stream,
+        hello_until: Some(Instant::now() + HELLO_LIMIT),
+    };
+    let mut reader = BufReader::with_capacity(READ_BUFFER, connection);
+    let (build, is_shared) = match greet(&mut reader, builds, open) {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return,
+        Err(e) => {
+            log::warn(format!("no session: {}", e.chain()));
+            return;
+        }
+    };
+    let mut session = Session::new(store, build.path());
+    let mut counter = Counter {
+        build: &build,
+        open,
+        counted: Counts::default(),
+    };
+    let uses = Uses::new(&service.uses_noted);
+    let (ended, later) = match service.remote.as_ref().filter(|_| is_shared) {
+        Some(remote) => {
+            RemoteGets::run(remote, store, &build, stream, &uses, open, |remote_gets| {
+                converse(
+                    &mut reader,
+                    &mut session,
+                    &mut counter,
+                    &uses,
+                    Some(remote_gets),
+                )
+            })
+        }
+        None => {
+            let ended = converse(&mut reader, &mut session, &mut counter, &uses, None);
+            // The peer need not wait for what comes.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            (ended, Counts::default())
+        }
+    };
+    counter.count(session.counts);
+    let build = format!("build={} name={:?}", build.id().short(), build.name());
+    let mut counts = session.counts;
+    counts += later;
+    match ended {
+        Ok(()) => log::info(format!("session ended: {build} {counts}")),
+        Err(e) => log::warn(format!(
+            "session broken off: {build} {counts}: {}",
+            e.chain()
+        )),
+    }
+    // What needed somebody's credentials is nobody else's, so it is not in a list either.
+    if is_shared && !counter.build.name().is_empty() {
+        let used = uses.resolve(store);
+        if !used.is_empty() {
+            open.used(counter.build, used);
+        }
+    }
+}
+
+/// Passes on what has happened in a session while it goes on.
+struct Counter<'a> {
+    build: &'a BuildDir,
+    open: &'a OpenSession,
+    counted: Counts,
+}
+
+impl Counter<'_> {
+    fn count(&mut self, counts: Counts) {
+        let since = counts - self.counted;
+        if since != Counts::default() {
+            self.build.count(since);
+            self.open.count(self.build.name(), since);
+            self.counted = counts;
+        }
+    }
+}
+
+/// Tells a client why it gets no session. It may not be listening, which must not hold us up.
+pub fn refuse(mut stream: &UnixStream, why: &Error) {
+    let welcome = Welcome {
+        error: Some(why.to_string()),
+        ..Welcome::of_this_release()
+    };
+    let _ = stream.set_nonblocking(true);
+    let _ = wire::write_line(&mut stream, &welcome);
+}
+
+/// Hears the hello and answers it; `None` when the peer left without a word, or wanted to
+/// know no more than what has happened in its build. With the build comes whether what it uses may be shared.
+fn greet(
+    reader: &mut BufReader<Connection<'_>>,
+    builds: &Arc<Builds>,
+    open: &OpenSession,
+) -> Result<Option<(BuildDir, bool)>> {
+    let mut is_shared = false;
+    let entered = match wire::read_line::<Hello>(reader) {
+        Ok(None) => return Ok(None),
+        Ok(Some(hello)) if hello.summary => {
+            let welcome = Welcome {
+                counts: Some(builds.counts(
+                    hello.build.as_deref().and_then(BuildId::parse),
+                    hello.top.as_deref().map(Path::new),
+                )),
+                ..Welcome::of_this_release()
+            };
+            return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
+        }
+        Ok(Some(hello)) => {
+            is_shared = hello.shared;
+            enter(&hello, builds, open, reader.get_ref().stream)
+        }
+        Err(e) => Err(e),
+    };
+    let mut welcome = Welcome::of_this_release();
+    match &entered {
+        Ok(build) => {
+            welcome.build = build.id().to_string();
+            welcome.directory = build.path().to_string_lossy().into_owned();
+            welcome.ready = is_shared && open.makes_ready(build.name());
+        }
+        Err(e) => welcome.error = Some(e.to_string()),
+    }
+    let connection = reader.get_mut();
+    let answered = wire::write_line(&mut connection.stream, &welcome);
+    let build = entered?;
+    answered?;
+    connection.take_time()?;
+    Ok(Some((build, is_shared)))
+}
+
+/// A connection, on which the hello must be said before a point in time: a peer that
+/// sends a byte now and then must not hold a thread for ever.
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    hello_until: Option<Instant>,
+}
+
+impl Connection<'_> {
+    /// From now on the peer may be silent for as long as it likes: a build is.
+    fn take_time(&mut self) -> Result<()> {
+        self.hello_until = None;
+        self.stream
+            .set_read_timeout(None)
+            .map_err(|e| Error::io("set the time limit of", "the connection", e))
+    }
+}
+
+impl Read for Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(until) = self.hello_until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        self.stream.read(buffer)
+    }
+}
+
+fn enter(
+    hello: &Hello,
+    builds: &Arc<Builds>,
+    open: &OpenSession,
+    stream: &UnixStream,
+) -> Result<BuildDir> {
+    if hello.version != wire::VERSION {
+        return Err(Error::peer(format!(
+            "the client speaks version {} of the protocol, this daemon version {}: install the same release on \
+             both sides",
+            hello.version,
+            wire::VERSION
+        )));
+    }
+    let id = match &hello.build {
+        Some(text) => BuildId::parse(text)
+            .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
+        None => {
+            let user = sys::peer_user(stream)
+                .map_err(|e| Error::io("find the user of", "the connection", e))?;
+            let name = hello.name.as_deref().unwrap_or_default();
+            let id = builds.register(name, hello.top.as_deref().map(Path::new), Some(user))?;
+            if hello.shared {
+                open.begun(id, name);
+            }
+            id
+        }
+    };
+    builds.enter(id)
+}
+
+fn converse(
+    reader: &mut BufReader<Connection<'_>>,
+    session: &mut Session<'_>,
+    counter: &mut Counter<'_>,
+    uses: &Uses,
+    remote_gets: Option<&RemoteGets<'_>>,
+) -> Result<()> {
+    let (build, open) = (counter.build, counter.open);
+    let mut stream = reader.get_ref().stream;
+    let mut answers = Vec::new();
+    loop {
+        let idle = reader.buffer().is_empty();
+        if idle || answers.len() >= READ_BUFFER {
+            // Before the answers are out: a build may ask for its sum as soon as it has them.
+            counter.count(session.counts);
+            let _turn = remote_gets.map(RemoteGets::turn);
+            stream
+                .write_all(&answers)
+                .map_err(|e| Error::io("answer on", "the connection", e))?;
+            answers.clear();
+        }
+        if idle {
+            if !open.end() || reader.fill_buf().is_ok_and(<[u8]>::is_empty) {
+                return Ok(());
+            }
+            open.begin();
+        }
+        let Some(request) = wire::read_request(reader)? else {
+            return Ok(());
+        };
+        let (request, answer) = match request {
+            Request::Get { request, action } => {
+                let answer = session.get(&action).into();
+                match &answer {
+                    Answer::Hit(entry) => uses.add(&action, Some(*entry)),
+                    Answer::Miss if remote_gets.is_some_and(|gets| gets.ask(request, &action)) => {
+                        continue;
+                    }
+                    _ => {}
+                }
+                (request, answer)
+            }
+            Request::Found {
+                request,
+                action,
+                size,
+            } => {
+                session.found(size);
+                uses.add(&action, None);
+                if request == 0 {
+                    continue;
+                }
+                (request, Answer::Stored)
+            }
+            Request::Put {
+                request,
+                action,
+                output,
+                size,
+            } => {
+                let mut body = reader.take(size);
+                let stored = may_put(build, size)
+                    .and_then(|()| session.put(&action, &output, size, &mut body));
+                // What was refused must still be read, or the next request is not found.
+                std::io::copy(&mut body, &mut std::io::sink())
+                    .map_err(|e| Error::io("read", "the body", e))?;
+                if body.limit() > 0 {
+                    return Err(Error::peer("the connection ended within a body"));
+                }
+                if let Ok(entry) = &stored {
+                    uses.add(&action, Some(*entry));
+                    if let Some(remote_gets) = remote_gets {
+                        remote_gets.stored(&action);
+                    }
+                }
+                (request, stored.map(|_| Answer::Stored).into())
+            }
+        };
+        log::debug(|| format!("request {request}: {answer:?}"));
+        wire::push_answer(&mut answers, request, &answer);
+    }
+}
+
+fn may_put(build: &BuildDir, size: u64) -> Result<()> {
+    if size > BODY_MAX {
+        return Err(Error::peer(format!(
+            "a body of {size} bytes is larger than the {BODY_MAX} that a build may put"
+        )));
+    }
+    build.charge(size)
+}
+
+impl From<Result<Option<Entry>>> for Answer {
+    fn from(found: Result<Option<Entry>>) -> Self {
+        found
+            .map(|found| found.map_or(Self::Miss, Self::Hit))
+            .into()
+    }
+}
+
+impl From<Result<Answer>> for Answer {
+    fn from(done: Result<Answer>) -> Self {
+        done.unwrap_or_else(|e| {
+            log::warn(format!("a request failed: {}", e.chain()));
+            Self::Refused(e.chain())
+        })
+    }
+}

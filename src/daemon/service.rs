@@ -1,0 +1,231 @@
+//! What the daemon offers, and how it answers on the control socket.
+
+use crate::cache::builds::Builds;
+use crate::cache::history::UsageHistory;
+use crate::cache::maintenance::Maintenance;
+use crate::cache::prefetch::Prefetcher;
+use crate::cache::stats::Stats;
+use crate::cache::store::{Damage, Goal, Limits, Store};
+use crate::error::Result;
+use crate::fs;
+use crate::id::BuildId;
+use crate::protocol::control::{Ask, Gc, Reply};
+use crate::protocol::wire;
+use crate::remote::{self, Remote};
+use crate::report::Report;
+use crate::sys;
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// How many of the largest users are told.
+const USERS_TOLD: usize = 10;
+
+/// A cache and everything that works on it.
+#[derive(Debug)]
+pub struct Service {
+    /// Actions and outputs.
+    pub store: Store,
+    /// Build directories.
+    pub builds: Arc<Builds>,
+    /// What was served.
+    pub stats: Stats,
+    /// What the store is kept within.
+    pub limits: Limits,
+    /// Whoever keeps it there.
+    pub maintenance: Maintenance,
+    /// What builds of each name have used.
+    pub history: Arc<UsageHistory>,
+    /// Whoever makes that ready for the next one.
+    pub prefetcher: Prefetcher,
+    /// The cache of a team behind it.
+    pub remote: Option<Remote>,
+    /// How many uses all sessions together have noted.
+    pub uses_noted: AtomicUsize,
+}
+
+/// Answers one question.
+///
+/// # Errors
+/// When the connection fails or what is asked is not understood.
+pub fn serve(mut stream: &UnixStream, service: &Service) -> Result<()> {
+    let ask = match wire::read_line::<Ask>(&mut BufReader::new(stream)) {
+        Ok(None) => return Ok(()),
+        Ok(Some(ask)) => ask,
+        Err(e) => {
+            return wire::write_line(&mut stream, &Reply::Failed { error: e.chain() });
+        }
+    };
+    let mut told = Ok(());
+    let reply = service.answer(ask, &mut |reply| {
+        if told.is_ok() {
+            told = wire::write_line(&mut stream, &reply);
+        }
+    });
+    told?;
+    let reply = reply.unwrap_or_else(|e| Reply::Failed { error: e.chain() });
+    wire::write_line(&mut stream, &reply)
+}
+
+impl Service {
+    /// Opens a cache and everything around it; nothing runs yet.
+    ///
+    /// # Errors
+    /// When the cache cannot be opened, or the remote's options are wrong.
+    pub fn open(store: Store, limits: Limits, remote: Option<&remote::Options>) -> Result<Self> {
+        let root = store.root().to_path_buf();
+        let history = Arc::new(UsageHistory::open(&root)?);
+        let remote = match remote {
+            Some(remote) => Some(Remote::open(remote, &root, Arc::clone(&history))?),
+            None => None,
+        };
+        Ok(Self {
+            builds: Arc::new(Builds::open(&root)?),
+            stats: Stats::open(&root),
+            limits,
+            maintenance: Maintenance::default(),
+            history,
+            prefetcher: Prefetcher::default(),
+            remote,
+            uses_noted: AtomicUsize::new(0),
+            store,
+        })
+    }
+
+    /// Answers a question; `meanwhile` gets what can be said before the last word.
+    ///
+    /// # Errors
+    /// When what is asked cannot be done.
+    pub fn answer(&self, ask: Ask, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+        match &ask {
+            Ask::Stats { cache: Some(cache) }
+            | Ask::Gc {
+                cache: Some(cache), ..
+            }
+            | Ask::Verify {
+                cache: Some(cache), ..
+            } if fs::canonicalize(cache)? != fs::canonicalize(self.store.root())? => {
+                return Ok(Reply::Elsewhere {
+                    cache: self.store.root().into(),
+                });
+            }
+            _ => {}
+        }
+        match ask {
+            Ask::Register { name, chroot } => {
+                let id = self.builds.register(&name, chroot.as_deref(), None)?;
+                self.begun(id, &name);
+                Ok(Reply::Registered {
+                    build: id.to_string(),
+                    directory: self.builds.directory(id),
+                })
+            }
+            Ask::Stats { .. } => Ok(Reply::Stats(Box::new(self.report()?))),
+            Ask::Gc { what, dry_run, .. } => {
+                let goal = self.goal(what)?;
+                let swept = self
+                    .store
+                    .sweep(&goal, dry_run, self.maintenance.stopping())?;
+                Ok(Reply::Swept(swept))
+            }
+            Ask::CheckRemote => Ok(self.check_remote()),
+            Ask::Verify { repair, .. } => self.verify(repair, meanwhile),
+        }
+    }
+
+    /// A build has been registered: what builds of its name use is fetched, and made ready.
+    pub fn begun(&self, build: BuildId, name: &str) {
+        self.prefetcher.begin(&self.history, build, name);
+        if let Some(remote) = &self.remote {
+            remote.begin(name);
+        }
+    }
+
+    /// Removes the directories of builds that have ended. What they used can be evicted then.
+    pub fn reap(&self) {
+        let (before, _) = self.builds.live();
+        if self.builds.reap() < before {
+            self.maintenance.builds_have_ended();
+        }
+    }
+
+    fn goal(&self, what: Gc) -> Result<Goal> {
+        match what {
+            Gc::All => Ok(Goal {
+                keep: 0,
+                max_age: Duration::ZERO,
+            }),
+            Gc::Beyond { max_size, max_age } => {
+                let goal = self.store.goal(&self.limits)?;
+                Ok(Goal {
+                    keep: max_size.unwrap_or(goal.keep),
+                    max_age: max_age.unwrap_or(goal.max_age),
+                })
+            }
+        }
+    }
+
+    fn report(&self) -> Result<Report> {
+        let space = sys::space(self.store.root())?;
+        let (since_start, running) = self.stats.since_start();
+        self.reap();
+        let (builds, sessions) = self.builds.live();
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            cache: self.store.root().into(),
+            max_size: self.limits.max_size,
+            max_age: self.limits.max_age.as_secs(),
+            min_free: self.limits.floor(space),
+            free: space.free,
+            contents: self.store.contents(self.maintenance.stopping())?,
+            builds,
+            sessions,
+            running: running.as_secs(),
+            since_start,
+            last_day: self.stats.last_day(),
+            users: self.stats.largest_users(USERS_TOLD),
+            remote: self.remote.as_ref().map(Remote::report),
+        })
+    }
+
+    fn check_remote(&self) -> Reply {
+        let checked = self.remote.as_ref().map(Remote::check);
+        Reply::Remote {
+            url: self.remote.as_ref().map(|remote| remote.report().url),
+            time: match &checked {
+                Some(Ok(time)) => time.as_micros() as u64,
+                _ => 0,
+            },
+            error: checked.and_then(Result::err).map(|e| e.chain()),
+        }
+    }
+
+    fn verify(&self, repair: bool, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+        let mut told = Instant::now();
+        // Both closures have something to tell.
+        let meanwhile = std::cell::RefCell::new(meanwhile);
+        let verified = self.store.verify(
+            repair,
+            self.maintenance.stopping(),
+            |done, total| {
+                if told.elapsed() >= PROGRESS_EVERY {
+                    told = Instant::now();
+                    (meanwhile.borrow_mut())(Reply::Progress { done, total });
+                }
+            },
+            |damage| {
+                let what = match damage {
+                    Damage::Output(id, how) => format!("output {id} {how}"),
+                    Damage::Action(id, how) => format!("action {id} {how}"),
+                };
+                (meanwhile.borrow_mut())(Reply::Damaged { what });
+            },
+        )?;
+        Ok(Reply::Verified(verified))
+    }
+}

@@ -1,0 +1,179 @@
+//! The sessions that are open: how many there may be, and how they are ended.
+
+use crate::cache::builds::BuildDir;
+use crate::cache::history::{self, Use};
+use crate::config::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, STOP_LIMIT};
+use crate::counts::Counts;
+use crate::daemon::Daemon;
+use crate::daemon::service::Service;
+use crate::error::{Error, Result};
+use crate::id::BuildId;
+use crate::log;
+use crate::sys;
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The sessions that are open, so that the daemon can wait for them and end them.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    pub(super) table: Mutex<Table>,
+    closed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    stopping: bool,
+    serial: u64,
+    open: HashMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    /// The peer's user.
+    user: u32,
+    /// A request is running.
+    busy: bool,
+}
+
+/// One open session; it is closed when this is dropped.
+pub struct OpenSession {
+    pub(super) daemon: Arc<Daemon>,
+    serial: u64,
+}
+
+impl OpenSession {
+    /// Opens a session, if there is room for one more.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn new(daemon: &Arc<Daemon>, stream: &UnixStream) -> Result<Self> {
+        let user = sys::peer_user(stream)
+            .map_err(|e| Error::io("find the user of", "the connection", e))?;
+        let mut table = daemon.sessions.table();
+        let of_user = table.open.values().filter(|c| c.user == user).count();
+        if table.open.len() >= CONNECTIONS_MAX || of_user >= CONNECTIONS_PER_USER_MAX {
+            return Err(Error::peer(format!(
+                "too many connections ({} in all, {of_user} of user {user})",
+                table.open.len()
+            )));
+        }
+        let stream = stream
+            .try_clone()
+            .map_err(|e| Error::io("hold on to", "the connection", e))?;
+        table.serial += 1;
+        let serial = table.serial;
+        table.open.insert(
+            serial,
+            Connection {
+                stream,
+                user,
+                busy: false,
+            },
+        );
+        drop(table);
+        Ok(Self {
+            daemon: Arc::clone(daemon),
+            serial,
+        })
+    }
+}
+
+impl Sessions {
+    /// No session is open.
+    pub fn none_open(&self) -> bool {
+        self.table().open.is_empty()
+    }
+
+    /// Ends the sessions: those between two requests at once, the others after the one
+    /// that is running, for which it waits a bounded time; says whether all have ended.
+    pub fn stop(&self) -> bool {
+        let mut table = self.table();
+        table.stopping = true;
+        for connection in table.open.values().filter(|c| !c.busy) {
+            // The peer may have closed it just now.
+            let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+        }
+        let (table, _) = self
+            .closed
+            .wait_timeout_while(table, STOP_LIMIT, |table| !table.open.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        if !table.open.is_empty() {
+            log::warn(format!(
+                "{} sessions are cut off: they did not end within {}s",
+                table.open.len(),
+                STOP_LIMIT.as_secs()
+            ));
+        }
+        table.open.is_empty()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A session that panicked has left the table whole.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenSession {
+    /// What the daemon offers.
+    pub fn service(&self) -> &Service {
+        &self.daemon.service
+    }
+
+    /// A request has begun.
+    pub fn begin(&self) {
+        if let Some(connection) = self.daemon.sessions.table().open.get_mut(&self.serial) {
+            connection.busy = true;
+        }
+    }
+
+    /// It is answered; `false` when the session is to end now.
+    pub fn end(&self) -> bool {
+        let mut table = self.daemon.sessions.table();
+        if let Some(connection) = table.open.get_mut(&self.serial) {
+            connection.busy = false;
+        }
+        !table.stopping
+    }
+
+    /// So much has happened in a build of this name.
+    pub fn count(&self, name: &str, counts: Counts) {
+        let service = &self.daemon.service;
+        service.stats.add(name, counts);
+        let is_large = counts.puts > 0 && service.store.size() > service.limits.max_size;
+        // The disk may be full.
+        if is_large || counts.errors > 0 {
+            service.maintenance.wake();
+        }
+    }
+
+    /// A build has registered itself.
+    pub fn begun(&self, build: BuildId, name: &str) {
+        self.daemon.service.begun(build, name);
+    }
+
+    /// Whether outputs are prefetched for builds of this name.
+    pub fn makes_ready(&self, name: &str) -> bool {
+        self.daemon.service.history.has(&history::key(name))
+    }
+
+    /// A session has ended in which this was used.
+    pub fn used(&self, build: &BuildDir, used: Vec<Use>) {
+        let service = &self.daemon.service;
+        if let Some(remote) = &service.remote {
+            return remote.used(build.id(), build.name(), used);
+        }
+        let key = history::key(build.name());
+        if let Err(e) = service.history.record(&key, build.id(), used) {
+            log::warn(format!("what a build has used is not kept: {}", e.chain()));
+        }
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.daemon.sessions.table().open.remove(&self.serial);
+        self.daemon.sessions.closed.notify_all();
+    }
+}

@@ -1,0 +1,5 @@
+//! What a person runs on a host: install, uninstall, doctor, and the commands that look after the cache.
+
+pub mod admin;
+pub mod doctor;
+pub mod install;

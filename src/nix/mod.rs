@@ -1,0 +1,5 @@
+//! Everything that knows Nix's syntax: its hook protocol, derivations, and nix.conf.
+
+pub mod conf;
+pub mod derivation;
+pub mod hook;

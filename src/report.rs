@@ -1,0 +1,149 @@
+//! What the daemon reports about itself, in the form that crosses the control socket and that `stats --json` prints.
+
+use crate::counts::Counts;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How things are.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The daemon's version.
+    pub version: String,
+    /// The cache directory.
+    pub cache: PathBuf,
+    /// The most that outputs may take on disk, in bytes.
+    pub max_size: u64,
+    /// What was not used for so long goes, in seconds.
+    pub max_age: u64,
+    /// How much of the file system is to be left free, in bytes.
+    pub min_free: u64,
+    /// How much of it is free, in bytes.
+    pub free: u64,
+    /// What is in the store.
+    pub contents: Contents,
+    /// Builds that are registered and have not ended.
+    pub builds: usize,
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// How long ago the daemon was started, in seconds.
+    pub running: u64,
+    /// What happened since then.
+    pub since_start: Counts,
+    /// What happened in the last 24 hours.
+    pub last_day: Counts,
+    /// The derivation names whose builds have got and put most.
+    pub users: Vec<(String, User)>,
+    /// How things are with the remote, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteReport>,
+}
+
+/// What there is in a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Outputs.
+    pub outputs: u64,
+    /// What they take on disk, in bytes.
+    pub bytes: u64,
+    /// What live builds use of that, in bytes.
+    pub live_bytes: u64,
+    /// Actions.
+    pub actions: u64,
+    /// How long ago the least recently used output was used, in seconds.
+    pub oldest: u64,
+    /// What caches take that were set aside for their format, in bytes.
+    #[serde(default)]
+    pub set_aside: u64,
+}
+
+/// What a sweep has done, or would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swept {
+    /// Outputs that went.
+    pub outputs: u64,
+    /// Actions that went.
+    pub actions: u64,
+    /// What the outputs that went took on disk, in bytes.
+    pub bytes: u64,
+    /// Outputs that stay.
+    pub left_outputs: u64,
+    /// Actions that stay.
+    pub left_actions: u64,
+    /// What the outputs that stay take on disk, in bytes.
+    pub left_bytes: u64,
+    /// What live builds use of that, in bytes.
+    pub live_bytes: u64,
+    /// How long ago that which stays was last used at most, in seconds.
+    pub oldest: u64,
+    /// What went of caches that were set aside, in bytes.
+    #[serde(default)]
+    pub set_aside: u64,
+}
+
+/// What a verification has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Outputs that were read.
+    pub outputs: u64,
+    /// What they take on disk, in bytes.
+    pub bytes: u64,
+    /// Outputs that are damaged.
+    pub damaged: u64,
+    /// Actions that are damaged, or whose output is missing or damaged.
+    pub actions: u64,
+}
+
+/// What the builds of one derivation name have used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The size of the outputs they got, in bytes.
+    pub read: u64,
+    /// The size of the outputs they put, in bytes.
+    pub written: u64,
+    /// The last time, in seconds since 1970.
+    pub last: u64,
+}
+
+/// How things are with the remote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoteReport {
+    /// Where it is, without credentials.
+    pub url: String,
+    /// What may be done with it.
+    pub mode: String,
+    /// Gets that it answered with an output.
+    pub hits: u64,
+    /// Gets that it had nothing for.
+    pub misses: u64,
+    /// Outputs that were fetched before anybody asked.
+    pub ahead: u64,
+    /// Gets that did not wait for it any longer.
+    pub late: u64,
+    /// Bytes of outputs that came from it.
+    pub received: u64,
+    /// Bytes of outputs that went there.
+    pub sent: u64,
+    /// Actions that were uploaded.
+    pub uploads: u64,
+    /// Actions that were there already.
+    pub there: u64,
+    /// Actions that it would not take, or that were gone before their turn came.
+    pub refused: u64,
+    /// Actions that wait to be uploaded.
+    pub queue: u64,
+    /// Actions that are not uploaded because too many waited.
+    pub dropped: u64,
+    /// Outputs that were not what their name says, and were thrown away.
+    pub damaged: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// How long gets have waited for it in all, in microseconds.
+    pub waited_us: u64,
+    /// The mean time of a request that somebody waited for, in microseconds.
+    pub latency_us: u64,
+    /// Why nothing is asked of it for now, if it is so.
+    pub reading_paused: Option<String>,
+    /// Why nothing is uploaded for now, if it is so.
+    pub writing_paused: Option<String>,
+}
