@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod remote;
 pub mod report;
 pub mod size;
+pub mod sync;
 pub mod sys;
 #[cfg(test)]
 mod test_dir;

@@ -17,11 +17,12 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId, hex_path};
 use crate::log;
+use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 /// All builds that are registered.
@@ -190,7 +191,7 @@ impl Builds {
     pub fn counts(&self, id: Option<BuildId>, top: Option<&Path>) -> Counts {
         let table = self.table();
         let mut sum = Counts::default();
-        let of = |build: &Build| *build.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |build: &Build| *lock(&build.counts);
         match (id, top) {
             (Some(id), _) => {
                 if let Some(build) = table.get(&id) {
@@ -300,7 +301,7 @@ impl Builds {
 
     fn table(&self) -> MutexGuard<'_, HashMap<BuildId, Build>> {
         // A session that panicked has left the table whole.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 
@@ -342,7 +343,7 @@ impl BuildDir {
 
     /// Adds to what has happened in the build.
     pub fn count(&self, counts: Counts) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) += counts;
+        *lock(&self.counts) += counts;
     }
 
     /// Counts a put of so many bytes.

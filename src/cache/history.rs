@@ -9,10 +9,11 @@ use crate::error::Result;
 use crate::fs;
 use crate::id::{ActionId, BuildId, ID_LEN, OutputId, hex, unhex};
 use crate::log;
+use crate::sync::lock;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// The most actions in a list: several times those of the largest programs.
 pub const ACTIONS_MAX: usize = 1 << 15;
@@ -237,13 +238,11 @@ impl UsageHistory {
     }
 
     fn changed_by(&self) -> MutexGuard<'_, HashMap<String, BuildId>> {
-        self.changed_by
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.changed_by)
     }
 
     fn keys(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unsent)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::log;
 use crate::report::Swept;
 use crate::size::{show_age, show_size};
+use crate::sync::lock;
 use crate::sys;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -26,7 +27,7 @@ pub struct Maintenance {
 impl Maintenance {
     /// There may be something to do.
     pub fn wake(&self) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.woken) = true;
         self.wake.notify_all();
     }
 
@@ -105,7 +106,7 @@ impl Maintenance {
     }
 
     fn wait(&self) {
-        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = lock(&self.woken);
         let (mut woken, _) = self
             .wake
             .wait_timeout_while(woken, UPKEEP_EVERY, |woken| !*woken)

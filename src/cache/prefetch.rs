@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::fs;
 use crate::id::BuildId;
 use crate::log;
+use crate::sync::lock;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -94,7 +95,7 @@ impl Prefetcher {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

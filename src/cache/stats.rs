@@ -7,10 +7,11 @@ use crate::error::Error;
 use crate::fs;
 use crate::log;
 use crate::report::User;
+use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How many derivation names are remembered: those built last.
@@ -147,7 +148,7 @@ impl Stats {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         // At worst a few numbers are missing.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::protocol::wire::{self, Answer, Request};
+use crate::sync::lock;
 use crate::sys;
 use gocacheprog::{Body, Command};
 use local_hits::LocalHits;
@@ -37,7 +38,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -602,11 +603,11 @@ impl Client<'_> {
     }
 
     fn stdout(&self) -> MutexGuard<'_, Option<File>> {
-        self.stdout.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stdout)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

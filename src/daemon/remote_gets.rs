@@ -16,13 +16,14 @@ use crate::id::ActionId;
 use crate::log;
 use crate::protocol::wire::{self, Answer};
 use crate::remote::{Remote, WaitBudget};
+use crate::sync::lock;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -241,8 +242,4 @@ impl<'a> RemoteGets<'a> {
     fn news(&self) -> MutexGuard<'_, News> {
         lock(&self.news)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

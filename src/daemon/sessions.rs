@@ -9,6 +9,7 @@ use crate::daemon::service::Service;
 use crate::error::{Error, Result};
 use crate::id::BuildId;
 use crate::log;
+use crate::sync::lock;
 use crate::sys;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -111,7 +112,7 @@ impl Sessions {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         // A session that panicked has left the table whole.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -5,8 +5,9 @@ use crate::cache::store::Store;
 use crate::config::NOTED_MAX;
 use crate::entry::Entry;
 use crate::id::ActionId;
+use crate::sync::lock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// What a session has used, bounded for it alone and for all sessions together.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl<'a> Uses<'a> {
     }
 
     fn noted(&self) -> MutexGuard<'_, Vec<(ActionId, Option<Entry>)>> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.noted)
     }
 }
 

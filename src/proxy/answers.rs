@@ -14,10 +14,11 @@ use super::upstream::{Refusal, Upstreams};
 use crate::error::Error;
 use crate::id::ActionId;
 use crate::log;
+use crate::sync::lock;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// What a client gets.
 #[derive(Clone, Debug)]
@@ -271,9 +272,7 @@ impl Answers {
     }
 
     fn databases(&self) -> MutexGuard<'_, HashMap<SumdbName, usize>> {
-        self.databases
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.databases)
     }
 }
 

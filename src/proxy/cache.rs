@@ -16,9 +16,10 @@ use crate::fs;
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
 use crate::protocol::wire::{self, Answer, Request};
+use crate::sync::lock;
 use std::io::{BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A build directory keeps every file that was ever served, evicted or not. So a proxy that
@@ -249,7 +250,7 @@ impl Cache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cache::store;
 use crate::config::{REQUESTS_MAX, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::log;
+use crate::sync::lock;
 use crate::sys;
 use answers::{Answer, Answers};
 use cache::{Cache, Place};
@@ -234,11 +235,11 @@ struct Ended(Mutex<Option<Error>>);
 
 impl Ended {
     fn with(&self, why: Error) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *lock(&self.0) = Some(why);
     }
 
     fn why(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 
@@ -389,7 +390,7 @@ struct Turn(Arc<Running>);
 impl Running {
     /// Waits until there is room for one more.
     fn enter(running: &Arc<Self>) -> Turn {
-        let count = running.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = lock(&running.count);
         let mut count = running
             .changed
             .wait_while(count, |count| *count >= REQUESTS_MAX)
@@ -401,7 +402,7 @@ impl Running {
     /// Waits for a bounded time until all are answered; says whether they are.
     fn wait_for_none(&self) -> bool {
         let until = Instant::now() + STOP_LIMIT;
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = lock(&self.count);
         let left = until.saturating_duration_since(Instant::now());
         let waited = self
             .changed
@@ -413,7 +414,7 @@ impl Running {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *lock(&self.0.count) -= 1;
         self.0.changed.notify_all();
     }
 }

@@ -5,8 +5,9 @@
 
 use super::answers::Answer;
 use super::path::Path;
+use crate::sync::lock;
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// The requests that are being worked on.
 #[derive(Default)]
@@ -91,10 +92,6 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.end(State::Lost);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::log;
+use crate::sync::lock;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 /// The store, and what looks after it.
@@ -93,6 +94,6 @@ impl StandaloneCache {
     }
 
     fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.thread)
     }
 }

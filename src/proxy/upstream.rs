@@ -14,11 +14,12 @@ use crate::http::url::{Credentials, Url};
 use crate::http::{describe, is_broken};
 use crate::id::OutputId;
 use crate::log;
+use crate::sync::lock;
 use flate2::bufread::MultiGzDecoder;
 use std::collections::HashMap;
 use std::io::{BufReader, ErrorKind, Read};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use ureq::http::{Response, header};
@@ -534,11 +535,6 @@ fn has(response: &Response<ureq::Body>, name: &str, token: &str) -> bool {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.to_ascii_lowercase().contains(token))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a thread that panicked leaves behind is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl From<Error> for Refusal {

@@ -1,7 +1,8 @@
 //! When a server fails again and again it is left alone for a while: then nobody waits for it. One request after that
 //! while shows whether it is back. It knows of no HTTP, and of time only what it is told.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::lock;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A failure weighs as much as two requests that succeed, and with so many failures in a row the circuit opens. So it
@@ -103,7 +104,7 @@ impl Circuit {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::config::REMOTE_AHEAD;
 use crate::entry::Entry;
 use crate::id::ActionId;
+use crate::sync::lock;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -159,7 +160,7 @@ impl Fetches {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -2,9 +2,10 @@
 //! much of it, and with the daemon's end.
 
 use crate::id::{ActionId, OutputId};
+use crate::sync::lock;
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// The most that one set holds.
 const MOST: usize = 1 << 15;
@@ -78,7 +79,7 @@ impl Known {
     }
 
     fn sets(&self) -> MutexGuard<'_, Sets> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -27,6 +27,7 @@ use crate::fs;
 use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::report::RemoteReport;
+use crate::sync::lock;
 use access::Access;
 pub use access::{Mode, Options};
 use circuit_breaker::{Change, Circuit};
@@ -38,7 +39,7 @@ use result::action_key;
 use server::{Failure, Server};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 pub use wait_budget::WaitBudget;
 
@@ -295,8 +296,4 @@ impl Drop for Worker<'_> {
         *lock(&self.0.running) -= 1;
         self.0.ended.notify_all();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

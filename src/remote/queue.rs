@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::fs;
 use crate::id::{ActionId, ID_LEN};
 use crate::log;
+use crate::sync::lock;
 use std::collections::{HashSet, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;
@@ -161,7 +162,7 @@ impl Queue {
 
     /// Writes the file.
     pub fn save(&self) {
-        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _saving = lock(&self.saving);
         let mut bytes = Vec::new();
         {
             let mut state = self.state();
@@ -178,7 +179,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

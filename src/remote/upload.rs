@@ -3,12 +3,13 @@
 use super::counters::count;
 use super::result::action_key;
 use super::server::Failure;
-use super::{Remote, Trouble, lock};
+use super::{Remote, Trouble};
 use crate::cache::history::{self, Use};
 use crate::cache::store::Store;
 use crate::entry::Entry;
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
+use crate::sync::lock;
 use crate::sys;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};

@@ -4,7 +4,8 @@
 //! A build has an account. Each get that waits for the remote costs what it waits, and a hit is worth what compiling would
 //! have taken, as far as one can tell from its size. When nothing is left the remote is asked only now and then.
 
-use std::sync::{Mutex, PoisonError};
+use crate::sync::lock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// What a build begins with.
@@ -53,7 +54,7 @@ impl WaitBudget {
     }
 
     fn change(&self, now: Instant, by: f64) -> f64 {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         let since = now.saturating_duration_since(state.at).as_secs_f64();
         state.at = now.max(state.at);
         state.left = (state.left + since * BACK + by).min(MOST);

@@ -14,13 +14,14 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::OutputId;
 use crate::log;
+use crate::sync::lock;
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file's content. Times are seconds since 1970.
@@ -233,11 +234,11 @@ impl CrashGuard {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // It is replaced as a whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn verified(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.verified)
     }
 }
 

@@ -23,12 +23,12 @@ use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::log;
 use crate::report::{Contents, Swept};
+use crate::sync::lock;
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -115,7 +115,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be listed, or this is to stop. What is done by then is done.
     pub fn sweep(&self, goal: &Goal, dry_run: bool, stop: &AtomicBool) -> Result<Swept> {
-        let _alone = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.sweeping);
         let start = self.now();
         let survey = self.survey(start, stop)?;
         let mut quota = survey.quota(goal);
