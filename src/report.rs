@@ -1,12 +1,16 @@
 //! What the daemon reports about itself, in the form that crosses the control socket and that `stats --json` prints.
 
 use crate::counts::Counts;
+use crate::histogram::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// How things are.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// The version of this format: fields are added without a new one.
+    #[serde(default = "first")]
+    pub schema: u32,
     /// The daemon's version.
     pub version: String,
     /// The cache directory.
@@ -33,9 +37,28 @@ pub struct Report {
     pub last_day: Counts,
     /// The derivation names whose builds have got and put most.
     pub users: Vec<(String, User)>,
+    /// How long requests took, and how large outputs were, since the daemon's start.
+    #[serde(default)]
+    pub latencies: Latencies,
     /// How things are with the remote, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteReport>,
+}
+
+fn first() -> u32 {
+    1
+}
+
+/// How long requests took in the daemon, and how large outputs were.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Latencies {
+    /// Gets, in microseconds.
+    pub get_us: Snapshot,
+    /// Puts, in microseconds.
+    pub put_us: Snapshot,
+    /// Outputs that were put, in bytes.
+    pub output_bytes: Snapshot,
 }
 
 /// What there is in a store.
@@ -146,4 +169,32 @@ pub struct RemoteReport {
     pub reading_paused: Option<String>,
     /// Why nothing is uploaded for now, if it is so.
     pub writing_paused: Option<String>,
+}
+
+/// What is recorded of a build that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildRecord {
+    /// The first digits of the build ID, enough to tell builds apart.
+    pub build: String,
+    /// The derivation's name; empty for a dev shell.
+    pub name: String,
+    /// When it was registered, in seconds since 1970.
+    pub started: u64,
+    /// When its last session ended, in seconds since 1970.
+    pub ended: u64,
+    /// What it got and put.
+    pub counts: Counts,
+    /// How long it took to compile what came from the cache, as measured when it was put, in milliseconds.
+    pub saved_ms: u64,
+    /// `on`, `readonly` or `audit`.
+    pub mode: String,
+    /// `shared`, or the user whose tier it was.
+    pub tier: String,
+    /// A session broke off, so the build may have gone on without the cache.
+    pub broken_off: bool,
+    /// What separates builds of this name from each other: names and short values, as the client said them.
+    pub environment: Vec<(String, String)>,
+    /// The packages whose archives it put, in the order in which they came.
+    pub compiled: Vec<String>,
 }

@@ -3,6 +3,7 @@
 
 pub mod builds;
 pub mod history;
+pub mod journal;
 pub mod maintenance;
 pub mod prefetch;
 pub mod prefetched;

@@ -5,8 +5,9 @@
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::fs;
+use crate::histogram::Histogram;
 use crate::log;
-use crate::report::User;
+use crate::report::{Latencies, User};
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -25,6 +26,12 @@ pub struct Stats {
     path: PathBuf,
     now: fn() -> SystemTime,
     started: SystemTime,
+    /// How long gets took, in microseconds.
+    pub gets: Histogram,
+    /// How long puts took, in microseconds.
+    pub puts: Histogram,
+    /// The sizes of outputs that were put, in bytes.
+    pub outputs: Histogram,
     table: Mutex<Table>,
 }
 
@@ -54,6 +61,9 @@ impl Stats {
             path,
             now: SystemTime::now,
             started: SystemTime::now(),
+            gets: Histogram::new(4),
+            puts: Histogram::new(16),
+            outputs: Histogram::new(64),
             table: Mutex::new(table),
         }
     }
@@ -91,6 +101,15 @@ impl Stats {
             .duration_since(self.started)
             .unwrap_or_default();
         (self.table().since_start, age)
+    }
+
+    /// How long requests took, and how large outputs were.
+    pub fn latencies(&self) -> Latencies {
+        Latencies {
+            get_us: self.gets.snapshot(),
+            put_us: self.puts.snapshot(),
+            output_bytes: self.outputs.snapshot(),
+        }
     }
 
     /// What happened in the last 24 hours.

@@ -223,6 +223,7 @@ fn converse(
     remote_gets: Option<&RemoteGets<'_>>,
 ) -> Result<()> {
     let (build, open) = (counter.build, counter.open);
+    let stats = &open.service().stats;
     let mut stream = reader.get_ref().stream;
     let mut answers = Vec::new();
     loop {
@@ -247,7 +248,9 @@ fn converse(
         };
         let (request, answer) = match request {
             Request::Get { request, action } => {
+                let since = Instant::now();
                 let answer = session.get(&action).into();
+                stats.gets.add(since.elapsed().as_micros() as u64);
                 match &answer {
                     Answer::Hit(entry) => uses.add(&action, Some(*entry)),
                     Answer::Miss if remote_gets.is_some_and(|gets| gets.ask(request, &action)) => {
@@ -275,6 +278,7 @@ fn converse(
                 output,
                 size,
             } => {
+                let since = Instant::now();
                 let mut body = reader.take(size);
                 let stored = may_put(build, size)
                     .and_then(|()| session.put(&action, &output, size, &mut body));
@@ -285,6 +289,8 @@ fn converse(
                     return Err(Error::peer("the connection ended within a body"));
                 }
                 if let Ok(entry) = &stored {
+                    stats.puts.add(since.elapsed().as_micros() as u64);
+                    stats.outputs.add(size);
                     uses.add(&action, Some(*entry));
                     if let Some(remote_gets) = remote_gets {
                         remote_gets.stored(&action);

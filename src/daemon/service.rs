@@ -176,6 +176,7 @@ impl Service {
         self.reap();
         let (builds, sessions) = self.builds.live();
         Ok(Report {
+            schema: 1,
             version: env!("CARGO_PKG_VERSION").into(),
             cache: self.store.root().into(),
             max_size: self.limits.max_size,
@@ -189,6 +190,7 @@ impl Service {
             since_start,
             last_day: self.stats.last_day(),
             users: self.stats.largest_users(USERS_TOLD),
+            latencies: self.stats.latencies(),
             remote: self.remote.as_ref().map(Remote::report),
         })
     }
