@@ -198,3 +198,35 @@ pub struct BuildRecord {
     /// The packages whose archives it put, in the order in which they came.
     pub compiled: Vec<String>,
 }
+
+/// What is going on right now: cheap to ask for, each second if need be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Live {
+    /// What happened since the daemon's start.
+    pub since_start: Counts,
+    /// What outputs take on disk, in bytes.
+    pub bytes: u64,
+    /// The most that they may take, in bytes.
+    pub max_size: u64,
+    /// Builds that are registered and have not ended, the one used last first.
+    pub builds: Vec<LiveBuild>,
+    /// How things are with the remote, if there is one.
+    pub remote: Option<RemoteReport>,
+}
+
+/// A build that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveBuild {
+    /// The first digits of the build ID.
+    pub build: String,
+    /// The derivation's name; empty for a dev shell.
+    pub name: String,
+    /// How long ago it was registered, in seconds.
+    pub age: u64,
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// What it got and put.
+    pub counts: Counts,
+}

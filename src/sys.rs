@@ -434,3 +434,89 @@ pub fn raise_descriptor_limit() {
         }
     }
 }
+
+/// The terminal while a command redraws it: keys come one by one and are not shown, the cursor is hidden, and the screen
+/// is an alternate one. All of that is undone when this is dropped.
+#[derive(Debug)]
+pub struct Screen {
+    /// How stdin was; `None` when it is no terminal.
+    before: Option<libc::termios>,
+}
+
+impl Screen {
+    /// Takes the terminal over.
+    ///
+    /// # Errors
+    /// When the terminal refuses.
+    pub fn enter() -> Result<Self> {
+        // SAFETY: all-zero is a valid termios, and tcgetattr fills it in.
+        let before = unsafe {
+            let mut settings: libc::termios = std::mem::zeroed();
+            (libc::tcgetattr(libc::STDIN_FILENO, &raw mut settings) == 0).then_some(settings)
+        };
+        if let Some(mut settings) = before {
+            settings.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG);
+            // SAFETY: a descriptor and a termios that tcgetattr has filled in.
+            if unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, &raw const settings) }
+                != 0
+            {
+                let e = io::Error::last_os_error();
+                return Err(Error::io("set up", "the terminal", e));
+            }
+        }
+        let screen = Self { before };
+        screen.write("\x1b[?1049h\x1b[?25l");
+        Ok(screen)
+    }
+
+    /// The window's columns and rows.
+    pub fn size(&self) -> (usize, usize) {
+        // SAFETY: all-zero is a valid winsize, and the call fills it in or leaves it.
+        let size = unsafe {
+            let mut size: libc::winsize = std::mem::zeroed();
+            libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size);
+            size
+        };
+        if size.ws_col == 0 || size.ws_row == 0 {
+            return (80, 24);
+        }
+        (usize::from(size.ws_col), usize::from(size.ws_row))
+    }
+
+    /// Waits for one of these keys for at most `limit`; says whether it came.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub fn wait_for_key(&self, limit: Duration, keys: &[u8]) -> Result<bool> {
+        if self.before.is_none() {
+            std::thread::sleep(limit);
+            return Ok(false);
+        }
+        let failed = |e| Error::io("read", "the terminal", e);
+        let [ready] = wait_readable([libc::STDIN_FILENO], limit).map_err(failed)?;
+        if !ready {
+            return Ok(false);
+        }
+        let mut typed = [0; 64];
+        let n = io::Read::read(&mut io::stdin().lock(), &mut typed).map_err(failed)?;
+        // A terminal that is gone has no more keys.
+        Ok(n == 0 || typed[..n].iter().any(|key| keys.contains(key)))
+    }
+
+    fn write(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        // A terminal that is gone needs nothing any more.
+        let _ = io::Write::write_all(&mut stdout, text.as_bytes());
+        let _ = io::Write::flush(&mut stdout);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.write("\x1b[?25h\x1b[?1049l");
+        if let Some(before) = &self.before {
+            // SAFETY: a descriptor and a termios that tcgetattr has filled in.
+            unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, before) };
+        }
+    }
+}

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId, hex_path};
 use crate::log;
+use crate::report::LiveBuild;
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -212,6 +213,29 @@ impl Builds {
         let table = self.table();
         let sessions = table.values().map(|build| build.sessions).sum();
         (table.len(), sessions)
+    }
+
+    /// The builds that are registered, the one used last first.
+    pub fn live_builds(&self) -> Vec<LiveBuild> {
+        let now = (self.now)();
+        let table = self.table();
+        let mut builds: Vec<_> = table
+            .iter()
+            .map(|(id, build)| {
+                let age = now.duration_since(build.created).unwrap_or_default();
+                let live = LiveBuild {
+                    build: id.short().to_string(),
+                    name: build.record.name.clone(),
+                    age: age.as_secs(),
+                    sessions: build.sessions,
+                    counts: *lock(&build.counts),
+                };
+                (build.sessions == 0, build.last_used, live)
+            })
+            .collect();
+        drop(table);
+        builds.sort_by_key(|(idle, last_used, _)| (*idle, std::cmp::Reverse(*last_used)));
+        builds.into_iter().map(|(.., live)| live).collect()
     }
 
     /// Removes the directories of builds that have ended; says how many builds are left.

@@ -2,6 +2,7 @@
 
 use crate::cache::builds::Builds;
 use crate::cache::history::UsageHistory;
+use crate::cache::journal::Journal;
 use crate::cache::maintenance::Maintenance;
 use crate::cache::prefetch::Prefetcher;
 use crate::cache::stats::Stats;
@@ -12,7 +13,7 @@ use crate::id::BuildId;
 use crate::protocol::control::{Ask, Gc, Reply};
 use crate::protocol::wire;
 use crate::remote::{self, Remote};
-use crate::report::Report;
+use crate::report::{Live, Report};
 use crate::sys;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// The most builds that are told of in one answer.
+const BUILDS_TOLD: usize = 20_000;
 
 /// How many of the largest users are told.
 const USERS_TOLD: usize = 10;
@@ -35,6 +39,8 @@ pub struct Service {
     pub builds: Arc<Builds>,
     /// What was served.
     pub stats: Stats,
+    /// The builds that have ended.
+    pub journal: Journal,
     /// What the store is kept within.
     pub limits: Limits,
     /// Whoever keeps it there.
@@ -87,6 +93,7 @@ impl Service {
         Ok(Self {
             builds: Arc::new(Builds::open(&root)?),
             stats: Stats::open(&root),
+            journal: Journal::open(&root),
             limits,
             maintenance: Maintenance::default(),
             history,
@@ -132,6 +139,18 @@ impl Service {
                     .store
                     .sweep(&goal, dry_run, self.maintenance.stopping())?;
                 Ok(Reply::Swept(swept))
+            }
+            Ask::Live => Ok(Reply::Live(Box::new(Live {
+                since_start: self.stats.since_start().0,
+                bytes: self.store.size(),
+                max_size: self.limits.max_size,
+                builds: self.builds.live_builds(),
+                remote: self.remote.as_ref().map(Remote::report),
+            }))),
+            Ask::Builds { since, limit } => {
+                let since = Duration::from_secs(since);
+                let records = self.journal.read(since, limit.min(BUILDS_TOLD))?;
+                Ok(Reply::Builds(records))
             }
             Ask::CheckRemote => Ok(self.check_remote()),
             Ask::Verify { repair, .. } => self.verify(repair, meanwhile),

@@ -4,3 +4,4 @@ pub mod admin;
 pub mod doctor;
 pub mod install;
 pub mod page;
+pub mod top;

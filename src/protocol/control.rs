@@ -5,12 +5,15 @@
 
 use crate::error::{Error, Result};
 use crate::protocol::wire;
-use crate::report::{Report, Swept, Verified};
+use crate::report::{BuildRecord, Live, Report, Swept, Verified};
 use serde::{Deserialize, Serialize};
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The longest line of an answer, in bytes: the records of a month can be long.
+const ANSWER_MAX: u64 = 64 << 20;
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +39,15 @@ pub enum Ask {
         what: Gc,
         /// Only say what would go.
         dry_run: bool,
+    },
+    /// Say what is going on right now, which costs no walk over the store.
+    Live,
+    /// The records of builds that have ended.
+    Builds {
+        /// How far back, in seconds.
+        since: u64,
+        /// The most that are wanted: the newest.
+        limit: usize,
     },
     /// Ask the remote for something, to see whether it answers.
     CheckRemote,
@@ -86,6 +98,10 @@ pub enum Reply {
     },
     /// How things are.
     Stats(Box<Report>),
+    /// What is going on.
+    Live(Box<Live>),
+    /// Builds that have ended, oldest first.
+    Builds(Vec<BuildRecord>),
     /// What has come of asking the remote.
     Remote {
         /// Where it is; none when there is no remote.
@@ -133,7 +149,7 @@ pub fn ask(
     wire::write_line(&mut stream, what)?;
     let mut reader = BufReader::new(&stream);
     loop {
-        match wire::read_line(&mut reader)? {
+        match wire::read_line_within(&mut reader, ANSWER_MAX)? {
             Some(Reply::Failed { error }) => {
                 return Err(Error::peer(format!("the daemon says: {error}")));
             }

@@ -292,8 +292,19 @@ pub fn push_answer(out: &mut Vec<u8>, request: u64, answer: &Answer) {
 /// # Errors
 /// When the connection fails, or the line is too long, cut off or not what was expected.
 pub fn read_line<T: for<'a> Deserialize<'a>>(from: &mut impl BufRead) -> Result<Option<T>> {
+    read_line_within(from, LINE_MAX)
+}
+
+/// The same, with a limit in bytes for a peer that is trusted to say more.
+///
+/// # Errors
+/// As above.
+pub fn read_line_within<T: for<'a> Deserialize<'a>>(
+    from: &mut impl BufRead,
+    limit: u64,
+) -> Result<Option<T>> {
     let mut line = Vec::new();
-    from.take(LINE_MAX)
+    from.take(limit)
         .read_until(b'\n', &mut line)
         .map_err(failed)?;
     if line.is_empty() {
@@ -301,7 +312,7 @@ pub fn read_line<T: for<'a> Deserialize<'a>>(from: &mut impl BufRead) -> Result<
     }
     if line.last() != Some(&b'\n') {
         return Err(Error::peer(format!(
-            "a line that is cut off, or longer than {LINE_MAX} bytes"
+            "a line that is cut off, or longer than {limit} bytes"
         )));
     }
     serde_json::from_slice(&line)
