@@ -230,3 +230,18 @@ pub struct LiveBuild {
     /// What it got and put.
     pub counts: Counts,
 }
+
+impl BuildRecord {
+    /// Adds what a later daemon has seen of the same build.
+    pub fn merge(&mut self, later: Self) {
+        self.started = self.started.min(later.started);
+        self.ended = self.ended.max(later.ended);
+        self.counts += later.counts;
+        self.saved_ms += later.saved_ms;
+        self.broken_off |= later.broken_off;
+        self.compiled.extend(later.compiled);
+        if !later.environment.is_empty() {
+            self.environment = later.environment;
+        }
+    }
+}

@@ -17,14 +17,14 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId, hex_path};
 use crate::log;
-use crate::report::LiveBuild;
+use crate::report::{BuildRecord, LiveBuild};
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// All builds that are registered.
 #[derive(Debug)]
@@ -238,20 +238,33 @@ impl Builds {
         builds.into_iter().map(|(.., live)| live).collect()
     }
 
-    /// Removes the directories of builds that have ended; says how many builds are left.
-    pub fn reap(&self) -> usize {
+    /// What is to be recorded of the builds that have not ended, when the daemon does.
+    pub fn records(&self) -> Vec<BuildRecord> {
+        let table = self.table();
+        table
+            .iter()
+            .filter_map(|(id, build)| build.to_record(*id))
+            .collect()
+    }
+
+    /// Removes the directories of builds that have ended, and gives `record` what is to be recorded of each; says how many
+    /// builds are left.
+    pub fn reap(&self, record: &mut dyn FnMut(BuildRecord)) -> usize {
         let now = (self.now)();
         let mut ended = Vec::new();
+        let mut records = Vec::new();
         let mut table = self.table();
         table.retain(|id, build| {
             let over = build.sessions == 0 && build.has_ended(now);
             if over {
                 ended.push(*id);
+                records.extend(build.to_record(*id));
             }
             !over
         });
         let left = table.len();
         drop(table);
+        records.into_iter().for_each(record);
         self.remove(ended);
         left
     }
@@ -330,6 +343,20 @@ impl Builds {
 }
 
 impl Build {
+    /// What is recorded of it; nothing of a build that asked for nothing.
+    fn to_record(&self, id: BuildId) -> Option<BuildRecord> {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        let counts = *lock(&self.counts);
+        (counts != Counts::default()).then(|| BuildRecord {
+            build: id.short().to_string(),
+            name: self.record.name.clone(),
+            started: seconds(self.created),
+            ended: seconds(self.last_used),
+            counts,
+            ..BuildRecord::default()
+        })
+    }
+
     fn has_ended(&self, now: SystemTime) -> bool {
         let older = |time, limit| now.duration_since(time).is_ok_and(|age| age > limit);
         if older(self.created.max(self.last_used), BUILD_LIMIT) {
@@ -452,11 +479,11 @@ mod tests {
         std::fs::create_dir(&chroot).unwrap();
         let id = builds.register("hello", Some(&chroot), None).unwrap();
         let session = builds.enter(id).unwrap();
-        assert_eq!(builds.reap(), 1);
+        assert_eq!(builds.reap(&mut |_| {}), 1);
         std::fs::remove_dir(&chroot).unwrap();
-        assert_eq!(builds.reap(), 1, "a session is open");
+        assert_eq!(builds.reap(&mut |_| {}), 1, "a session is open");
         drop(session);
-        assert_eq!(builds.reap(), 0);
+        assert_eq!(builds.reap(&mut |_| {}), 0);
         assert!(!builds.directory(id).exists());
         assert!(builds.enter(id).is_err());
     }
@@ -468,9 +495,9 @@ mod tests {
         builds
             .register("hello", Some(Path::new("/no/such/top")), None)
             .unwrap();
-        assert_eq!(builds.reap(), 1);
+        assert_eq!(builds.reap(&mut |_| {}), 1);
         builds.now = later;
-        assert_eq!(builds.reap(), 0);
+        assert_eq!(builds.reap(&mut |_| {}), 0);
     }
 
     #[test]
@@ -479,9 +506,9 @@ mod tests {
         let mut builds = Builds::open(dir.path()).unwrap();
         builds.register("hello", Some(dir.path()), None).unwrap();
         builds.now = later;
-        assert_eq!(builds.reap(), 1);
+        assert_eq!(builds.reap(&mut |_| {}), 1);
         builds.now = much_later;
-        assert_eq!(builds.reap(), 0);
+        assert_eq!(builds.reap(&mut |_| {}), 0);
     }
 
     #[test]
@@ -541,7 +568,7 @@ mod tests {
         std::fs::write(dir.path().join("registered/nonsense"), "").unwrap();
         drop(builds_before);
         let builds = builds(&dir);
-        assert_eq!(builds.reap(), 1);
+        assert_eq!(builds.reap(&mut |_| {}), 1);
         assert_eq!(builds.enter(running).unwrap().name(), "a");
         assert!(output.exists());
         assert!(!stray.exists());
@@ -558,7 +585,7 @@ mod tests {
         std::thread::scope(|scope| {
             let reaper = scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    builds.reap();
+                    builds.reap(&mut |_| {});
                 }
             });
             let threads: Vec<_> = (0..4u8)
@@ -596,7 +623,7 @@ mod tests {
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             reaper.join().unwrap();
         });
-        assert_eq!(builds.reap(), 0);
+        assert_eq!(builds.reap(&mut |_| {}), 0);
         for part in ["builds", "registered"] {
             assert_eq!(std::fs::read_dir(dir.path().join(part)).unwrap().count(), 0);
         }
@@ -624,11 +651,11 @@ mod tests {
         std::fs::hard_link(&precious, &hard_link).unwrap();
         std::os::unix::fs::symlink(others.path(), inner.join("link")).unwrap();
         std::fs::remove_dir(&ended).unwrap();
-        builds_before.reap();
+        builds_before.reap(&mut |_| {});
         drop(builds_before);
         // What could not be removed as a directory is cleared by the next daemon.
         let after = builds(&dir);
-        assert_eq!(after.reap(), 0);
+        assert_eq!(after.reap(&mut |_| {}), 0);
         assert_eq!(std::fs::read(&precious).unwrap(), b"bytes");
         assert_eq!(
             std::fs::read_dir(dir.path().join("builds"))

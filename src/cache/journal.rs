@@ -43,7 +43,7 @@ impl Journal {
         }
     }
 
-    /// Appends a record. A later record of the same build replaces an earlier one.
+    /// Appends a record. Several records of one build, as of a dev shell that outlives a daemon, add up.
     pub fn append(&self, record: &BuildRecord) {
         let mut failing = lock(&self.failing);
         match self.write(record) {
@@ -86,8 +86,7 @@ impl Journal {
             .map_err(|e| Error::io("append to", &path, e))
     }
 
-    /// The records of builds that ended within `since` of now, oldest first; of several of one build the last. At most
-    /// `limit` of them, the newest.
+    /// The records of builds that ended within `since` of now, oldest first. At most `limit` of them, the newest.
     ///
     /// # Errors
     /// When the directory is there and cannot be listed.
@@ -109,7 +108,7 @@ impl Journal {
                     continue;
                 }
                 match places.get(&record.build) {
-                    Some(at) => records[*at] = record,
+                    Some(at) => records[*at].merge(record),
                     None => {
                         places.insert(record.build.clone(), records.len());
                         records.push(record);
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn records_read_back_oldest_first_and_the_last_of_a_build_counts() {
+    fn records_read_back_oldest_first_and_those_of_one_build_add_up() {
         let dir = TestDir::new();
         let journal = journal(&dir);
         let now = 20_000 * DAY + 400;
@@ -202,6 +201,8 @@ mod tests {
         let mut again = record("b", now + 5);
         again.counts.hits = 7;
         journal.append(&again);
+        journal.append(&again);
+        again.counts.hits = 14;
         let read = journal.read(Duration::from_secs(DAY), 10).unwrap();
         assert_eq!(read, [record("a", now - 10), again.clone()]);
         assert_eq!(journal.read(Duration::from_secs(DAY), 1).unwrap(), [again]);

@@ -199,7 +199,7 @@ mod tests {
         drop(build);
         std::fs::remove_dir(made.dir.path().join("x")).unwrap();
         faults::inject(1, Fault::Fails(libc::EIO));
-        assert_eq!(made.builds.reap(), 0);
+        assert_eq!(made.builds.reap(&mut |_| {}), 0);
         assert!(!faults::clear());
         assert!(path.exists(), "the removal had only begun");
         assert!(!ready.is_there());

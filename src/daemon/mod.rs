@@ -107,7 +107,9 @@ pub fn run(options: &Options) -> Result<()> {
     daemon.service.prefetcher.stop();
     daemon.service.maintenance.stop();
     let maintenance_ended = maintenance.join();
-    daemon.service.builds.reap();
+    daemon.service.reap();
+    daemon.service.record_live_builds();
+    daemon.service.journal.prune(options.limits.max_age);
     daemon.service.stats.save();
     // Whoever is cut off may be writing still.
     if all_ended

@@ -168,8 +168,15 @@ impl Service {
     /// Removes the directories of builds that have ended. What they used can be evicted then.
     pub fn reap(&self) {
         let (before, _) = self.builds.live();
-        if self.builds.reap() < before {
+        if self.builds.reap(&mut |record| self.journal.append(&record)) < before {
             self.maintenance.builds_have_ended();
+        }
+    }
+
+    /// Records the builds that the daemon has served and that have not ended.
+    pub fn record_live_builds(&self) {
+        for record in self.builds.records() {
+            self.journal.append(&record);
         }
     }
 
