@@ -25,6 +25,20 @@ fn what_was_put_is_a_hit_and_appears_in_the_build_directory_of_who_asks() {
 }
 
 #[test]
+fn a_get_of_several_actions_finds_the_first_that_there_is() {
+    let daemon = Daemon::start();
+    let mut peer = Peer::connect(&daemon);
+    assert_eq!(peer.put(2, b"two"), 's');
+    assert_eq!(peer.get_first(&[1, 2]), 'h');
+    assert_eq!(peer.get_first(&[2, 1]), 'h');
+    assert_eq!(peer.get_first(&[1, 3, 4]), 'm');
+    // Each is one get, whatever it names.
+    drop(peer);
+    let session = daemon.session_end();
+    assert_eq!((session.gets, session.hits), (3, 2), "{session:?}");
+}
+
+#[test]
 fn a_refused_put_leaves_nothing_and_the_session_goes_on() {
     let daemon = Daemon::start();
     let mut peer = Peer::connect(&daemon);

@@ -49,6 +49,18 @@ impl Peer {
         self.answer()
     }
 
+    /// Sends a get of the first of these actions that has an entry and gives its answer's tag.
+    pub fn get_first(&mut self, actions: &[u8]) -> char {
+        let mut frame = vec![b'G'];
+        frame.extend(7u64.to_le_bytes());
+        frame.push(actions.len() as u8);
+        for action in actions {
+            frame.extend([*action; 32]);
+        }
+        self.send(&frame);
+        self.answer()
+    }
+
     /// Sends a put and gives its answer's tag.
     pub fn put(&mut self, action: u8, body: &[u8]) -> char {
         self.send(&put_frame(action, &Sha256::digest(body), body.len() as u64));

@@ -37,10 +37,19 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the system fails to read the entry or to make the link.
     pub fn get(&mut self, action: &ActionId) -> Result<Option<Entry>> {
+        let found = self.get_first(std::slice::from_ref(action))?;
+        Ok(found.map(|(_, entry)| entry))
+    }
+
+    /// Looks several actions up, which count as one get; finds the first that has an entry.
+    ///
+    /// # Errors
+    /// When the system fails to read an entry or to make the link.
+    pub fn get_first(&mut self, actions: &[ActionId]) -> Result<Option<(ActionId, Entry)>> {
         self.counts.gets += 1;
-        let found = self.find(action);
+        let found = self.find_first(actions);
         match &found {
-            Ok(Some(entry)) => {
+            Ok(Some((_, entry))) => {
                 self.counts.hits += 1;
                 self.counts.bytes_read += entry.size;
             }
@@ -67,6 +76,19 @@ impl<'a> Session<'a> {
         };
         let name = output_name(&self.directory, &entry.output);
         Ok(self.store.link(action, &entry, &name)?.then_some(entry))
+    }
+
+    /// Looks several actions up, without counting it.
+    ///
+    /// # Errors
+    /// When the system fails to read an entry or to make the link.
+    pub fn find_first(&self, actions: &[ActionId]) -> Result<Option<(ActionId, Entry)>> {
+        for action in actions {
+            if let Some(entry) = self.find(action)? {
+                return Ok(Some((*action, entry)));
+            }
+        }
+        Ok(None)
     }
 
     /// Stores an action's output, which is in the directory then.

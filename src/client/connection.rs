@@ -87,6 +87,7 @@ impl Daemon {
             name: std::env::var("name").ok(),
             shared,
             summary: false,
+            mode: None,
         };
         let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
         let id = BuildId::parse(&welcome.build)
@@ -173,6 +174,7 @@ pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<We
         name: None,
         shared: false,
         summary: true,
+        mode: None,
     };
     greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome)
 }

@@ -2,6 +2,7 @@
 
 use crate::cache::builds::{BuildDir, Builds};
 use crate::cache::session::Session;
+use crate::cache::stats::Stats;
 use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
 use crate::counts::Counts;
 use crate::daemon::remote_gets::RemoteGets;
@@ -9,7 +10,7 @@ use crate::daemon::sessions::OpenSession;
 use crate::daemon::uses::Uses;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::id::BuildId;
+use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::protocol::wire::{self, Answer, Hello, Request, Welcome};
 use crate::sys;
@@ -142,6 +143,7 @@ fn greet(
         Ok(build) => {
             welcome.build = build.id().to_string();
             welcome.directory = build.path().to_string_lossy().into_owned();
+            welcome.first = true;
             welcome.ready = is_shared && open.makes_ready(build.name());
         }
         Err(e) => welcome.error = Some(e.to_string()),
@@ -248,17 +250,16 @@ fn converse(
         };
         let (request, answer) = match request {
             Request::Get { request, action } => {
-                let since = Instant::now();
-                let answer = session.get(&action).into();
-                stats.gets.add(since.elapsed().as_micros() as u64);
-                match &answer {
-                    Answer::Hit(entry) => uses.add(&action, Some(*entry)),
-                    Answer::Miss if remote_gets.is_some_and(|gets| gets.ask(request, &action)) => {
-                        continue;
-                    }
-                    _ => {}
+                match get(session, uses, stats, remote_gets, request, vec![action]) {
+                    Some(answer) => (request, answer),
+                    None => continue,
                 }
-                (request, answer)
+            }
+            Request::First { request, actions } => {
+                match get(session, uses, stats, remote_gets, request, actions) {
+                    Some(answer) => (request, answer),
+                    None => continue,
+                }
             }
             Request::Found {
                 request,
@@ -301,6 +302,29 @@ fn converse(
         };
         log::debug(|| format!("request {request}: {answer:?}"));
         wire::push_answer(&mut answers, request, &answer);
+    }
+}
+
+/// Answers a get; `None` when the remote is asked, and it is answered later.
+fn get(
+    session: &mut Session<'_>,
+    uses: &Uses,
+    stats: &Stats,
+    remote_gets: Option<&RemoteGets<'_>>,
+    request: u64,
+    actions: Vec<ActionId>,
+) -> Option<Answer> {
+    let since = Instant::now();
+    let found = session.get_first(&actions);
+    stats.gets.add(since.elapsed().as_micros() as u64);
+    match found {
+        Ok(Some((action, entry))) => {
+            uses.add(&action, Some(entry));
+            Some(Answer::Hit(entry))
+        }
+        Ok(None) if remote_gets.is_some_and(|gets| gets.ask(request, actions)) => None,
+        Ok(None) => Some(Answer::Miss),
+        Err(e) => Some(Err::<Answer, _>(e).into()),
     }
 }
 

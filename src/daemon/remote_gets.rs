@@ -17,7 +17,7 @@ use crate::log;
 use crate::protocol::wire::{self, Answer};
 use crate::remote::{Remote, WaitBudget};
 use crate::sync::lock;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -60,7 +60,8 @@ enum Message {
 
 struct Waiting {
     request: u64,
-    action: ActionId,
+    /// What is still to be looked up, in this order; the first is being asked for.
+    actions: VecDeque<ActionId>,
     since: Instant,
 }
 
@@ -121,8 +122,8 @@ impl<'a> RemoteGets<'a> {
         lock(&self.turn)
     }
 
-    /// A get is a miss here; says whether it goes on afar, and needs no answer yet.
-    pub fn ask(&self, request: u64, action: &ActionId) -> bool {
+    /// A get of any of these actions is a miss here; says whether it goes on afar, and needs no answer yet.
+    pub fn ask(&self, request: u64, actions: Vec<ActionId>) -> bool {
         let since = Instant::now();
         if self.waiting.load(Ordering::Relaxed) >= REMOTE_GETS_PER_SESSION
             || !self.patience.lasts(since)
@@ -133,25 +134,33 @@ impl<'a> RemoteGets<'a> {
         news.serial += 1;
         let serial = news.serial;
         let to = news.to.clone();
-        let done = to.clone();
         drop(news);
+        let Some(action) = actions.first().copied() else {
+            return false;
+        };
         let waiting = Waiting {
             request,
-            action: *action,
+            actions: actions.into(),
             since,
         };
         // Before it can land.
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let asked = to.send(Message::Asked(serial, waiting)).is_ok()
-            && self.remote.ask(action, move || {
-                // The session may have ended meanwhile.
-                let _ = done.send(Message::Landed(serial));
-            });
-        if !asked {
-            // It is answered as a miss at once, by whoever hears of it.
-            let _ = to.send(Message::Landed(serial));
+        if to.send(Message::Asked(serial, waiting)).is_ok() {
+            self.fetch(serial, &action, to);
         }
         true
+    }
+
+    /// Asks the remote for an action; the second thread hears when that has ended.
+    fn fetch(&self, serial: u64, action: &ActionId, to: Sender<Message>) {
+        let done = to.clone();
+        let asked = self.remote.ask(action, move || {
+            // The session may have ended meanwhile.
+            let _ = done.send(Message::Landed(serial));
+        });
+        if !asked {
+            let _ = to.send(Message::Landed(serial));
+        }
     }
 
     /// The second thread.
@@ -173,8 +182,17 @@ impl<'a> RemoteGets<'a> {
                     waiting.insert(serial, one);
                 }
                 Ok(Message::Landed(serial)) => {
-                    if let Some(one) = waiting.remove(&serial) {
-                        counts += self.tell(&mut session, open, &one, true);
+                    let Some(mut one) = waiting.remove(&serial) else {
+                        continue;
+                    };
+                    if one.actions.len() > 1 && matches!(session.find(&one.actions[0]), Ok(None)) {
+                        one.actions.pop_front();
+                        let next = one.actions[0];
+                        waiting.insert(serial, one);
+                        let to = self.news().to.clone();
+                        self.fetch(serial, &next, to);
+                    } else {
+                        counts += self.tell(&mut session, open, &mut one, true);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -183,8 +201,8 @@ impl<'a> RemoteGets<'a> {
                         .filter(|(_, one)| one.since.elapsed() >= REMOTE_GET_LIMIT)
                         .map(|(serial, _)| *serial)
                         .collect();
-                    for one in late.iter().filter_map(|serial| waiting.remove(serial)) {
-                        counts += self.tell(&mut session, open, &one, false);
+                    for mut one in late.iter().filter_map(|serial| waiting.remove(serial)) {
+                        counts += self.tell(&mut session, open, &mut one, false);
                     }
                 }
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return counts,
@@ -197,20 +215,20 @@ impl<'a> RemoteGets<'a> {
         &self,
         session: &mut Session<'_>,
         open: &OpenSession,
-        one: &Waiting,
+        one: &mut Waiting,
         in_time: bool,
     ) -> Counts {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        let found = session.find(&one.action);
+        let found = session.find_first(one.actions.make_contiguous());
         // The get itself has been counted as a miss.
         let mut counts = Counts::default();
         let mut got = None;
         match &found {
-            Ok(Some(entry)) => {
+            Ok(Some((action, entry))) => {
                 counts.hits = 1;
                 counts.bytes_read = entry.size;
                 got = Some(entry.size);
-                self.uses.add(&one.action, Some(*entry));
+                self.uses.add(action, Some(*entry));
             }
             Ok(None) => {}
             Err(_) => counts.errors = 1,
@@ -223,7 +241,7 @@ impl<'a> RemoteGets<'a> {
             self.build.count(counts);
             open.count(self.build.name(), counts);
         }
-        let answer: Answer = found.into();
+        let answer: Answer = found.map(|found| found.map(|(_, entry)| entry)).into();
         log::debug(|| {
             format!(
                 "request {}: {answer:?} ({} ms)",

@@ -14,6 +14,7 @@
 //!
 //! ```text
 //! get     'g'  request u64  action [32]
+//! first   'G'  request u64  count u8 (1 to 4), that many actions [32]
 //! put     'p'  request u64  action [32]  output [32]  size u64, then the body
 //! found   'f'  request u64  action [32]  size u64
 //! hit     'h'  request u64  output [32]  size u64  time i64 (ns since 1970)
@@ -21,6 +22,9 @@
 //! stored  's'  request u64
 //! refused 'r'  request u64  length u16, then that much UTF-8 text
 //! ```
+//!
+//! `first` asks for the first of several actions that there is an entry for; it is answered as a `get`. Only a daemon
+//! whose welcome says `first` understands it.
 //!
 //! With `found` the client says what it has found by itself (`ready.rs`), for the counts. It is answered with `stored`
 //! once it is counted, unless its request is 0.
@@ -47,6 +51,9 @@ const TEXT_MAX: usize = 1 << 10;
 /// The length of a get, in bytes.
 pub const GET_LEN: usize = 1 + 8 + ID_LEN;
 
+/// How many actions a `first` can name.
+pub const FIRST_MAX: usize = 4;
+
 /// The length of the longest answer that is not a refusal, in bytes.
 pub const ANSWER_LEN: usize = 1 + 8 + ID_LEN + 8 + 8;
 
@@ -71,6 +78,9 @@ pub struct Hello {
     /// Only the build's counts are wanted, and no session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub summary: bool,
+    /// What the build has asked for, if it is not the usual: `readonly` or `audit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
 }
 
 /// What the daemon answers to a hello.
@@ -93,6 +103,12 @@ pub struct Welcome {
     /// The client may find outputs in the directory without asking: see `ready.rs`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ready: bool,
+    /// The daemon understands `first`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
+    /// The session's mode, if it is not the one that the hello asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// What has happened in the build, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
@@ -118,6 +134,13 @@ pub enum Request {
         request: u64,
         /// The key.
         action: ActionId,
+    },
+    /// The output of the first of these actions that has one.
+    First {
+        /// The client's number for this request.
+        request: u64,
+        /// The keys, at least one.
+        actions: Vec<ActionId>,
     },
     /// What the client has found ready.
     Found {
@@ -168,6 +191,17 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
             request,
             action: ActionId(take(from)?),
         })),
+        b'G' => {
+            let [count] = take::<1>(from)?;
+            if count == 0 || usize::from(count) > FIRST_MAX {
+                return Err(Error::peer(format!("a get of {count} actions")));
+            }
+            let actions = (0..count).map(|_| take(from).map(ActionId));
+            Ok(Some(Request::First {
+                request,
+                actions: actions.collect::<Result<_>>()?,
+            }))
+        }
         b'f' => {
             let (action, size) = (ActionId(take(from)?), u64::from_le_bytes(take(from)?));
             Ok(Some(Request::Found {
@@ -204,6 +238,15 @@ pub fn push_request(out: &mut Vec<u8>, what: &Request) {
             out.push(b'g');
             out.extend_from_slice(&request.to_le_bytes());
             out.extend_from_slice(&action.0);
+        }
+        Request::First { request, actions } => {
+            out.push(b'G');
+            out.extend_from_slice(&request.to_le_bytes());
+            // FIRST_MAX is far below u8::MAX.
+            out.push(actions.len() as u8);
+            for action in actions {
+                out.extend_from_slice(&action.0);
+            }
         }
         Request::Found {
             request,
@@ -386,6 +429,10 @@ mod tests {
                 request: 1,
                 action: ActionId([1; 32]),
             },
+            Request::First {
+                request: 2,
+                actions: vec![ActionId([1; 32]), ActionId([2; 32])],
+            },
             Request::Found {
                 request: 0,
                 action: ActionId([4; 32]),
@@ -463,6 +510,11 @@ mod tests {
         };
         push_request(&mut bytes, &found);
         assert!(read_request(&mut &bytes[..]).is_err());
+        for count in [0, FIRST_MAX as u8 + 1] {
+            let mut bytes = vec![b'G', 0, 0, 0, 0, 0, 0, 0, 0, count];
+            bytes.resize(400, 1);
+            assert!(read_request(&mut &bytes[..]).is_err(), "{count} actions");
+        }
         let mut bytes = vec![b'r', 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
         bytes.resize(70_000, b'x');
         assert!(read_answer(&mut &bytes[..]).is_err());
