@@ -100,6 +100,11 @@ pub fn nameless_file() -> Result<File> {
     Ok(file)
 }
 
+/// Reads a whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    attempt("read", path, || std::fs::read(path))
+}
+
 /// Reads a whole text file.
 pub fn read_to_string(path: &Path) -> Result<String> {
     attempt("read", path, || std::fs::read_to_string(path))
@@ -145,6 +150,11 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
 /// Sets a file's mtime, or that of a symbolic link itself, and an atime that lies ahead.
 pub fn set_times(path: &Path, mtime: SystemTime) -> Result<()> {
     attempt("set the times of", path, || sys::set_times(path, mtime))
+}
+
+/// Sets the mtime alone of a file, or of a symbolic link itself.
+pub fn set_mtime(path: &Path, mtime: sys::Mtime) -> Result<()> {
+    attempt("set the mtime of", path, || sys::set_mtime(path, mtime))
 }
 
 /// What `stat` says, following links.

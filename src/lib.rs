@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod remote;
 pub mod report;
 pub mod size;
+pub mod stamp;
 pub mod sync;
 pub mod sys;
 #[cfg(test)]

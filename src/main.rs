@@ -6,7 +6,7 @@
 use cli::Command;
 use nix_gocacheprog::host::{admin, doctor, install};
 use nix_gocacheprog::nix::hook;
-use nix_gocacheprog::{cli, client, daemon, log, proxy};
+use nix_gocacheprog::{cli, client, daemon, log, proxy, stamp};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             client::summary::run(options);
             Ok(())
         }
+        Ok(Command::Stamp(options)) => stamp::run(&options),
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Install(options)) => install::install(&options),

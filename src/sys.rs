@@ -171,7 +171,6 @@ pub const LATEST: i64 = i32::MAX as i64;
 /// writes an access time unless that is later than the ctime (`relatime_need_update` in fs/inode.c), and every new
 /// link moves the ctime. A symbolic link is not followed.
 pub fn set_times(path: &Path, mtime: SystemTime) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
     let since = mtime.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let times = [
         libc::timespec {
@@ -183,6 +182,35 @@ pub fn set_times(path: &Path, mtime: SystemTime) -> io::Result<()> {
             tv_nsec: libc::c_long::from(since.subsec_nanos()),
         },
     ];
+    utimensat(path, &times)
+}
+
+/// An mtime as the file system has it, which may lie before 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mtime {
+    /// Whole seconds since 1970.
+    pub seconds: i64,
+    /// What comes on top of them.
+    pub nanoseconds: u32,
+}
+
+/// Sets a file's mtime alone. A symbolic link is not followed.
+pub fn set_mtime(path: &Path, mtime: Mtime) -> io::Result<()> {
+    let times = [
+        libc::timespec {
+            tv_sec: 0,
+            tv_nsec: libc::UTIME_OMIT,
+        },
+        libc::timespec {
+            tv_sec: mtime.seconds as libc::time_t,
+            tv_nsec: libc::c_long::from(mtime.nanoseconds),
+        },
+    ];
+    utimensat(path, &times)
+}
+
+fn utimensat(path: &Path, times: &[libc::timespec; 2]) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is a C string and `times` has the two elements that the call reads.
     let done = unsafe {
         libc::utimensat(

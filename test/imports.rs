@@ -9,7 +9,7 @@ struct Rule {
     never: &'static [&'static str],
 }
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule {
         of: "cache",
         never: &[
@@ -56,11 +56,16 @@ const RULES: [Rule; 9] = [
             "cli", "client", "daemon", "host", "nix", "protocol", "proxy",
         ],
     },
+    Rule {
+        of: "stamp",
+        never: &FOLDERS,
+    },
 ];
 
 /// The folders, which no leaf may import.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "cache", "cli", "client", "daemon", "host", "http", "nix", "protocol", "proxy", "remote",
+    "stamp",
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

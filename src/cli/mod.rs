@@ -15,6 +15,7 @@ use crate::protocol::control::Gc;
 use crate::proxy;
 use crate::remote;
 use crate::size;
+use crate::stamp;
 use lexopt::prelude::*;
 use manual::Subcommand;
 use std::borrow::Cow;
@@ -31,6 +32,8 @@ pub enum Command {
     Client(client::Options),
     /// Say what the cache did for this build.
     Summary(client::Options),
+    /// Make the times of a source tree say what its files hold, or undo that.
+    Stamp(stamp::Options),
     /// Print the mounts for a build.
     Hook(hook::Options),
     /// Look after the cache.
@@ -117,6 +120,11 @@ Usage: GOCACHEPROG=\"nix-gocacheprog client\" go build ./...
                        within the daemon's default limits
   --give-up-after AGE  go on without a daemon that has stopped moving for so long (60s)
   --summary            serve nobody: say in one line what the cache did for this build
+  --stamp DIR          serve nobody: give each file below DIR an mtime made of its content, so that
+                       `go` can tell it from another one by it. The setup hook does this while
+                       `go` runs. Fails and changes nothing where a link leads out of DIR
+  --restore            serve nobody: put the times back of all that was not written to since
+  --times FILE         for these two: the file that remembers the times
 
 With NIX_GOCACHEPROG=readonly in the environment the build reads the shared cache, and what it
 puts goes to a private one.
@@ -352,6 +360,8 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
         cache_dir: None,
     };
     let mut summary = false;
+    let mut task = None;
+    let mut table = None;
     while let Some(arg) = args.next().map_err(bad)? {
         match arg {
             Long("runtime-dir") => options.runtime_dir = Some(directory(args)?),
@@ -360,13 +370,17 @@ fn parse_client(args: &mut lexopt::Parser) -> Result<Command> {
             }
             Long("cache-dir") => options.cache_dir = Some(directory(args)?),
             Long("summary") => summary = true,
+            Long("stamp") => task = Some(stamp::Task::Set(directory(args)?)),
+            Long("restore") => task = Some(stamp::Task::Restore),
+            Long("times") => table = Some(directory(args)?),
             other => return general(other, CLIENT_HELP),
         }
     }
-    Ok(if summary {
-        Command::Summary(options)
-    } else {
-        Command::Client(options)
+    Ok(match (task, table) {
+        (Some(task), Some(table)) => Command::Stamp(stamp::Options { table, task }),
+        (None, None) if summary => Command::Summary(options),
+        (None, None) => Command::Client(options),
+        _ => return Err(Error::input("--stamp DIR and --restore take --times FILE")),
     })
 }
 
@@ -710,6 +724,8 @@ mod tests {
             (&["x", "gc", "--max-size", "x"], "20G"),
             (&["x", "gc", "--all", "--max-age", "1d"], "--all"),
             (&["x", "stats", "now"], "now"),
+            (&["x", "client", "--stamp", "d"], "--times FILE"),
+            (&["x", "client", "--times", "f"], "--restore"),
             (&["x", "hook"], "derivation"),
             (&["x", "proxy", "--build", "me"], "me"),
             (&["x", "proxy", "--read-limit", "never"], "never"),
