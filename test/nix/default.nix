@@ -4,6 +4,8 @@
   tools,
   cacert,
   go,
+  # The folder of test/fetch-cc, for what is built with C.
+  cc ? null,
   # Applied over the set, as with nixpkgs.
   overlays ? [ (import ../../overlay.nix) ],
 }:
@@ -40,6 +42,7 @@ let
     {
       inherit (stdenv) makeSetupHook;
       inherit stdenv;
+      c = import ./cc.nix { inherit stdenv cc; };
       go = package go;
       cacert = final.makeSetupHook {
         name = "cacert-hook";

@@ -68,51 +68,76 @@ exitHandler() {
 }
 trap exitHandler EXIT
 
-# Every input, propagated ones included, once.
-declare -a allInputs=()
+# Every input, propagated ones included, once in each role: the platform that it runs on, and the one that it makes
+# things for, where -1 is the one that builds, 0 the one that the result runs on, and 1 what that makes things for.
+declare -a allInputs=() inputRoles=()
 declare -A seenInputs=()
 findInputs() {
-    local input=$1 list propagated
-    [[ -z ${seenInputs[$input]-} ]] || return 0
-    seenInputs[$input]=1
+    local input=$1 role=$2 propagated
+    [[ -z ${seenInputs[$input $role]-} ]] || return 0
+    seenInputs[$input $role]=1
     allInputs+=("$input")
-    for list in propagated-build-inputs propagated-native-build-inputs; do
-        if [[ -f $input/nix-support/$list ]]; then
-            for propagated in $(<"$input/nix-support/$list"); do
-                findInputs "$propagated"
-            done
-        fi
+    inputRoles+=("$role")
+    if [[ -f $input/nix-support/propagated-build-inputs ]]; then
+        for propagated in $(<"$input/nix-support/propagated-build-inputs"); do
+            findInputs "$propagated" "$role"
+        done
+    fi
+    if [[ -f $input/nix-support/propagated-native-build-inputs ]]; then
+        for propagated in $(<"$input/nix-support/propagated-native-build-inputs"); do
+            findInputs "$propagated" "-1 0"
+        done
+    fi
+}
+
+# addEnvHooks OFFSET FUNCTION...: functions that are called with each input that runs on that platform; or, as long as
+# a derivation is not strict about the difference, with each input.
+declare -a envHooks=()
+addEnvHooks() {
+    local offset=$1 each
+    shift
+    for each; do
+        envHooks+=("$offset $each")
     done
 }
 
-declare -a envHooks=()
-addEnvHooks() {
-    shift
-    envHooks+=("$@")
-}
-
 # Lists are arrays with structured attributes and words in a string without.
-for input in ${depsBuildBuild[*]-} ${nativeBuildInputs[*]-} ${buildInputs[*]-} \
-    ${propagatedBuildInputs[*]-} ${propagatedNativeBuildInputs[*]-}; do
-    findInputs "$input"
+for input in ${depsBuildBuild[*]-}; do
+    findInputs "$input" "-1 -1"
+done
+for input in ${nativeBuildInputs[*]-} ${propagatedNativeBuildInputs[*]-}; do
+    findInputs "$input" "-1 0"
+done
+for input in ${buildInputs[*]-} ${propagatedBuildInputs[*]-}; do
+    findInputs "$input" "0 1"
 done
 for input in ${allInputs[@]+"${allInputs[@]}"}; do
     addToSearchPath inputsPath "$input/bin"
 done
 export -n inputsPath
 PATH=${inputsPath:+$inputsPath:}$PATH
-for input in ${allInputs[@]+"${allInputs[@]}"}; do
+for nth in "${!allInputs[@]}"; do
+    input=${allInputs[nth]}
     if [[ -f $input/nix-support/setup-hook ]]; then
+        # shellcheck disable=SC2034 # for the hook
+        read -r hostOffset targetOffset <<<"${inputRoles[nth]}"
         # shellcheck source=/dev/null
         . "$input/nix-support/setup-hook"
     fi
 done
-for input in ${allInputs[@]+"${allInputs[@]}"}; do
-    for hook in ${envHooks[@]+"${envHooks[@]}"}; do
-        "$hook" "$input"
+for hook in ${envHooks[@]+"${envHooks[@]}"}; do
+    # What a variable of the hook's is called goes by this.
+    depHostOffset=${hook% *}
+    declare -A hookInputs=()
+    for nth in "${!allInputs[@]}"; do
+        input=${allInputs[nth]}
+        if [[ (-z ${strictDeps-} || ${inputRoles[nth]% *} == "$depHostOffset") && -z ${hookInputs[$input]-} ]]; then
+            hookInputs[$input]=1
+            "${hook#* }" "$input"
+        fi
     done
 done
-unset each input hook inputsPath
+unset each nth input hook inputsPath hookInputs hostOffset targetOffset depHostOffset
 
 unpackPhase() {
     runHook preUnpack
