@@ -71,12 +71,11 @@ impl Forward {
     }
 
     fn applies(&self, url: &Url) -> bool {
-        let host = url.host().trim_end_matches('.');
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let address: Option<IpAddr> = bare.parse().ok();
-        if host == "localhost" || address.is_some_and(|a| a.is_loopback()) {
+        if url.is_loopback() {
             return false;
         }
+        let host = url.host().trim_end_matches('.');
+        let address = url.address();
         !self.except.iter().any(|entry| match address {
             Some(address) => names_address(entry, address, url.port()),
             None => names_host(entry, host, url.port()),

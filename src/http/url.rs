@@ -3,7 +3,9 @@
 //! `Display` and `Debug` never show a password, a user or a query, which may be a secret too.
 
 use crate::error::{Error, Result};
+use percent_encoding::percent_decode_str;
 use std::fmt;
+use std::net::IpAddr;
 
 /// An `http` or `https` URL.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,6 +98,18 @@ impl Url {
     /// The port that a connection is made to.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(if self.https { 443 } else { 80 })
+    }
+
+    /// The host's IP address, if it is given as one.
+    pub fn address(&self) -> Option<IpAddr> {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        bare.parse().ok()
+    }
+
+    /// Whether the server is on this machine, so that nothing crosses a network.
+    pub fn is_loopback(&self) -> bool {
+        let name = self.host.trim_end_matches('.');
+        name == "localhost" || self.address().is_some_and(|address| address.is_loopback())
     }
 
     /// Whether both are answered by the same server, so that it may have the other's credentials.
@@ -236,20 +250,15 @@ pub fn split_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host, port))
 }
 
-/// Reads `%41` as `A`; `None` when what comes out is not text.
+/// Reads `%41` as `A`; `None` when an escape is malformed, or the result is not UTF-8.
 pub fn unescape_percent(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(bytes.next()?).to_digit(16);
-            let (high, low) = (digit()?, digit()?);
-            out.push(u8::try_from(high << 4 | low).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
+    // The crate passes a malformed escape through; `go` refuses it.
+    let well_formed = text.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    well_formed.then(|| decoded.into_owned())
 }
 
 #[cfg(test)]
@@ -292,6 +301,38 @@ mod tests {
             assert_eq!(url.request(), to, "{location}");
         }
         assert!(from.redirected("ftp://example.org/").is_err());
+    }
+
+    #[test]
+    fn loopback_is_told_from_other_hosts() {
+        for (host, is_loopback) in [
+            ("localhost", true),
+            ("localhost.", true),
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("[::1]", true),
+            ("localhost.example.org", false),
+            ("10.0.0.1", false),
+            ("[::2]", false),
+        ] {
+            let url = url(&format!("http://{host}:8080/x"));
+            assert_eq!(url.is_loopback(), is_loopback, "{host}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_read_strictly() {
+        for (text, read) in [
+            ("a%41%2f", Some("aA/")),
+            ("%c3%A9", Some("é")),
+            ("%", None),
+            ("%4", None),
+            ("%4g", None),
+            ("%+1", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(unescape_percent(text).as_deref(), read, "{text}");
+        }
     }
 
     #[test]

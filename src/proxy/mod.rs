@@ -158,11 +158,8 @@ fn set_up(listener: &TcpListener) -> std::io::Result<()> {
 fn refuse_itself(entries: &[Entry], address: SocketAddr) -> Result<()> {
     let names_us = |entry: &Entry| match &entry.source {
         Source::Upstream(url) => {
-            let host = url.host().trim_start_matches('[').trim_end_matches(']');
-            let ip = host.parse::<std::net::IpAddr>();
-            let local =
-                host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback() || ip == address.ip());
-            local && url.port() == address.port()
+            let is_here = url.is_loopback() || url.address() == Some(address.ip());
+            is_here && url.port() == address.port()
         }
         _ => false,
     };

@@ -5,7 +5,22 @@
 //! climb out of a directory or end a line of a request.
 
 use crate::http::url::unescape_percent;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt;
+
+/// What Go's url.PathEscape escapes, less the slash.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'/');
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -120,18 +135,7 @@ impl Path {
 
     /// The path as `go` writes it into a URL: what is not plain has `%` escapes.
     pub fn url_path(&self) -> String {
-        use std::fmt::Write;
-        let mut out = String::new();
-        for byte in self.to_string().bytes() {
-            // As Go's url.PathEscape, with the slashes kept.
-            if byte.is_ascii_alphanumeric() || b"-_.~$&+=:@/".contains(&byte) {
-                out.push(char::from(byte));
-            } else {
-                // A String takes whatever is written to it.
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-        out
+        utf8_percent_encode(&self.to_string(), ESCAPED).to_string()
     }
 }
 
