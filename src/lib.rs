@@ -19,6 +19,7 @@ pub mod id;
 pub mod log;
 pub mod metrics;
 pub mod nix;
+pub mod output;
 pub mod protocol;
 pub mod proxy;
 pub mod remote;

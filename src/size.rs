@@ -19,12 +19,15 @@ const AGES: [(&str, u64); 5] = [
     ("w", 7 * 24 * 60 * 60),
 ];
 
+/// A number without a unit is bytes only from here on: nobody means 20 bytes by `20`.
+const BARE_MIN: u64 = 1 << 20;
+
 /// A size in bytes. `K`, `M`, `G` and `T` are powers of 1024, with or without `iB` or `B`.
 ///
 /// # Errors
-/// When the text is no size, with an example of one.
+/// When the text is malformed, or a small number without a unit, with an example of a good one.
 pub fn parse_size(text: &str) -> Result<u64> {
-    scaled(text, |unit| {
+    let size = scaled(text, |unit| {
         let unit = unit.strip_suffix('b').unwrap_or(unit);
         let unit = unit
             .strip_suffix('i')
@@ -32,7 +35,14 @@ pub fn parse_size(text: &str) -> Result<u64> {
             .unwrap_or(unit);
         find(&SIZES, unit)
     })
-    .ok_or_else(|| Error::input(format!("{text:?} is no size: write it as 20G or 1.5GiB")))
+    .ok_or_else(|| Error::input(format!("{text:?} is not a size: write it as 20G or 1.5GiB")))?;
+    let is_bare = text.trim_end().ends_with(|c: char| c.is_ascii_digit());
+    if is_bare && (1..BARE_MIN).contains(&size) {
+        return Err(Error::input(format!(
+            "{text:?} has no unit: write it as 20G, or with B for bytes"
+        )));
+    }
+    Ok(size)
 }
 
 /// An age or a span of time.
@@ -42,7 +52,11 @@ pub fn parse_size(text: &str) -> Result<u64> {
 pub fn parse_age(text: &str) -> Result<Duration> {
     scaled(text, |unit| find(&AGES, unit))
         .map(Duration::from_secs)
-        .ok_or_else(|| Error::input(format!("{text:?} is no age: write it as 60d, 36h or 10m")))
+        .ok_or_else(|| {
+            Error::input(format!(
+                "{text:?} is not an age: write it as 60d, 36h or 10m"
+            ))
+        })
 }
 
 /// A size as people write it: `487 MiB`, `1.2 MiB`.
@@ -112,8 +126,8 @@ mod tests {
     fn sizes_are_read_as_people_write_them() {
         for (text, size) in [
             ("0", 0),
-            ("512", 512),
             ("512B", 512),
+            ("21474836480", 20 << 30),
             ("1k", 1024),
             ("20G", 20 << 30),
             ("20GB", 20 << 30),
@@ -172,6 +186,8 @@ mod tests {
             ".5G",
             "99999999T",
             "iB",
+            "20",
+            "512 ",
         ] {
             let error = parse_size(text).unwrap_err().to_string();
             assert!(error.contains("20G"), "{error}");

@@ -499,16 +499,7 @@ impl Screen {
 
     /// The window's columns and rows.
     pub fn size(&self) -> (usize, usize) {
-        // SAFETY: all-zero is a valid winsize, and the call fills it in or leaves it.
-        let size = unsafe {
-            let mut size: libc::winsize = std::mem::zeroed();
-            libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size);
-            size
-        };
-        if size.ws_col == 0 || size.ws_row == 0 {
-            return (80, 24);
-        }
-        (usize::from(size.ws_col), usize::from(size.ws_row))
+        window_size().unwrap_or((80, 24))
     }
 
     /// Waits for one of these keys for at most `limit`; says whether it came.
@@ -537,6 +528,22 @@ impl Screen {
         let _ = io::Write::write_all(&mut stdout, text.as_bytes());
         let _ = io::Write::flush(&mut stdout);
     }
+}
+
+/// The columns and rows of the terminal that stdout is.
+fn window_size() -> Option<(usize, usize)> {
+    // SAFETY: all-zero is a valid winsize, and the call fills it in or leaves it.
+    let size = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size);
+        size
+    };
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
+/// How wide the terminal is that stdout is.
+pub fn terminal_columns() -> Option<usize> {
+    window_size().map(|(columns, _)| columns)
 }
 
 impl Drop for Screen {

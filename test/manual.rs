@@ -85,6 +85,7 @@ fn cases() -> Vec<(Vec<String>, BTreeSet<String>)> {
             typed("install --mode hook --remote-m"),
             set(&["--remote-mode"]),
         ),
+        (typed("help v"), set(&["verify"])),
         (typed("completions b"), set(&["bash"])),
         (typed("completions f"), set(&["fish"])),
         (typed("completions z"), set(&["zsh"])),
@@ -152,8 +153,76 @@ fn the_man_page_says_all_that_the_helps_say() {
         }
     }
     assert!(lines > 100, "{lines}");
+    for section in subcommands()
+        .iter()
+        .map(|name| name.to_uppercase())
+        .chain(["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"].map(String::from))
+    {
+        assert!(plain.contains(&section), "{section}");
+    }
+}
+
+#[test]
+fn help_is_found_in_each_of_the_usual_ways_and_fits_the_terminal() {
+    assert_eq!(said(&["help"]), said(&["--help"]));
     for name in subcommands() {
-        assert!(plain.contains(&name.to_uppercase()), "{name}");
+        assert_eq!(said(&["help", &name]), said(&[&name, "--help"]), "{name}");
+        assert_eq!(said(&["help", &name]), said(&[&name, "-h"]), "{name}");
+        let output = Command::new(binary())
+            .args(["help", &name])
+            .env("COLUMNS", "40")
+            .output()
+            .unwrap();
+        let help = text(&output.stdout);
+        // An example is one line, to be copied.
+        for line in help
+            .lines()
+            .filter(|line| !line.starts_with("    nix-") && !line.starts_with("    sudo "))
+        {
+            let is_one_word = !line.trim().contains(' ');
+            assert!(
+                line.chars().count() <= 40 || is_one_word || line.starts_with("  --"),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_a_reader_that_stops_is_not() {
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["daemon", "--help"],
+        &["man"],
+        &["completions", "zsh"],
+        &["doctor", "--json"],
+    ] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let output = Command::new(binary())
+            .args(args)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("stdout: No space left"), "{args:?}: {said}");
+    }
+    for args in [&["--help"][..], &["man"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = Command::new(binary())
+            .args(args)
+            .stdout(writer)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{args:?}");
     }
 }
 
@@ -181,6 +250,18 @@ fn bash_completes_what_the_helps_name() {
             assert_eq!(offered(&["bash"], &script), expected, "{typed:?}");
         }
     }
+}
+
+#[test]
+fn bash_completes_names_with_colons() {
+    let completions = said(&["completions", "bash"]);
+    // Bash cuts words at a colon, and puts what it is given after the last one.
+    let script = format!(
+        "{completions}\ntouch here/a:b:one\nCOMP_WORDS=(nix-gocacheprog daemon --remote-ca here/a : b : o)\n\
+         COMP_CWORD=7\n_nix_gocacheprog\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+    );
+    let expected = BTreeSet::from(["one".to_string()]);
+    assert_eq!(offered(&["bash"], &script), expected);
 }
 
 #[test]

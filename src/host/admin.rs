@@ -7,6 +7,7 @@ use crate::counts::Counts;
 use crate::daemon::service::Service;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::output;
 use crate::protocol::control::{self, Ask, Gc, Reply};
 use crate::report::{Report, Swept, Verified};
 use crate::size::{show_age, show_size};
@@ -67,11 +68,14 @@ impl Target {
 /// When it cannot be done, or something is damaged and stays so.
 pub fn run(place: &Target, task: Task) -> Result<()> {
     let mut bar = Bar::new();
+    let mut printed = Ok(());
     let reply = ask(place, task, &mut |reply| match reply {
         Reply::Progress { done, total } => bar.draw(done, total),
         Reply::Damaged { what } => {
             bar.clear();
-            print(&format!("{what}\n"));
+            if printed.is_ok() {
+                printed = output::print(&format!("{what}\n"));
+            }
         }
         _ => {}
     })?;
@@ -99,8 +103,7 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
             ));
         }
     };
-    print(&text);
-    done
+    printed.and(output::print(&text)).and(done)
 }
 
 fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
@@ -317,11 +320,6 @@ fn tell_verified(verified: &Verified) -> String {
     } else {
         format!("{read}: {damaged} outputs and {actions} actions are damaged\n")
     }
-}
-
-fn print(text: &str) {
-    // A reader that has had enough is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// A progress bar, where a person can see it.

@@ -9,12 +9,12 @@ use crate::cache::store::Limits;
 use crate::client::connection;
 use crate::config::{self, RUNTIME_DIR, SANDBOX_CLIENT};
 use crate::error::{Error, Result};
+use crate::output;
 use crate::protocol::control::{self, Ask, Reply};
 use crate::sys;
 use nix::Nix;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -95,11 +95,9 @@ pub fn run(options: &Options) -> Result<()> {
             serde_json::to_string_pretty(&findings).map_err(|e| Error::input(e.to_string()))?;
         json + "\n"
     } else {
-        table(&findings, std::io::stdout().is_terminal())
+        table(&findings, output::has_colour())
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|e| Error::io("write to", "stdout", e))?;
+    output::print(&text)?;
     match wrong {
         0 => Ok(()),
         1 => Err(Error::input("one thing is wrong")),

@@ -18,6 +18,10 @@ pub struct Remote {
     pub credentials: Option<PathBuf>,
     /// The file with the certificates that are trusted.
     pub ca: Option<PathBuf>,
+    /// The file with the certificate that is shown.
+    pub cert: Option<PathBuf>,
+    /// The file with its private key.
+    pub key: Option<PathBuf>,
 }
 
 impl Remote {
@@ -53,7 +57,12 @@ impl Remote {
             self.mode.name()
         );
         let mut load = String::new();
-        for (name, path) in [("credentials", &self.credentials), ("ca", &self.ca)] {
+        for (name, path) in [
+            ("credentials", &self.credentials),
+            ("ca", &self.ca),
+            ("cert", &self.cert),
+            ("key", &self.key),
+        ] {
             let Some(path) = path else { continue };
             let shown = path.to_string_lossy();
             if !path.is_absolute() || shown.contains(char::is_whitespace) {

@@ -1,0 +1,210 @@
+//! The handlers of the table: what was given becomes a [`Command`].
+
+use super::arguments::{Arguments, Source};
+use super::{Command, VERSION, completions as shells, help as texts, manual, table};
+use crate::cache::store::Limits;
+use crate::client;
+use crate::daemon;
+use crate::error::{Error, Result};
+use crate::host::admin::{Target, Task};
+use crate::host::doctor;
+use crate::host::install::{self, Mode};
+use crate::nix::hook;
+use crate::protocol::control::Gc;
+use crate::proxy;
+use crate::remote;
+use crate::stamp;
+use std::path::PathBuf;
+
+pub fn daemon(args: &Arguments) -> Result<Command> {
+    let remote = match args.text("remote")? {
+        None => None,
+        Some(url) => Some(remote::Options {
+            url,
+            mode: mode(args)?,
+            credentials: args.credential("remote-credentials")?,
+            ca: args.credential("remote-ca")?,
+            cert: args.credential("remote-cert")?,
+            key: args.credential("remote-key")?,
+        }),
+    };
+    Ok(Command::Daemon(daemon::Options {
+        cache_dir: args.dir("cache-dir")?.unwrap_or_default(),
+        runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
+        limits: limits(args, args.size("min-free")?)?,
+        idle_exit: args.age("idle-exit")?.unwrap_or_default(),
+        remote,
+    }))
+}
+
+pub fn client(args: &Arguments) -> Result<Command> {
+    let options = client::Options {
+        runtime_dir: args.dir("runtime-dir")?,
+        give_up_after: args.limit("give-up-after")?.unwrap_or_default(),
+        readonly: std::env::var_os("NIX_GOCACHEPROG").is_some_and(|mode| mode == "readonly"),
+        cache_dir: args.dir("cache-dir")?,
+    };
+    let task = match args.dir("stamp")? {
+        Some(dir) => Some(stamp::Task::Set(dir)),
+        None => args.is_given("restore").then_some(stamp::Task::Restore),
+    };
+    Ok(match (task, args.dir("times")?) {
+        (Some(task), Some(table)) => Command::Stamp(stamp::Options { table, task }),
+        _ if args.is_given("summary") => Command::Summary(options),
+        _ => Command::Client(options),
+    })
+}
+
+pub fn hook(args: &Arguments) -> Result<Command> {
+    let mut paths = args.words().iter().map(PathBuf::from);
+    Ok(Command::Hook(hook::Options {
+        drv: paths.next().unwrap_or_default(),
+        chroot: paths.next(),
+        runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
+        chain: args.file("chain")?,
+    }))
+}
+
+pub fn proxy(args: &Arguments) -> Result<Command> {
+    Ok(Command::Proxy(proxy::Options {
+        listen: args.text("listen")?.unwrap_or_default(),
+        build: args.number("build")?,
+        runtime_dir: args.dir("runtime-dir")?,
+        limits: proxy::Limits {
+            connect: args.limit("connect-limit")?.unwrap_or_default(),
+            read: args.limit("read-limit")?.unwrap_or_default(),
+        },
+        cache_dir: args.dir("cache-dir")?,
+        keep: limits(args, None)?,
+    }))
+}
+
+pub fn stats(args: &Arguments) -> Result<Command> {
+    let json = args.is_given("json");
+    Ok(Command::Admin(target(args)?, Task::Stats { json }))
+}
+
+pub fn gc(args: &Arguments) -> Result<Command> {
+    let what = if args.is_given("all") {
+        Gc::All
+    } else {
+        Gc::Beyond {
+            max_size: args.size("max-size")?,
+            max_age: args.age("max-age")?,
+        }
+    };
+    let dry_run = args.is_given("dry-run");
+    Ok(Command::Admin(target(args)?, Task::Gc { what, dry_run }))
+}
+
+pub fn verify(args: &Arguments) -> Result<Command> {
+    let repair = args.is_given("repair");
+    Ok(Command::Admin(target(args)?, Task::Verify { repair }))
+}
+
+pub fn install(args: &Arguments) -> Result<Command> {
+    let remote = match args.text("remote")? {
+        None => None,
+        Some(url) => Some(install::Remote {
+            url,
+            mode: mode(args)?,
+            credentials: args.file("remote-credentials")?,
+            ca: args.file("remote-ca")?,
+            cert: args.file("remote-cert")?,
+            key: args.file("remote-key")?,
+        }),
+    };
+    Ok(Command::Install(install::Options {
+        mode: match args.word("mode")? {
+            Some("static") => Mode::Static,
+            _ => Mode::Hook,
+        },
+        user: args.is_given("user"),
+        dry_run: args.is_given("dry-run"),
+        remote,
+    }))
+}
+
+pub fn uninstall(args: &Arguments) -> Result<Command> {
+    let cache = match (args.is_given("remove-cache"), args.is_given("keep-cache")) {
+        (false, false) => None,
+        (remove, _) => Some(remove),
+    };
+    Ok(Command::Uninstall(install::Removal {
+        user: args.is_given("user"),
+        dry_run: args.is_given("dry-run"),
+        cache,
+    }))
+}
+
+pub fn doctor(args: &Arguments) -> Result<Command> {
+    let Target {
+        cache_dir,
+        runtime_dir,
+        ..
+    } = target(args)?;
+    Ok(Command::Doctor(doctor::Options {
+        json: args.is_given("json"),
+        runtime_dir,
+        cache_dir,
+    }))
+}
+
+pub fn help(args: &Arguments) -> Result<Command> {
+    let Some(name) = args.words().first() else {
+        return Ok(Command::Print(texts::main().into()));
+    };
+    let name = name.to_string_lossy();
+    let subcommand = table::subcommand(&name)
+        .ok_or_else(|| Error::input(format!("there is no subcommand {name:?}")))?;
+    Ok(Command::Print(texts::of(subcommand).into()))
+}
+
+pub fn man(_: &Arguments) -> Result<Command> {
+    Ok(Command::Print(manual::page(VERSION).into()))
+}
+
+pub fn completions(args: &Arguments) -> Result<Command> {
+    let shell = args.words().first().map(|shell| shell.to_string_lossy());
+    let text = match shell.as_deref() {
+        Some("zsh") => shells::zsh(),
+        Some("fish") => shells::fish(),
+        _ => shells::bash(),
+    };
+    Ok(Command::Print(text.into()))
+}
+
+/// The cache and the sockets that a person asks about. Where nothing says which, those of an installation of the user's
+/// own go before the system's.
+fn target(args: &Arguments) -> Result<Target> {
+    let target = Target {
+        cache_dir: args.dir("cache-dir")?.unwrap_or_default(),
+        is_named: args.is_given("cache-dir"),
+        runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
+    };
+    let is_default = |name: &str| args.source(name) == Source::Default;
+    match install::own_dirs() {
+        Some((cache_dir, runtime_dir)) if is_default("cache-dir") && is_default("runtime-dir") => {
+            Ok(Target {
+                cache_dir,
+                runtime_dir,
+                ..target
+            })
+        }
+        _ => Ok(target),
+    }
+}
+
+fn limits(args: &Arguments, min_free: Option<u64>) -> Result<Limits> {
+    let usual = Limits::default();
+    Ok(Limits {
+        max_size: args.size("max-size")?.unwrap_or(usual.max_size),
+        max_age: args.age("max-age")?.unwrap_or(usual.max_age),
+        min_free: min_free.or(usual.min_free),
+    })
+}
+
+fn mode(args: &Arguments) -> Result<remote::Mode> {
+    args.word("remote-mode")?
+        .map_or_else(|| Ok(remote::Mode::default()), remote::Mode::parse)
+}

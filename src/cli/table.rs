@@ -1,0 +1,678 @@
+//! Every subcommand and every option, said once. The parser, the help, the man page and the shells' completions are made
+//! from this table. A new option is one entry here; a new subcommand is one entry and a handler in `commands`.
+
+use super::arguments::Arguments;
+use super::{Command, commands};
+use crate::config::{CACHE_DIR, LISTEN, RUNTIME_DIR};
+use crate::error::Result;
+
+/// What an option or an argument takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing: it is a switch.
+    Nothing,
+    /// A directory.
+    Dir,
+    /// A file.
+    File,
+    /// A program.
+    Program,
+    /// A size, as in 20G.
+    Size,
+    /// An age or a time limit, as in 60d.
+    Age,
+    /// Another text, under this name in the help.
+    Text(&'static str),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+impl Takes {
+    /// What the help shows in its place.
+    pub fn placeholder(self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Dir => "DIR".into(),
+            Self::File => "FILE".into(),
+            Self::Program => "PROGRAM".into(),
+            Self::Size => "SIZE".into(),
+            Self::Age => "AGE".into(),
+            Self::Text(name) => name.into(),
+            Self::OneOf(words) => words.join("|"),
+        }
+    }
+
+    /// Whether a shell completes it with the names of files.
+    pub fn is_path(self) -> bool {
+        matches!(self, Self::Dir | Self::File | Self::Program)
+    }
+
+    /// All that it can be, where that is known.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::OneOf(words) => words,
+            _ => &[],
+        }
+    }
+}
+
+/// An option.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// What it does. Completions show it up to the first `;`, `:` or `(`.
+    pub help: &'static str,
+    /// What it is when nothing else says so; written as on the command line, and read in the same way.
+    pub default: Option<&'static str>,
+    /// How the help describes a default that is not one word.
+    pub usually: Option<&'static str>,
+    /// Environment variables that stand in for it, the first that is set and not empty.
+    pub env: &'static [&'static str],
+    /// Options that make no sense beside it.
+    pub conflicts: &'static [&'static str],
+    /// Options without one of which it means nothing.
+    pub requires: &'static [&'static str],
+    /// It may be given several times; otherwise the last one counts.
+    pub repeats: bool,
+}
+
+impl Flag {
+    const fn default(mut self, value: &'static str) -> Self {
+        self.default = Some(value);
+        self
+    }
+
+    const fn usually(mut self, what: &'static str) -> Self {
+        self.usually = Some(what);
+        self
+    }
+
+    const fn env(mut self, names: &'static [&'static str]) -> Self {
+        self.env = names;
+        self
+    }
+
+    const fn conflicts(mut self, names: &'static [&'static str]) -> Self {
+        self.conflicts = names;
+        self
+    }
+
+    const fn requires(mut self, names: &'static [&'static str]) -> Self {
+        self.requires = names;
+        self
+    }
+
+    /// It may be given several times.
+    #[allow(dead_code, reason = "for the first option that repeats")]
+    const fn repeats(mut self) -> Self {
+        self.repeats = true;
+        self
+    }
+}
+
+const fn flag(name: &'static str, takes: Takes, help: &'static str) -> Flag {
+    Flag {
+        name,
+        takes,
+        help,
+        default: None,
+        usually: None,
+        env: &[],
+        conflicts: &[],
+        requires: &[],
+        repeats: false,
+    }
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    flag(name, Takes::Nothing, help)
+}
+
+/// A word that is not an option.
+#[derive(Clone, Copy, Debug)]
+pub struct Argument {
+    /// Under this name in the help.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// It cannot be left out.
+    pub required: bool,
+    /// What it is.
+    pub help: &'static str,
+}
+
+/// A command and what it does.
+pub type Example = (&'static str, &'static str);
+
+/// A subcommand.
+#[derive(Clone, Copy)]
+pub struct Subcommand {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in one line of the main help.
+    pub brief: &'static str,
+    /// How it is called, when that is not `nix-gocacheprog NAME [OPTION...] ARGUMENT...`.
+    pub usage: Option<&'static str>,
+    /// What it does, in paragraphs.
+    pub about: &'static [&'static str],
+    /// What it takes besides options, in this order.
+    pub arguments: &'static [Argument],
+    /// Its options, in groups that other subcommands may share.
+    pub flags: &'static [&'static [Flag]],
+    /// What is to be said after the options, in paragraphs.
+    pub notes: &'static [&'static str],
+    /// Commands to try.
+    pub examples: &'static [Example],
+    /// The exit code for a command line that is wrong. Nix ends every build when its hook fails, so that one's is 0.
+    pub misuse: u8,
+    /// Makes a command of what was given.
+    pub handler: fn(&Arguments) -> Result<Command>,
+}
+
+impl Subcommand {
+    /// All its options.
+    pub fn flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
+        self.flags.iter().copied().flatten()
+    }
+}
+
+/// What the program is, in one line.
+pub const ABOUT: &str = "Go's build cache and module cache inside sandboxed Nix builds.";
+
+/// What the main help and the man page say after the subcommands.
+pub const NOTES: &[&str] = &[
+    "`nix-gocacheprog help SUBCOMMAND` says more. A program named `client` or `hook` is that subcommand. A size is a \
+     number and a unit, as in 500M, 20G or 1.5GiB; an age likewise, as in 90s, 36h or 60d.",
+];
+
+/// Options that every subcommand understands.
+pub const GENERAL: [Flag; 2] = [
+    switch("help", "print this help"),
+    switch("version", "print the version"),
+];
+
+/// Files, for the man page.
+pub const FILES: &[(&str, &str)] = &[
+    (CACHE_DIR, "The cache."),
+    (
+        "~/.cache/nix-gocacheprog",
+        "A user's own cache, for `go` commands and proxies that reach no daemon.",
+    ),
+    (
+        "/run/nix-gocacheprog/build/sock",
+        "Where builds reach the daemon.",
+    ),
+    (
+        "/run/nix-gocacheprog/control/sock",
+        "Where root and the hook reach the daemon.",
+    ),
+    (
+        "/etc/nix/nix.conf",
+        "Nix's configuration, to which `install` adds a marked block.",
+    ),
+    (
+        "/usr/local/lib/nix-gocacheprog",
+        "What `install` has made, with a record of it for `uninstall`.",
+    ),
+];
+
+/// Environment variables, for the man page.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "NIX_GOCACHEPROG",
+        "In a build or a shell: `readonly` reads the shared cache and stores elsewhere.",
+    ),
+    (
+        "NIX_GOCACHEPROG_CACHE_DIR",
+        "The cache directory, unless `--cache-dir` says otherwise.",
+    ),
+    (
+        "NIX_GOCACHEPROG_RUNTIME_DIR",
+        "The directory of the sockets, unless `--runtime-dir` says otherwise.",
+    ),
+    (
+        "NIX_GOCACHEPROG_LOG",
+        "With `debug` each request is logged.",
+    ),
+    (
+        "CACHE_DIRECTORY, RUNTIME_DIRECTORY, LISTEN_FDS, CREDENTIALS_DIRECTORY",
+        "Set by systemd for the daemon.",
+    ),
+    (
+        "GOPROXY, GOAUTH, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE, NIX_SSL_CERT_FILE",
+        "Mean to the proxy what they mean to `go`.",
+    ),
+    (
+        "NO_COLOR, TERM",
+        "With NO_COLOR set, or TERM=dumb, nothing is coloured.",
+    ),
+];
+
+/// Exit codes, for the man page.
+pub const EXIT_STATUS: &[(&str, &str)] = &[
+    (
+        "0",
+        "It was done. The hook always ends so, or with the code of the hook that it runs first.",
+    ),
+    (
+        "1",
+        "It failed, or `doctor` or `verify` found something wrong.",
+    ),
+    ("2", "The command line is wrong, and nothing was done."),
+];
+
+const NAMED_CACHE: Flag = flag("cache-dir", Takes::Dir, "where the cache is")
+    .default(CACHE_DIR)
+    .env(&["NIX_GOCACHEPROG_CACHE_DIR", "CACHE_DIRECTORY"]);
+
+const SOCKETS: Flag = flag("runtime-dir", Takes::Dir, "where the daemon's sockets are")
+    .default(RUNTIME_DIR)
+    .env(&["NIX_GOCACHEPROG_RUNTIME_DIR", "RUNTIME_DIRECTORY"]);
+
+/// The sockets that a client or a proxy looks for, in a sandbox and outside.
+const NEAREST_SOCKETS: Flag = flag("runtime-dir", Takes::Dir, "where the daemon's sockets are")
+    .usually("/gocache/run in a sandbox, else /run/nix-gocacheprog")
+    .env(&["NIX_GOCACHEPROG_RUNTIME_DIR"]);
+
+/// What a person asks the daemon about.
+const PLACE: &[Flag] = &[NAMED_CACHE, SOCKETS];
+
+const ASKS_THE_DAEMON: &str =
+    "The daemon is asked to do it. Where none runs it is done on the cache directory itself.";
+
+const MAX_SIZE: Flag = flag(
+    "max-size",
+    Takes::Size,
+    "what the cache may take on disk; the least recently used entries go first",
+)
+.default("20G");
+
+const MAX_AGE: Flag =
+    flag("max-age", Takes::Age, "evict what was not used for so long").default("60d");
+
+const MIN_FREE: Flag = flag(
+    "min-free",
+    Takes::Size,
+    "what is left free on the file system",
+)
+.usually("5% of it, at most 10G");
+
+/// The cache of a team, behind the daemon's own.
+const REMOTE: &[Flag] = &[
+    flag(
+        "remote",
+        Takes::Text("URL"),
+        "a cache for several machines behind this one: bazel-remote, or any HTTP server that keeps what is PUT",
+    ),
+    flag(
+        "remote-mode",
+        Takes::OneOf(&["read", "write", "read-write"]),
+        "what the daemon does with the remote",
+    )
+    .default("read-write")
+    .requires(&["remote"]),
+    flag(
+        "remote-credentials",
+        Takes::File,
+        "a file with user:password, or with a token; without it, netrc is looked at",
+    )
+    .requires(&["remote"]),
+    flag(
+        "remote-ca",
+        Takes::File,
+        "trust these certificates instead of the system's",
+    )
+    .requires(&["remote"]),
+    flag(
+        "remote-cert",
+        Takes::File,
+        "show this certificate to the remote",
+    )
+    .requires(&["remote"]),
+    flag(
+        "remote-key",
+        Takes::File,
+        "the private key of that certificate",
+    )
+    .requires(&["remote"]),
+];
+
+/// A subcommand that takes nothing and explains nothing more.
+const PLAIN: Subcommand = Subcommand {
+    name: "",
+    brief: "",
+    usage: None,
+    about: &[],
+    arguments: &[],
+    flags: &[],
+    notes: &[],
+    examples: &[],
+    misuse: 2,
+    handler: commands::help,
+};
+
+/// All subcommands, in the groups of the main help.
+pub const SUBCOMMANDS: &[&[Subcommand]] = &[
+    &[
+        Subcommand {
+            name: "daemon",
+            brief: "own the cache and serve builds",
+            about: &["Own the cache and serve builds on two sockets, until told to stop: RUNTIME/build/sock, which builds \
+                      use, and RUNTIME/control/sock, which root and the hook use."],
+            flags: &[
+                PLACE,
+                &[
+                    MAX_SIZE,
+                    MAX_AGE,
+                    MIN_FREE,
+                    flag(
+                        "idle-exit",
+                        Takes::Age,
+                        "when systemd has started it, exit after so long without a build",
+                    )
+                    .default("10m"),
+                ],
+                REMOTE,
+            ],
+            notes: &[
+                "Sockets that systemd passes, named `build` and `control`, are used instead of its own. \
+                 NIX_GOCACHEPROG_LOG=debug logs each request.",
+            ],
+            examples: &[(
+                "nix-gocacheprog daemon --cache-dir /tmp/cache --runtime-dir /tmp/run",
+                "Run a daemon of your own, to try it out.",
+            )],
+            handler: commands::daemon,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "client",
+            brief: "serve `go` as its GOCACHEPROG, with the daemon behind it",
+            usage: Some("GOCACHEPROG=\"nix-gocacheprog client\" go build ./..."),
+            about: &["Serve `go` on stdin and stdout as its GOCACHEPROG. Without a daemon it serves the build from a \
+                      private cache."],
+            flags: &[&[
+                NEAREST_SOCKETS,
+                flag("cache-dir", Takes::Dir, "where the private cache is").usually(
+                    "in the build's own directory or, outside of a Nix build, ~/.cache/nix-gocacheprog, where it is \
+                     kept within the daemon's default limits",
+                ),
+                flag(
+                    "give-up-after",
+                    Takes::Age,
+                    "go on without a daemon that has stopped moving for so long",
+                )
+                .default("60s"),
+                switch("summary", "serve nobody: print one line about what the cache did for this build"),
+                flag(
+                    "stamp",
+                    Takes::Dir,
+                    "serve nobody: give each file below DIR an mtime made of its content, so that `go` can tell it from \
+                     another one by it. The setup hook does this while `go` runs. Fails and changes nothing where a link \
+                     leads out of DIR",
+                )
+                .requires(&["times"]),
+                switch("restore", "serve nobody: put the times back of all that was not written to since")
+                    .requires(&["times"])
+                    .conflicts(&["stamp"]),
+                flag("times", Takes::File, "for --stamp and --restore: the file that remembers the times").requires(&["stamp", "restore"]),
+            ]],
+            notes: &[
+                "With NIX_GOCACHEPROG=readonly in the environment the build reads the shared cache, and what it puts \
+                 goes to a private one.",
+            ],
+            handler: commands::client,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "hook",
+            brief: "print the sandbox mounts for a build, as Nix's pre-build-hook",
+            about: &["Register a build with the daemon and print the sandbox mounts for it. Nix calls this when nix.conf \
+                      says `pre-build-hook = PATH`, where PATH is this program under the name `hook`."],
+            arguments: &[
+                Argument {
+                    name: "DRV",
+                    takes: Takes::File,
+                    required: true,
+                    help: "the derivation",
+                },
+                Argument {
+                    name: "CHROOT",
+                    takes: Takes::Dir,
+                    required: false,
+                    help: "the chroot of its build",
+                },
+            ],
+            flags: &[&[
+                SOCKETS,
+                flag(
+                    "chain",
+                    Takes::Program,
+                    "another pre-build-hook: run first, with the same arguments, and both answers are given. Nix gives \
+                     no options: write a script with exec nix-gocacheprog hook --chain PROGRAM \"$@\"",
+                ),
+            ]],
+            notes: &[
+                "It always succeeds, within a second. When something is wrong it prints nothing, and the build goes on \
+                 without the shared cache. The failure of a chained PROGRAM is passed on.",
+            ],
+            misuse: 0,
+            handler: commands::hook,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "proxy",
+            brief: "be a Go module proxy that keeps what it fetches in the cache",
+            about: &["Be a Go module proxy, in front of the upstreams that GOPROXY lists. What never changes is kept in \
+                      the daemon's cache or, without a daemon, in one of this user's own. Prints its URL once it accepts \
+                      connections."],
+            flags: &[&[
+                flag("listen", Takes::Text("ADDR"), "where to listen; port 0 is any free one").default(LISTEN),
+                flag(
+                    "build",
+                    Takes::Text("PID"),
+                    "serve one build: exit when this process does, cache nothing without a daemon, and leave what fails \
+                     to `go`, which must have the same list behind this proxy, as in GOPROXY=\"URL|$GOPROXY\"",
+                ),
+                NEAREST_SOCKETS,
+                flag("cache-dir", Takes::Dir, "where modules are kept without a daemon")
+                    .usually("~/.cache/nix-gocacheprog/modules"),
+                flag(
+                    "max-size",
+                    Takes::Size,
+                    "what they may take there; the least recently used go first",
+                )
+                .default("20G"),
+                flag("max-age", Takes::Age, "evict from there what was not used for so long").default("60d"),
+                flag(
+                    "connect-limit",
+                    Takes::Age,
+                    "how long connecting to an upstream may take",
+                )
+                .default("10s"),
+                flag("read-limit", Takes::Age, "how long an upstream may be silent").default("60s"),
+            ]],
+            notes: &[
+                "GOPROXY, GOAUTH=netrc, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and NIX_SSL_CERT_FILE \
+                 mean what they mean to `go`. At its end it logs how many requests it has sent.",
+            ],
+            examples: &[(
+                "nix-gocacheprog proxy --listen 10.0.0.1:3000",
+                "Share one proxy with everybody who reaches this address.",
+            )],
+            handler: commands::proxy,
+            ..PLAIN
+        },
+    ],
+    &[
+        Subcommand {
+            name: "stats",
+            brief: "show how large the cache is, and who uses it",
+            about: &["Show how large the cache is, how well it serves, and who uses it most."],
+            flags: &[
+                &[switch("json", "for programs: sizes in bytes, times in seconds")],
+                PLACE,
+            ],
+            notes: &[ASKS_THE_DAEMON],
+            handler: commands::stats,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "gc",
+            brief: "evict what is not used",
+            about: &["Evict the least recently used entries: what the limits of the daemon do not allow, down to 90% of \
+                      its size limit, and what nothing needs. What live builds use stays."],
+            flags: &[
+                &[
+                    flag("max-size", Takes::Size, "evict down to this size"),
+                    flag("max-age", Takes::Age, "evict what was not used for so long"),
+                    switch("all", "evict everything").conflicts(&["max-size", "max-age"]),
+                    switch("dry-run", "only say what would go"),
+                ],
+                PLACE,
+            ],
+            notes: &[ASKS_THE_DAEMON],
+            examples: &[
+                ("nix-gocacheprog gc --max-size 5G", "Make room now."),
+                ("nix-gocacheprog gc --all --dry-run", "See how much could be freed."),
+            ],
+            handler: commands::gc,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "verify",
+            brief: "look for damage in the cache",
+            about: &["Read all outputs and compare them with their names, and look for actions whose output is missing. \
+                      It lists what is damaged, and fails then."],
+            flags: &[
+                &[switch("repair", "remove what is damaged; the next build puts it again")],
+                PLACE,
+            ],
+            notes: &[ASKS_THE_DAEMON],
+            handler: commands::verify,
+            ..PLAIN
+        },
+    ],
+    &[
+        Subcommand {
+            name: "install",
+            brief: "install on this host, which is not NixOS, and set up Nix",
+            usage: Some("sudo nix-gocacheprog install [OPTION...]"),
+            about: &["Install on this host: the program, systemd's units, a user for the daemon, and a line in nix.conf. \
+                      It can be run again at any time, and changes only what is missing. A pre-build-hook that is there \
+                      already is kept and run first. At its end it runs `doctor`."],
+            flags: &[
+                &[
+                    flag(
+                        "mode",
+                        Takes::OneOf(&["hook", "static"]),
+                        "hook gives each build its own mounts, by Nix's pre-build-hook; static gives every build the \
+                         same mounts, for Lix, which ignores the hook's output",
+                    )
+                    .default("hook"),
+                    switch("user", "for a Nix of your own, without root"),
+                    switch("dry-run", "only show the changes"),
+                ],
+                REMOTE,
+            ],
+            notes: &[
+                "A remote gives the daemon access to the network. Files named here may be readable by root alone: \
+                 systemd hands them to the daemon.",
+            ],
+            examples: &[
+                ("sudo nix-gocacheprog install --dry-run", "See what it would change."),
+                (
+                    "sudo nix-gocacheprog install --remote https://cache.example.com --remote-mode read",
+                    "Read from a cache that other machines fill.",
+                ),
+            ],
+            handler: commands::install,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "uninstall",
+            brief: "remove what `install` has made",
+            usage: Some("sudo nix-gocacheprog uninstall [OPTION...]"),
+            about: &["Remove what `install` has made, and ask whether the cache goes too."],
+            flags: &[&[
+                switch("remove-cache", "remove the cache without asking").conflicts(&["keep-cache"]),
+                switch("keep-cache", "keep the cache and its user without asking"),
+                switch("user", "remove what `install --user` has made"),
+                switch("dry-run", "only show the changes"),
+            ]],
+            handler: commands::uninstall,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "doctor",
+            brief: "say what is right and what is wrong, and how to fix it",
+            about: &["Check the program, its sockets, the daemon, Nix's configuration and the cache, and say how to fix \
+                      what is wrong. Fails when something is."],
+            flags: &[&[switch("json", "for programs")], PLACE],
+            handler: commands::doctor,
+            ..PLAIN
+        },
+    ],
+    &[
+        Subcommand {
+            name: "help",
+            brief: "explain a subcommand",
+            about: &["Explain a subcommand, or list them all."],
+            arguments: &[Argument {
+                name: "SUBCOMMAND",
+                takes: Takes::Text("SUBCOMMAND"),
+                required: false,
+                help: "what to explain",
+            }],
+            handler: commands::help,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "man",
+            brief: "print all of this as a man page",
+            usage: Some("nix-gocacheprog man >nix-gocacheprog.1"),
+            about: &["Print the man page."],
+            handler: commands::man,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "completions",
+            brief: "print what completes this command line in a shell",
+            about: &["Print what completes this command line in a shell, to be sourced by it."],
+            arguments: &[Argument {
+                name: "SHELL",
+                takes: Takes::OneOf(&["bash", "zsh", "fish"]),
+                required: true,
+                help: "the shell",
+            }],
+            examples: &[
+                (
+                    "nix-gocacheprog completions bash >~/.local/share/bash-completion/completions/nix-gocacheprog",
+                    "For Bash.",
+                ),
+                (
+                    "nix-gocacheprog completions zsh >~/.zfunc/_nix-gocacheprog",
+                    "For zsh, in a folder of $fpath.",
+                ),
+                (
+                    "nix-gocacheprog completions fish >~/.config/fish/completions/nix-gocacheprog.fish",
+                    "For fish.",
+                ),
+            ],
+            handler: commands::completions,
+            ..PLAIN
+        },
+    ],
+];
+
+/// The subcommand of this name.
+pub fn subcommand(name: &str) -> Option<&'static Subcommand> {
+    SUBCOMMANDS
+        .iter()
+        .copied()
+        .flatten()
+        .find(|subcommand| subcommand.name == name)
+}
