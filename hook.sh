@@ -1,17 +1,32 @@
 # The stdenv setup hook: makes `go` keep its build cache in the daemon's cache, through the client that
 # Nix's pre-build-hook has put into the sandbox. It must never make a build fail that succeeds without it.
 #
-#   NIX_GOCACHEPROG=off     do nothing
+#   NIX_GOCACHEPROG         on        read and write the shared cache (the default)
+#                           readonly  read it; what this build puts stays in the build
+#                           audit     build everything anew, and compare it with what the cache has
+#                           off       do nothing; so does anything else, with a line that says so
+#   NIX_GOCACHEPROG_TESTS   run       run each test, also if its result is in the cache
 #   NIX_GOCACHEPROG_CLIENT  where the client is, if not at /gocache/client or, without a sandbox, on the host
+#
+# It sets GOCACHEPROG once the inputs are known and before the first phase; GOCACHE where `go` would have none; and
+# NIX_GOCACHEPROG_STAMPED while the times of the source say its content. See docs/tests.md and docs/dev-shell.md.
 # shellcheck shell=bash
 
 nixGocacheprogSetup() {
-    # Both hooks below call this, and a hook that is propagated as well is sourced twice.
-    if [[ -n ${nixGocacheprogDone-} || ${NIX_GOCACHEPROG-} == off ]]; then
+    # Several hooks below call this, and a hook that is propagated as well is sourced twice.
+    if [[ -n ${nixGocacheprogDone-} ]]; then
         return 0
     fi
     nixGocacheprogDone=1
-
+    case ${NIX_GOCACHEPROG-} in
+    '' | on | readonly | audit) ;;
+    off) return 0 ;;
+    *)
+        echo "nix-gocacheprog: NIX_GOCACHEPROG=$NIX_GOCACHEPROG is not one of on, readonly, audit and off, so this" \
+            "build runs without the shared Go cache" >&2
+        return 0
+        ;;
+    esac
     if [[ -n ${GOCACHEPROG-} ]]; then
         # The derivation's own: it knows better.
         return 0
@@ -29,23 +44,223 @@ nixGocacheprogSetup() {
             "check pre-build-hook in nix.conf and, on the host, nix-gocacheprog doctor" >&2
         return 0
     fi
-    export GOCACHEPROG=$client
-    [[ ${client##*/} != nix-gocacheprog ]] || GOCACHEPROG+=" client"
     nixGocacheprogClient=$client
-    # `go` keeps what it knows of a source folder under the names, sizes and times of its files. In Nix
-    # all times are the same, so a change of an import that keeps a file's size would be missed.
-    export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
-    # For the same reason a test that reads a file is run again: `go` would take the result of another
-    # file of the same size. What the test was compiled to still comes from the cache. With structured
-    # attributes it can be a list, which `go` does not see, but the derivation's own phases may.
-    if [[ $(declare -p GOFLAGS 2>/dev/null) != "declare -a"* ]]; then
-        export GOFLAGS="${GOFLAGS:+$GOFLAGS }-count=1"
+    nixGocacheprogCommand=$client
+    [[ ${client##*/} != nix-gocacheprog ]] || nixGocacheprogCommand+=" client"
+    export GOCACHEPROG=$nixGocacheprogCommand
+    # `go` looks for a place for its own cache first, and fails where there is none.
+    if [[ -z ${GOCACHE-} && -z ${XDG_CACHE_HOME-} && -n ${NIX_BUILD_TOP-} && ! -w ${HOME-} ]]; then
+        export GOCACHE=$NIX_BUILD_TOP/.nix-gocacheprog-gocache
     fi
+    nixGocacheprogTimesSayNothing
 
     # A fixed-output derivation downloads modules.
     if [[ -n ${outputHash-} ]]; then
         nixGocacheprogProxy
     fi
+    # In a shell all of this ends with the phase.
+    if [[ -z ${IN_NIX_SHELL-} ]]; then
+        nixGocacheprogWatchPhases
+        declare -F go >/dev/null || nixGocacheprogWrapGo
+    fi
+}
+
+# `go` knows a package's files and a test's input files by names, sizes and times. In Nix all times are the same, so it
+# must neither believe an index of a folder nor a test's result. The derivation's own flags and settings win.
+nixGocacheprogTimesSayNothing() {
+    if [[ ${GODEBUG-} != *goindex=* ]]; then
+        export GODEBUG=${GODEBUG:+$GODEBUG,}goindex=0
+        nixGocacheprogIndexOff=1
+    fi
+    # With structured attributes it can be a list, which `go` does not see, but the derivation's own phases may.
+    if [[ $(declare -p GOFLAGS 2>/dev/null) != "declare -a"* && ${GOFLAGS-} != *-count* ]]; then
+        nixGocacheprogCountOff=${GOFLAGS+set}
+        : "${nixGocacheprogCountOff:=unset}"
+        export GOFLAGS="-count=1${GOFLAGS:+ $GOFLAGS}"
+    fi
+}
+
+# Takes that back, whatever a phase has made of these variables meanwhile. $1: what else may be believed.
+nixGocacheprogTimesSayContent() {
+    if [[ -n ${nixGocacheprogIndexOff-} && $1 == index ]]; then
+        nixGocacheprogIndexOff=
+        GODEBUG=,${GODEBUG-},
+        GODEBUG=${GODEBUG/,goindex=0,/,}
+        GODEBUG=${GODEBUG#,}
+        GODEBUG=${GODEBUG%,}
+        [[ -n $GODEBUG ]] || unset GODEBUG
+    fi
+    if [[ -n ${nixGocacheprogCountOff-} && ${GOFLAGS-} == *-count=1* ]]; then
+        GOFLAGS=" $GOFLAGS "
+        GOFLAGS=${GOFLAGS/ -count=1 / }
+        GOFLAGS=${GOFLAGS# }
+        GOFLAGS=${GOFLAGS% }
+        [[ -n $GOFLAGS || $nixGocacheprogCountOff != unset ]] || unset GOFLAGS
+    fi
+    nixGocacheprogCountOff=
+}
+
+# Makes runHook say where the phases begin and end that run `go`: after all that preBuild and preCheck do, and before
+# anything of postBuild and postCheck.
+# shellcheck disable=SC2317 # Called by stdenv.
+nixGocacheprogWatchPhases() {
+    local definition
+    if ! definition=$(declare -f runHook) || declare -F nixGocacheprogRunHook >/dev/null; then
+        return 0
+    fi
+    eval "nixGocacheprogRunHook ${definition#runHook }"
+    runHook() {
+        case ${1-} in
+        postBuild | postCheck | exitHook | failureHook) nixGocacheprogRestore ;;
+        esac
+        nixGocacheprogRunHook "$@"
+        case ${1-} in
+        preBuild) nixGocacheprogStamp "${buildPhase-}" ;;
+        preCheck)
+            if [[ ${NIX_GOCACHEPROG_TESTS-} != run ]]; then
+                nixGocacheprogStamp "${checkPhase-}"
+            fi
+            ;;
+        esac
+    }
+}
+
+# Whether a phase runs nothing but `go`, as nixpkgs' own do. Others could run what goes by times, as Make does.
+# shellcheck disable=SC2016 # This is about the text of a phase.
+nixGocacheprogRunsGoOnly() {
+    local phase=$1 line
+    local tools='(^|[^[:alnum:]_/.-])(make|gmake|ninja|cmake|meson|just|task|mage|bazel|scons|waf|redo|tup)([^[:alnum:]_.-]|$)'
+    [[ $phase == *"runHook pre"* && $phase == *"runHook post"* ]] || return 1
+    [[ ! $phase =~ $tools ]] || return 1
+    phase=${phase//\\$'\n'/ }
+    while IFS= read -r line; do
+        line=${line#"${line%%[![:space:]]*}"}
+        line=${line%%[[:space:]]#*}
+        # What only decides which `go` commands are run, and with which flags.
+        case $line in
+        '' | '#'*) continue ;;
+        'for '*' in $(getGoDirs '*'); do' | 'for '*' in $'[a-zA-Z]*'; do' | done | fi | else | '{' | '}' | '(' | ')') continue ;;
+        'if [ '* | 'if [[ '* | 'if (( '* | 'if ! OUT='* | 'if ! echo '*) continue ;;
+        'buildGoDir() {' | 'getGoDirs() {' | 'return '[01]) continue ;;
+        'local '* | 'declare '* | 'flags+='* | 'buildFlagsArray+='* | type=* | exclude=* | exclude+=* | dir=*) continue ;;
+        'IFS='*' read '* | 'printf -v '* | excludedAlternates=*) continue ;;
+        'export NIX_BUILD_CORES=1' | 'export GOFLAGS='*) continue ;;
+        'find . -type f -name '* | 'echo "$subPackages" | sed '* | 'echo "$OUT" >&2') continue ;;
+        'mv $dir/* $dir/..' | 'rmdir $dir') continue ;;
+        esac
+        case $line in
+        *[\;\&\|\`]* | *'$('*) return 1 ;;
+        'runHook '* | 'echo '* | 'buildGoDir '* | 'go '*) ;;
+        *) return 1 ;;
+        esac
+    done <<<"$phase"
+}
+
+# Gives the source times that say its content, until nixGocacheprogRestore. Where that cannot be, all is as it was.
+nixGocacheprogStamp() {
+    # GOCACHEPROG may be a phase's own by now.
+    if [[ ${GOCACHEPROG-} != "$nixGocacheprogCommand" || -n ${nixGocacheprogStamped-} || -n ${outputHash-} ]]; then
+        return 0
+    fi
+    # The whole of what was unpacked, of which the module may be a part.
+    local top=${NIX_BUILD_TOP-} tree=${PWD}
+    if [[ -z $top || $tree/ != "$top"/?* ]]; then
+        return 0
+    fi
+    tree=${tree#"$top"/}
+    tree=$top/${tree%%/*}
+    # Files of an overlay take the place of others, with times of their own.
+    if [[ "${GOFLAGS[*]-} ${buildFlags[*]-} ${checkFlags[*]-}" == *-overlay* ]] || ! nixGocacheprogRunsGoOnly "$1"; then
+        return 0
+    fi
+    if ! nixGocacheprogTimes --stamp "$tree"; then
+        return 0
+    fi
+    nixGocacheprogStamped=1
+    export NIX_GOCACHEPROG_STAMPED=1
+    # The index of a module in the module cache goes by its path alone, and other modules of a workspace may lie elsewhere.
+    if [[ " ${GOFLAGS[*]-} " == *" -mod=vendor "* ]] && nixGocacheprogHasNoWorkspace; then
+        nixGocacheprogTimesSayContent index
+    else
+        nixGocacheprogTimesSayContent tests
+    fi
+}
+
+nixGocacheprogHasNoWorkspace() {
+    local dir=$PWD
+    case ${GOWORK-} in
+    off) return 0 ;;
+    ?*) return 1 ;;
+    esac
+    while [[ -n $dir ]]; do
+        [[ ! -e $dir/go.work ]] || return 1
+        dir=${dir%/*}
+    done
+}
+
+# Puts the times back of all that no phase has written to.
+nixGocacheprogRestore() {
+    if [[ -z ${nixGocacheprogStamped-} ]]; then
+        return 0
+    fi
+    nixGocacheprogStamped=
+    unset NIX_GOCACHEPROG_STAMPED
+    nixGocacheprogTimesSayNothing
+    nixGocacheprogTimes --restore ||
+        echo "nix-gocacheprog: the mtimes of the source could not be put back" >&2
+}
+
+nixGocacheprogTimes() {
+    # What it says is for debugging: a tree that cannot be stamped, or a client of an older release, is no fault.
+    (
+        [[ -n ${NIX_GOCACHEPROG_LOG-} ]] || exec 2>/dev/null
+        exec -a client "$nixGocacheprogClient" "$@" --times "$NIX_BUILD_TOP/.nix-gocacheprog-times"
+    ) || return 1
+}
+
+# With any GOCACHEPROG `go` keeps no executable: `go tool -n` names a file that is gone, and a tool is linked each time
+# that it is run. What a phase says itself comes by here; scripts and Makefiles have the `go` of PATH.
+# shellcheck disable=SC2317 # Called by the phases.
+nixGocacheprogWrapGo() {
+    nixGocacheprogRuns=0
+    go() {
+        case ${1-} in
+        tool)
+            # One of the module's; those of Go itself are there already.
+            if [[ ${2-} == -n ]] || { [[ -n ${2-} && ${2-} != -* ]] && nixGocacheprogRanOften; }; then
+                GOCACHEPROG='' command go "$@"
+                return
+            fi
+            ;;
+        run)
+            if nixGocacheprogRanOften; then
+                GOCACHEPROG='' command go "$@"
+                return
+            fi
+            ;;
+        generate)
+            if nixGocacheprogGeneratesOften; then
+                GOCACHEPROG='' command go "$@"
+                return
+            fi
+            ;;
+        esac
+        command go "$@"
+    }
+}
+
+# Whether linking once more costs more than compiling without the cache, which is done once.
+nixGocacheprogRanOften() {
+    [[ ${GOCACHEPROG-} == "$nixGocacheprogCommand" ]] && ((++nixGocacheprogRuns > 10))
+}
+
+nixGocacheprogGeneratesOften() {
+    local lines
+    [[ ${GOCACHEPROG-} == "$nixGocacheprogCommand" ]] || return 1
+    lines=$(grep -rhE --include='*.go' --exclude-dir=vendor --exclude-dir=testdata \
+        '^//go:generate .*go (run|tool) ' . 2>/dev/null) || return 1
+    lines=${lines//[^$'\n']/}
+    ((${#lines} >= 10))
 }
 
 # Puts the module proxy in front of the user's own GOPROXY list. It ends with this shell; where it fails, `go` goes
@@ -53,7 +268,7 @@ nixGocacheprogSetup() {
 nixGocacheprogProxy() {
     local url='' list=${GOPROXY-} log=${NIX_BUILD_TOP:-${TMPDIR:-/tmp}}/.nix-gocacheprog-proxy.log
     if [[ -z $list ]]; then
-        list=$(go env GOPROXY 2>/dev/null) || true
+        list=$(GOCACHEPROG='' go env GOPROXY 2>/dev/null) || true
     fi
     case $list in
     # Nothing would come from a module proxy.
@@ -75,21 +290,48 @@ nixGocacheprogProxy() {
 
 # One line on what the cache did for this build, within a fraction of a second, or none.
 nixGocacheprogSummary() {
-    if [[ -n ${nixGocacheprogClient-} ]]; then
+    if [[ -n ${nixGocacheprogClient-} && ${GOCACHEPROG-} == "$nixGocacheprogCommand" ]]; then
         (exec -a client "$nixGocacheprogClient" --summary) || true
     fi
 }
 
-# A derivation with a configure phase of its own, or none, does not run the first.
-postConfigureHooks+=(nixGocacheprogSetup)
-preBuildHooks+=(nixGocacheprogSetup)
-if [[ -n ${buildCommand-}${buildCommandPath-} ]]; then
-    # runCommand has no phases at all.
+# In a shell a phase has the cache while it runs, and what the user does afterwards is their own.
+nixGocacheprogEnter() {
+    local name kept
+    if [[ -n ${nixGocacheprogEntered-} ]]; then
+        return 0
+    fi
+    nixGocacheprogEntered=1
+    nixGocacheprogKept=
+    for name in GOCACHEPROG GOCACHE GODEBUG GOFLAGS GOPROXY; do
+        nixGocacheprogKept+="unset $name"$'\n'
+        if kept=$(declare -p "$name" 2>/dev/null); then
+            # Not local to the function that brings it back.
+            kept=${kept#declare }
+            nixGocacheprogKept+="declare -g ${kept#-- }"$'\n'
+        fi
+    done
+    nixGocacheprogDone=
     nixGocacheprogSetup
-elif [[ -n ${dontConfigure-} || ${configurePhase-postConfigure} != *postConfigure* ]] &&
-    [[ ${buildPhase-preBuild} != *preBuild* ]]; then
-    # Phases of its own that run neither: one more before the build.
-    preBuildPhases+=" nixGocacheprogSetup"
+}
+
+nixGocacheprogLeave() {
+    if [[ -n ${nixGocacheprogEntered-} ]]; then
+        nixGocacheprogEntered=
+        eval "$nixGocacheprogKept"
+    fi
+}
+
+if [[ -n ${IN_NIX_SHELL-} ]]; then
+    preBuildHooks+=(nixGocacheprogEnter)
+    postBuildHooks+=(nixGocacheprogLeave)
+    preCheckHooks+=(nixGocacheprogEnter)
+    postCheckHooks+=(nixGocacheprogLeave)
+else
+    # The first comes before all phases, with PATH complete. A hook that is sourced later than that has the others.
+    postHooks+=(nixGocacheprogSetup)
+    postConfigureHooks+=(nixGocacheprogSetup)
+    preBuildHooks+=(nixGocacheprogSetup)
+    exitHooks+=(nixGocacheprogSummary)
+    failureHooks+=(nixGocacheprogSummary)
 fi
-exitHooks+=(nixGocacheprogSummary)
-failureHooks+=(nixGocacheprogSummary)

@@ -372,11 +372,45 @@ fn every_way_to_write_a_go_derivation_gets_the_cache() {
 fn a_changed_import_is_seen_in_a_file_of_the_same_size_and_time() {
     in_nix(|nix| {
         let daemon = nix.daemon();
-        for which in ["aa", "bb"] {
-            let args = ["--argstr", "which", which];
+        // With -mod=vendor `go` indexes the folders.
+        for (flags, which) in [
+            ("", "aa"),
+            ("", "bb"),
+            ("-mod=vendor", "aa"),
+            ("-mod=vendor", "bb"),
+        ] {
+            let args = ["--argstr", "which", which, "--argstr", "flags", flags];
             let built = nix.with_hook(&daemon.runtime_dir(), "import.nix", "import", &args);
-            assert_eq!(built.run(0, "import"), format!("{which}\n"));
+            assert_eq!(built.run(0, "import"), format!("{which}\n"), "{flags}");
         }
+    });
+}
+
+#[test]
+fn times_say_content_while_go_runs_and_nothing_that_is_installed_tells() {
+    in_nix(|nix| {
+        let without = nix.without_hook("stamp.nix", "without");
+        let daemon = nix.daemon();
+        let build = |step: &str, args: &[&str]| {
+            let built = nix.with_hook(&daemon.runtime_dir(), "stamp.nix", step, args);
+            assert_eq!(built.run(0, "stamp"), "stamp\n");
+            assert!(built.program(0, "stamp") == without.program(0, "stamp"));
+            let times = |built: &Built| fs::read_to_string(built.paths[0].join("times")).unwrap();
+            assert_eq!(times(&built), times(&without));
+            assert!(!built.log.contains("stamped=1"), "{}", built.log);
+            built
+        };
+        for step in ["filling", "cached"] {
+            let built = build(step, &[]);
+            let expected = "the poem: roses are red, stamped: true";
+            assert!(built.log.contains(expected), "{}", built.log);
+        }
+        let built = build("changed", &["--argstr", "poem", "violets: blue"]);
+        let expected = "the poem: violets: blue, stamped: true";
+        assert!(built.log.contains(expected), "{}", built.log);
+        let built = build("run", &["--argstr", "mode", "run"]);
+        let expected = "the poem: roses are red, stamped: false";
+        assert!(built.log.contains(expected), "{}", built.log);
     });
 }
 

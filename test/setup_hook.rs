@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{TempDir, text};
+use crate::support::{TempDir, binary, text};
 
 /// Runs both hook points, as stdenv does, and then says what became of the environment.
 const PHASES: &str = r#"
@@ -50,11 +50,16 @@ impl Bash {
         bash.args(["-c", &format!("set -eu -o pipefail\n{script}")])
             .env("hook", concat!(env!("CARGO_MANIFEST_DIR"), "/hook.sh"));
         for name in [
+            "GOCACHE",
             "GOCACHEPROG",
             "GODEBUG",
             "GOFLAGS",
+            "IN_NIX_SHELL",
+            "NIX_BUILD_TOP",
             "NIX_GOCACHEPROG",
+            "NIX_GOCACHEPROG_TESTS",
             "outputHash",
+            "XDG_CACHE_HOME",
         ] {
             bash.env_remove(name);
         }
@@ -131,8 +136,18 @@ fn what_the_derivation_has_set_stays() {
     let own = Bash::new().client(WORKING);
     let own = own.set("GODEBUG", "x=1").set("GOFLAGS", "-trimpath");
     let (stdout, stderr) = own.run(&format!(". \"$hook\"{PHASES}"));
-    let expected = "/client x=1,goindex=0 -trimpath -count=1\n";
+    let expected = "/client x=1,goindex=0 -count=1 -trimpath\n";
     assert!(stdout.ends_with(expected), "{stdout}");
+    assert_eq!(stderr, "");
+    let own = Bash::new().client(WORKING);
+    let own = own
+        .set("GODEBUG", "goindex=1")
+        .set("GOFLAGS", "-count=5 -v");
+    let (stdout, stderr) = own.run(&format!(". \"$hook\"{PHASES}"));
+    assert!(
+        stdout.ends_with("/client goindex=1 -count=5 -v\n"),
+        "{stdout}"
+    );
     assert_eq!(stderr, "");
 }
 
@@ -156,6 +171,267 @@ fn a_client_that_is_missing_or_broken_is_said_once_and_nothing_else_happens() {
         assert!(stderr.contains("no working client at"), "{stderr}");
         assert!(stderr.contains("pre-build-hook"), "{stderr}");
     }
+}
+
+#[test]
+fn a_mode_that_is_unknown_is_off_and_said_once() {
+    for mode in ["read-only", "READONLY", "1", "false"] {
+        let bash = Bash::new().client(WORKING).set("NIX_GOCACHEPROG", mode);
+        let (stdout, stderr) = bash.run(&format!(". \"$hook\"{PHASES}"));
+        assert_eq!(stdout, "unset unset unset\n");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(&format!(
+            "={mode} is not one of on, readonly, audit and off"
+        )));
+    }
+    for mode in ["", "on", "readonly", "audit"] {
+        let bash = Bash::new().client(WORKING).set("NIX_GOCACHEPROG", mode);
+        bash.expect_client(&format!(". \"$hook\"{PHASES}"));
+    }
+}
+
+#[test]
+fn go_has_a_place_for_its_own_cache_where_home_cannot_be_written() {
+    let gocache = |home: &str, also: &'static str| {
+        let bash = Bash::new().client(WORKING).set("HOME", home);
+        let bash = bash.set("NIX_BUILD_TOP", "/top").set(also, "/there");
+        let (stdout, _) = bash.run(". \"$hook\"; nixGocacheprogSetup; echo \"${GOCACHE-unset}\"");
+        stdout.trim_end().to_string()
+    };
+    let homeless = "/homeless-shelter";
+    assert_eq!(gocache(homeless, "OTHER"), "/top/.nix-gocacheprog-gocache");
+    assert_eq!(gocache("", "OTHER"), "/top/.nix-gocacheprog-gocache");
+    assert_eq!(gocache(homeless, "GOCACHE"), "/there");
+    assert_eq!(gocache(homeless, "XDG_CACHE_HOME"), "unset");
+    assert_eq!(gocache("/tmp", "OTHER"), "unset");
+}
+
+/// As much of stdenv as runs hooks, and a source tree as it comes from the store.
+const STDENV: &str = r#"
+    runHook() {
+        local name=$1 hook
+        local slice="${name%Hook}Hooks[@]"
+        if [[ -n ${!name-} ]]; then eval "${!name}"; fi
+        for hook in ${!slice+"${!slice}"}; do eval "$hook"; done
+    }
+    times() { find . -printf '%T@\n' | sort -u | tr '\n' ' '; }
+    is_stamped() {
+        [[ ${NIX_GOCACHEPROG_STAMPED-} == 1 && $(times) != *" 1.0"* && $(times) != "1.0"* ]] || return 1
+    }
+    is_as_ever() {
+        [[ -z ${NIX_GOCACHEPROG_STAMPED-} && $(times) == "1.0000000000 " ]] || return 1
+    }
+    NIX_BUILD_TOP=$(mktemp -d)
+    trap 'rm -rf "$NIX_BUILD_TOP"' EXIT
+    mkdir -p "$NIX_BUILD_TOP/source/module/testdata"
+    cd "$NIX_BUILD_TOP/source/module"
+    echo a >testdata/a; echo b >b.go
+    find "$NIX_BUILD_TOP/source" -exec touch -h -d @1 {} +
+    . "$hook"
+    runHook postHook
+"#;
+
+/// The builder with the real program as its client.
+fn real_client() -> Bash {
+    let client = binary();
+    Bash::new().set("NIX_GOCACHEPROG_CLIENT", client.to_str().unwrap())
+}
+
+const OWN_PHASE: &str = r#"
+    runHook preBuild
+    # As in nixpkgs.
+    buildGoDir() {
+      local cmd="$1" dir="$2"
+      flags+=(${tags:+-tags=$(concatStringsSep "," tags)})
+      local OUT
+      if ! OUT="$(go $cmd "${flags[@]}" $dir 2>&1)"; then
+        return 1
+      fi
+      if [ -n "$OUT" ]; then
+        echo "$OUT" >&2
+      fi
+      return 0
+    }
+    for pkg in $(getGoDirs ""); do
+      buildGoDir install "$pkg"
+    done
+    go vet \
+      ./...
+    runHook postBuild
+"#;
+
+#[test]
+fn times_say_content_while_a_phase_runs_go_and_nothing_else() {
+    let script = format!(
+        r#"{STDENV}
+        buildPhase='{OWN_PHASE}'
+        preBuild='is_as_ever'
+        postBuild='is_as_ever'
+        GOFLAGS+=" -mod=vendor"
+        runHook preBuild
+        is_stamped
+        echo "${{GODEBUG-unset}} $GOFLAGS"
+        touch -d @7 b.go; echo new >new; touch -d @8 new .
+        runHook postBuild && exit 1
+        [[ $(times) == "1.0000000000 7.0000000000 8.0000000000 " ]]
+        echo "$GODEBUG $GOFLAGS"
+        touch -d @1 b.go new .
+        checkPhase='runHook preCheck; go test ./...; runHook postCheck'
+        runHook preCheck; is_as_ever; runHook postCheck
+        checkPhase=$'runHook preCheck
+go test ./...
+runHook postCheck'
+        runHook preCheck; is_stamped; runHook failureHook; is_as_ever
+        NIX_GOCACHEPROG_TESTS=run
+        runHook preCheck; is_as_ever
+    "#
+    );
+    // The first postBuild finds what the phase has written.
+    let script = script.replace(
+        "runHook postBuild && exit 1",
+        "postBuild=; runHook postBuild",
+    );
+    let (stdout, stderr) = real_client().run(&script);
+    assert_eq!(
+        (&*stdout, &*stderr),
+        ("unset -mod=vendor\ngoindex=0 -count=1 -mod=vendor\n", "")
+    );
+}
+
+#[test]
+fn times_stay_where_a_phase_could_notice_or_they_could_not_say_content() {
+    let phase = |change: &dyn Fn(&str) -> String, before: &str| {
+        let phase = change(OWN_PHASE);
+        let script =
+            format!("{STDENV}\n{before}\nbuildPhase='{phase}'\nrunHook preBuild\nis_as_ever");
+        let (_, stderr) = real_client().run(&script);
+        assert_eq!(stderr, "", "{phase}{before}");
+    };
+    let plain = |phase: &str| phase.to_string();
+    for line in [
+        "make all",
+        "./build.sh",
+        "python3 generate.py",
+        "go build . && ./tool",
+        "go generate; touch x",
+        "flags+=($(make flags))",
+        "if [ -n \"$(make -n)\" ]; then",
+        "cp -p a $out",
+        "echo `cat x`",
+        "eval \"$x\"",
+    ] {
+        phase(
+            &|phase| phase.replace("go vet", &format!("{line}\n    go vet")),
+            "",
+        );
+    }
+    phase(&|phase| phase.replace("runHook postBuild", ""), "");
+    phase(&|_| String::new(), "");
+    phase(&plain, "GOFLAGS=-overlay=/nix/store/x");
+    phase(&plain, "GOCACHEPROG=/its/own");
+    phase(&plain, "outputHash=x");
+    phase(&plain, "ln -s /etc/passwd link; touch -h -d @1 link .");
+    phase(&plain, "NIX_BUILD_TOP=$PWD");
+}
+
+#[test]
+fn an_index_is_believed_only_of_folders_whose_times_say_content() {
+    let godebug = |before: &str| {
+        let script = format!(
+            "{STDENV}\n{before}\nbuildPhase='{OWN_PHASE}'\nrunHook preBuild\nis_stamped\necho \"${{GODEBUG-unset}} ${{GOFLAGS-unset}}\""
+        );
+        real_client().run(&script).0
+    };
+    // Modules of the module cache go by their path alone.
+    assert_eq!(godebug(""), "goindex=0 unset\n");
+    assert_eq!(godebug("GOFLAGS+=' -mod=vendor'"), "unset -mod=vendor\n");
+    let workspace = "GOFLAGS+=' -mod=vendor'; touch -d @1 ../go.work; touch -d @1 ..";
+    assert_eq!(godebug(workspace), "goindex=0 -mod=vendor\n");
+    assert_eq!(
+        godebug(&format!("{workspace}; export GOWORK=off")),
+        "unset -mod=vendor\n"
+    );
+    let unset = "GOFLAGS=-mod=vendor; export GODEBUG=madvdontneed=1";
+    assert_eq!(godebug(unset), "madvdontneed=1 -mod=vendor\n");
+    let added = "GOFLAGS+=' -mod=vendor'; GODEBUG+=,madvdontneed=1";
+    assert_eq!(godebug(added), "madvdontneed=1 -mod=vendor\n");
+}
+
+#[test]
+fn in_a_shell_a_phase_has_the_cache_and_the_user_has_what_was_before() {
+    let bash = real_client()
+        .set("IN_NIX_SHELL", "impure")
+        .set("GODEBUG", "x='1' $y");
+    let say = r#"echo "${GOCACHEPROG-unset}|${GODEBUG-unset}|${GOFLAGS-unset}""#;
+    let (stdout, stderr) = bash.run(&format!(
+        r#"{STDENV}
+        GOCACHE=/not/exported
+        {say}; is_as_ever
+        buildPhase='{OWN_PHASE}'
+        runHook preBuild; {say}; is_as_ever; runHook postBuild; {say}
+        runHook preCheck; runHook postCheck; {say}
+        declare -p GOCACHE; declare -F go || true
+        runHook exitHook
+        "#
+    ));
+    let own = "unset|x='1' $y|unset\n";
+    let during = format!(
+        "{} client|x='1' $y,goindex=0|-count=1\n",
+        binary().display()
+    );
+    let after = "declare -- GOCACHE=\"/not/exported\"\n";
+    assert_eq!(stdout, format!("{own}{during}{own}{own}{after}"));
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn executables_are_kept_where_linking_again_would_cost_more() {
+    let bash = Bash::new().client(WORKING);
+    let (stdout, stderr) = bash.run(
+        r#"
+        bin=$(mktemp -d); cd "$bin"
+        trap 'rm -rf "$bin"' EXIT
+        printf '#!/bin/sh
+echo "$* ${GOCACHEPROG:-without}"
+exit 7
+' >go
+        chmod +x go
+        PATH=$bin:$PATH
+        . "$hook"; nixGocacheprogSetup
+        mine() { "$@" && exit 1 || [[ $? == 7 ]]; }
+        mine go build x; mine go tool; mine go tool -n t; mine go generate .
+        for nth in {1..12}; do mine go run "$nth"; done
+        mine go tool t
+        for nth in {1..12}; do echo '//go:generate go tool t'; done >x.go
+        mine go generate .
+        GOCACHEPROG=/its/own; mine go generate .
+    "#,
+    );
+    let client = bash.client_path();
+    let client = client.to_str().unwrap();
+    let mut expected =
+        format!("build x {client}\ntool {client}\ntool -n t without\ngenerate . {client}\n");
+    for nth in 1..=12 {
+        let with = if nth > 10 { "without" } else { client };
+        expected.push_str(&format!("run {nth} {with}\n"));
+    }
+    expected.push_str("tool t without\ngenerate . without\ngenerate . /its/own\n");
+    assert_eq!((&*stdout, &*stderr), (&*expected, ""));
+}
+
+#[test]
+fn the_summary_is_of_a_build_that_had_the_cache() {
+    let summary = |between: &str| {
+        let client = "#!/bin/sh\n[ \"$*\" != --summary ] || echo the summary\n";
+        let bash = Bash::new().client(client);
+        bash.run(&format!(
+            ". \"$hook\"; nixGocacheprogSetup; {between}\nfor hook in \"${{exitHooks[@]}}\"; do \"$hook\"; done"
+        ))
+        .0
+    };
+    assert_eq!(summary(""), "the summary\n");
+    assert_eq!(summary("GOCACHEPROG=/its/own"), "");
+    assert_eq!(summary("unset GOCACHEPROG"), "");
 }
 
 #[test]

@@ -28,6 +28,11 @@ let
       #!/bin/sh
       echo "go $* with GOCACHEPROG=''${GOCACHEPROG-}" >&2
       [ "''${GOCACHEPROG-}" = "''${expected-/gocache/client}" ] || exit 1
+      # As the real one does before it looks at GOCACHEPROG.
+      if [ -z "''${GOCACHE-}" ] && ! mkdir -p "$HOME/.cache"; then
+        echo "build cache is required, but could not be located" >&2
+        exit 1
+      fi
       case $* in
       *vendor*) mkdir vendor && echo module >vendor/modules.txt ;;
       *download*) mkdir -p "$GOPATH/pkg/mod/cache/download" && echo module >"$GOPATH/pkg/mod/cache/download/list" ;;
@@ -212,10 +217,58 @@ in
     __structuredAttrs = true;
   } "go build . && echo done >$out";
 
+  # The first `go` of any phase has the cache.
+  goInPostPatch = stdenv.mkDerivation (
+    plain
+    // {
+      postPatch = "go generate .";
+      buildPhase = "go build .";
+    }
+  );
+  goInPostUnpack = stdenv.mkDerivation (plain // { postUnpack = "go version"; });
+  goInInstallPhase = stdenv.mkDerivation (
+    plain
+    // {
+      phases = [ "installPhase" ];
+      installPhase = "go build . && echo done >$out";
+    }
+  );
+  goInInstallCheckPhase = stdenv.mkDerivation (
+    plain
+    // {
+      dontConfigure = true;
+      dontBuild = true;
+      doInstallCheck = true;
+      installCheckPhase = "go test .";
+    }
+  );
+  goInPrePhases = stdenv.mkDerivation (
+    plain
+    // {
+      prePhases = "earliest";
+      earliest = "go version";
+    }
+  );
+  flagsAreUnset = stdenv.mkDerivation (
+    plain
+    // {
+      preBuild = "unset GOFLAGS GODEBUG; go build .";
+      postBuild = ''[[ -z ''${GOFLAGS-}''${GODEBUG-} ]]'';
+    }
+  );
+  homeOfItsOwn = stdenv.mkDerivation (
+    plain
+    // {
+      preConfigure = "export HOME=$TMPDIR GOWORK=off";
+      buildPhase = "go build .";
+    }
+  );
+
   ownGocacheprog = stdenv.mkDerivation (
     plain
     // {
       GOCACHEPROG = "/mine";
+      HOME = "/build";
       expected = "/mine";
       buildPhase = "go build .";
     }
@@ -224,6 +277,16 @@ in
     plain
     // {
       NIX_GOCACHEPROG = "off";
+      HOME = "/build";
+      expected = "";
+      buildPhase = "go build .";
+    }
+  );
+  unknownMode = stdenv.mkDerivation (
+    plain
+    // {
+      NIX_GOCACHEPROG = "read-only";
+      HOME = "/build";
       expected = "";
       buildPhase = "go build .";
     }
@@ -232,6 +295,7 @@ in
     plain
     // {
       NIX_GOCACHEPROG_CLIENT = "/nowhere";
+      HOME = "/build";
       expected = "";
       buildPhase = "go build .";
     }

@@ -79,7 +79,8 @@ let
         // (args.env or { });
 
       ldflags = words ((args.ldflags or [ ]) ++ [ "-buildid=" ]);
-      subPackages = words (args.subPackages or [ "..." ]);
+      subPackages = words (args.subPackages or [ ]);
+      tags = builtins.concatStringsSep "," (args.tags or [ ]);
       checkFlags = words (args.checkFlags or [ ]);
       doCheck = args.doCheck or true;
 
@@ -95,13 +96,49 @@ let
           runHook postConfigure
         '';
 
+      # One `go install` for each folder with Go files, and one `go test` for each with tests, unless subPackages are named.
       buildPhase =
         args.buildPhase or ''
           runHook preBuild
-          for each in $subPackages; do
-            echo "Building subPackage ./$each"
-            go install -p "$NIX_BUILD_CORES" ''${ldflags:+-ldflags="$ldflags"} "./$each"
+
+          buildGoDir() {
+            local cmd="$1" dir="$2"
+            declare -a flags
+            flags+=(''${tags:+-tags=$tags})
+            flags+=(''${ldflags:+-ldflags="$ldflags"})
+            flags+=("-p" "$NIX_BUILD_CORES")
+            if [ "$cmd" = "test" ]; then
+              flags+=(-vet=off)
+              flags+=($checkFlags)
+            fi
+            local OUT
+            if ! OUT="$(go $cmd "''${flags[@]}" "$dir" 2>&1)"; then
+              if ! echo "$OUT" | grep -qE 'no (buildable|non-test) Go|no Go files|build constraints exclude all'; then
+                echo "$OUT" >&2
+                return 1
+              fi
+            fi
+            if [ -n "$OUT" ]; then
+              echo "$OUT" >&2
+            fi
+            return 0
+          }
+
+          getGoDirs() {
+            local type;
+            type="$1"
+            if [ -n "$subPackages" ]; then
+              echo "$subPackages" | sed "s,\(^\| \),\1./,g"
+            else
+              find . -type f -name \*$type.go -exec dirname {} \; | grep -v "/vendor/" | sort -u | grep -vE '/_|examples|Godeps|testdata'
+            fi
+          }
+
+          for pkg in $(getGoDirs ""); do
+            echo "Building subPackage $pkg"
+            buildGoDir install "$pkg"
           done
+
           runHook postBuild
         '';
 
@@ -110,9 +147,11 @@ let
           runHook preCheck
           # Tests may look for their files by the paths they were compiled from.
           export GOFLAGS=''${GOFLAGS//-trimpath/}
-          for each in $subPackages; do
-            go test -p "$NIX_BUILD_CORES" -vet=off ''${ldflags:+-ldflags="$ldflags"} $checkFlags "./$each"
+
+          for pkg in $(getGoDirs test); do
+            buildGoDir test "$pkg"
           done
+
           runHook postCheck
         '';
 

@@ -1,5 +1,10 @@
 # A program whose one import differs between `which` = aa and bb, but not the size of any file.
-{ step, which, ... }@args:
+{
+  step,
+  which,
+  flags ? "",
+  ...
+}@args:
 (import ./. {
   inherit (args) tools cacert go;
 }).buildGoModule
@@ -9,6 +14,7 @@
     inherit step which;
     vendorHash = null;
     doCheck = false;
+    env.GOFLAGS = flags;
     unpackPhase = ''
       mkdir -p source/aa source/bb && cd source
       printf 'module import\n\ngo 1.21\n' >go.mod

@@ -35,14 +35,17 @@ addToSearchPath() {
     addToSearchPathWithCustomDelimiter : "$@"
 }
 
-# A hook is a function, or code in a variable, of the name; and then each function or code in the
+# A hook is a function, a script of PATH, or code in a variable, of the name; and then each function or code in the
 # array of the name's plural.
 runHook() {
     local name=$1 hook
     shift
     local plural=${name%Hook}Hooks
     if declare -F "$name" >/dev/null; then
-        "$name" "$@"
+        "$name"
+    elif type -p "$name" >/dev/null; then
+        # shellcheck source=/dev/null
+        . "$name"
     elif [[ -n ${!name-} ]]; then
         eval "${!name}"
     fi
@@ -155,7 +158,6 @@ unpackPhase() {
         stripped=source
     fi
     sourceRoot=${sourceRoot:-$stripped}
-    cd "$sourceRoot"
     runHook postUnpack
 }
 
@@ -188,6 +190,16 @@ installPhase() {
     runHook postInstall
 }
 
+installCheckPhase() {
+    runHook preInstallCheck
+    runHook postInstallCheck
+}
+
+distPhase() {
+    runHook preDist
+    runHook postDist
+}
+
 fixupPhase() {
     runHook preFixup
     if [[ -n ${propagatedBuildInputs[*]-} ]]; then
@@ -202,20 +214,26 @@ fixupPhase() {
 }
 
 runPhase() {
-    local phase=$1 skip
-    skip=${phase%Phase}
+    local curPhase=$1 skip
+    skip=${curPhase%Phase}
     skip=dont${skip^}
     if [[ -n ${!skip-} ]]; then
         return
     fi
-    if [[ $phase == checkPhase && -z ${doCheck-} ]]; then
-        return
-    fi
-    echo "Running phase: $phase"
-    if [[ -n ${!phase-} ]]; then
-        eval "${!phase}"
+    case $curPhase in
+    checkPhase) [[ -n ${doCheck-} ]] || return 0 ;;
+    installCheckPhase) [[ -n ${doInstallCheck-} ]] || return 0 ;;
+    distPhase) [[ -n ${doDist-} ]] || return 0 ;;
+    esac
+    echo "Running phase: $curPhase"
+    if [[ -n ${!curPhase-} ]]; then
+        eval "${!curPhase}"
     else
-        "$phase"
+        "$curPhase"
+    fi
+    if [[ $curPhase == unpackPhase ]]; then
+        # An unpack phase of its own may be there already.
+        cd "${sourceRoot:-.}"
     fi
 }
 
@@ -228,10 +246,14 @@ genericBuild() {
         eval "$buildCommand"
         return
     fi
-    local phase
-    local usual="unpackPhase patchPhase ${preConfigurePhases[*]-} configurePhase ${preBuildPhases[*]-} buildPhase \
-        checkPhase installPhase fixupPhase"
-    for phase in ${phases[*]-$usual}; do
-        runPhase "$phase"
+    local curPhase
+    local usual="${prePhases[*]-} unpackPhase patchPhase ${preConfigurePhases[*]-} configurePhase \
+        ${preBuildPhases[*]-} buildPhase checkPhase ${preInstallPhases[*]-} installPhase ${preFixupPhases[*]-} fixupPhase \
+        installCheckPhase ${preDistPhases[*]-} distPhase ${postPhases[*]-}"
+    for curPhase in ${phases[*]-$usual}; do
+        runPhase "$curPhase"
     done
 }
+
+runHook postHook
+runHook userHook
