@@ -166,9 +166,12 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// that has to fetch a repository first takes its time.
 pub const READ_LIMIT: Duration = Duration::from_secs(60);
 
-/// Requests that the proxy works on at one time, each in a thread of its own. `go` sends a few
-/// dozen.
+/// Requests that the proxy works on at one time. `go` sends a few dozen.
 pub const REQUESTS_MAX: usize = 256;
+
+/// Connections to the proxy that are open at one time, each with a thread of its own, if there are descriptors for
+/// so many.
+pub const PROXY_CONNECTIONS_MAX: usize = 1024;
 
 /// Requests to the remote that run at one time for gets and for what is read ahead, each in a thread and on a connection
 /// of its own: with 100 ms from here to there and back, 3,000 outputs come in five seconds.

@@ -447,8 +447,8 @@ pub fn keep_alive(listener: &TcpListener) -> io::Result<()> {
     }
 }
 
-/// Allows as many open descriptors as the system lets this process have.
-pub fn raise_descriptor_limit() {
+/// Allows as many open descriptors as the system lets this process have, and says how many.
+pub fn raise_descriptor_limit() -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -461,6 +461,7 @@ pub fn raise_descriptor_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
     }
+    limit.rlim_cur
 }
 
 /// The terminal while a command redraws it: keys come one by one and are not shown, the cursor is hidden, and the screen

@@ -25,6 +25,8 @@ pub struct Asked<'a> {
 pub enum Then {
     Keep,
     Close,
+    /// Say nothing more until the client closes the connection.
+    WaitForClose,
 }
 
 impl Upstream {
@@ -89,6 +91,10 @@ impl Upstream {
                         };
                         let then = answer(&asked, &mut *stream);
                         if stream.flush().is_err() || matches!(then, Then::Close) {
+                            return;
+                        }
+                        if matches!(then, Then::WaitForClose) {
+                            let _ = std::io::copy(&mut *stream, &mut std::io::sink());
                             return;
                         }
                     }
@@ -263,8 +269,12 @@ pub fn get(url: &str, path: &str) -> Reply {
 }
 
 pub fn ask(url: &str, method: &str, path: &str) -> Reply {
-    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
-    ask_on(&mut stream, method, path, "Connection: close\r\n")
+    // A build's proxy has a token as the first part of its path.
+    let rest = url.strip_prefix("http://").unwrap();
+    let (address, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let mut stream = TcpStream::connect(address).unwrap();
+    let path = format!("{prefix}{path}");
+    ask_on(&mut stream, method, &path, "Connection: close\r\n")
 }
 
 /// The same on a connection that may go on.

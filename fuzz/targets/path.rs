@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nix_gocacheprog::proxy::path::Path;
+use nix_gocacheprog::proxy::path::ModulePath;
 
 fuzz_target!(|text: &str| {
-    let Some(path) = Path::parse(text) else {
+    let Some(path) = ModulePath::parse(text) else {
         return;
     };
     // It is joined to a directory and to a URL, and can leave neither.
@@ -24,5 +24,5 @@ fuzz_target!(|text: &str| {
             .all(|c| c.is_ascii_graphic() && !b"?#".contains(&c)),
         "{url:?}"
     );
-    assert_eq!(Path::parse(&format!("/{url}")), Some(path));
+    assert_eq!(ModulePath::parse(&format!("/{url}")), Some(path));
 });

@@ -69,6 +69,7 @@ pub fn proxy(args: &Arguments) -> Result<Command> {
     Ok(Command::Proxy(proxy::Options {
         listen: args.text("listen")?.unwrap_or_default(),
         build: args.number("build")?,
+        token_file: args.credential("token-file")?,
         runtime_dir: args.dir("runtime-dir")?,
         limits: proxy::Limits {
             connect: args.limit("connect-limit")?.unwrap_or_default(),

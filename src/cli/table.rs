@@ -475,7 +475,13 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     "build",
                     Takes::Text("PID"),
                     "serve one build: exit when this process does, cache nothing without a daemon, and leave what fails \
-                     to `go`, which must have the same list behind this proxy, as in GOPROXY=\"URL|$GOPROXY\"",
+                     to `go`, which must have the same list behind this proxy, as in GOPROXY=\"URL|$GOPROXY\". \
+                     The URL holds a random token, and requests without it get a 404",
+                ),
+                flag(
+                    "token-file",
+                    Takes::File,
+                    "a file with a token that clients must know: GOPROXY=http://HOST:PORT/TOKEN",
                 ),
                 NEAREST_SOCKETS,
                 flag("cache-dir", Takes::Dir, "where modules are kept without a daemon")

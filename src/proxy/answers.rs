@@ -8,9 +8,10 @@ use super::body::Body;
 use super::cache::{Audience, Cache};
 use super::check::check;
 use super::list::{Entry, Source};
-use super::path::{Path, Sumdb, SumdbName};
+use super::path::{ModulePath, Sumdb, SumdbName};
+use super::response::Response;
 use super::single_flight::SingleFlight;
-use super::upstream::{Refusal, Upstreams};
+use super::upstream::Upstreams;
 use crate::error::Error;
 use crate::id::ActionId;
 use crate::log;
@@ -20,17 +21,6 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-/// What a client gets.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// What the body is.
-    pub content_type: String,
-    /// The whole of it.
-    pub body: Body,
-}
-
 /// Answers requests.
 pub struct Answers {
     entries: Vec<Entry>,
@@ -39,7 +29,7 @@ pub struct Answers {
     keys: Vec<String>,
     upstreams: Upstreams,
     cache: Cache,
-    flights: SingleFlight,
+    flights: SingleFlight<ModulePath, Response>,
     /// The entry through which each checksum database is reached.
     databases: Mutex<HashMap<SumdbName, usize>>,
     /// `go` asks its own list after every failure of ours.
@@ -59,7 +49,7 @@ pub struct Counts {
     immutable: AtomicU64,
 }
 
-type Outcome<T> = std::result::Result<T, Refusal>;
+type Outcome<T> = std::result::Result<T, Response>;
 
 impl Answers {
     /// Answers with what the entries of a list give. `before_list` says that `go` goes on to
@@ -90,21 +80,18 @@ impl Answers {
     }
 
     /// The answer to a request. It may take as long as the upstreams do.
-    pub fn answer(&self, path: &Path) -> Answer {
+    pub fn answer(&self, path: &ModulePath) -> Response {
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        log::debug(|| format!("{path}: asked for"));
         let answer = self.flights.share(path, || {
             let found = match path {
-                Path::Sumdb(name, Sumdb::Supported) => self.supported(name, path),
-                Path::Sumdb(name, _) => self.database(name, path),
+                ModulePath::Sumdb(name, Sumdb::Supported) => self.supported(name, path),
+                ModulePath::Sumdb(name, _) => self.database(name, path),
                 _ => self.module(path),
             };
             found.map_or_else(
                 |refusal| self.refusal(path, refusal),
-                |body| Answer {
-                    status: 200,
-                    content_type: path.content_type().to_string(),
-                    body,
-                },
+                |body| Response::file(path.content_type(), body),
             )
         });
         log::debug(|| format!("{path}: {} ({} bytes)", answer.status, answer.body.len()));
@@ -131,27 +118,23 @@ impl Answers {
         self.cache.end(is_idle);
     }
 
-    fn refusal(&self, path: &Path, refusal: Refusal) -> Answer {
+    fn refusal(&self, path: &ModulePath, refusal: Response) -> Response {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         if !refusal.is_not_found() {
             log::info(format!("{path}: {}", refusal.first_line()));
         }
         // Of all failures `go` makes the least of this one: what it then gets from its own
         // list is what it would have got without us. Behind `supported` it asks no list.
-        let asks_on = !matches!(path, Path::Sumdb(_, what) if *what != Sumdb::Supported);
+        let asks_on = !matches!(path, ModulePath::Sumdb(_, what) if *what != Sumdb::Supported);
         let status = if self.before_list && asks_on && !refusal.is_not_found() {
             404
         } else {
             refusal.status
         };
-        Answer {
-            status,
-            content_type: refusal.content_type,
-            body: refusal.text,
-        }
+        Response { status, ..refusal }
     }
 
-    fn module(&self, path: &Path) -> Outcome<Body> {
+    fn module(&self, path: &ModulePath) -> Outcome<Body> {
         if path.is_immutable() {
             let cached = (0..self.entries.len()).find_map(|index| self.cached(index, path));
             if let Some(body) = cached {
@@ -161,19 +144,19 @@ impl Answers {
         self.try_entries(path).map(|(_, body)| body)
     }
 
-    fn supported(&self, name: &SumdbName, path: &Path) -> Outcome<Body> {
+    fn supported(&self, name: &SumdbName, path: &ModulePath) -> Outcome<Body> {
         let (index, body) = self.try_entries(path)?;
         self.databases().insert(name.clone(), index);
         Ok(body)
     }
 
     /// Asks a checksum database through the entry that supports it, and through no other.
-    fn database(&self, name: &SumdbName, path: &Path) -> Outcome<Body> {
+    fn database(&self, name: &SumdbName, path: &ModulePath) -> Outcome<Body> {
         let known = self.databases().get(name).copied();
         let index = match known {
             Some(index) => index,
             None => {
-                let supported = Path::Sumdb(name.clone(), Sumdb::Supported);
+                let supported = ModulePath::Sumdb(name.clone(), Sumdb::Supported);
                 self.supported(name, &supported)?;
                 self.databases().get(name).copied().unwrap_or_default()
             }
@@ -187,12 +170,12 @@ impl Answers {
     }
 
     /// Asks one entry after the other, and says which one gave the answer.
-    fn try_entries(&self, path: &Path) -> Outcome<(usize, Body)> {
-        let mut best: Option<Refusal> = None;
+    fn try_entries(&self, path: &ModulePath) -> Outcome<(usize, Body)> {
+        let mut best: Option<Response> = None;
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.source == Source::Direct {
                 let text = "not found: nix-gocacheprog leaves GOPROXY=direct to go\n";
-                return Err(Refusal::new(404, text));
+                return Err(Response::text(404, text));
             }
             let refusal = match self.ask(index, path) {
                 Ok(body) => return Ok((index, body)),
@@ -200,18 +183,18 @@ impl Answers {
             };
             let not_found = refusal.is_not_found();
             // Of several failures `go` tells the last one that means more than "not found".
-            if !not_found || best.as_ref().is_none_or(Refusal::is_not_found) {
+            if !not_found || best.as_ref().is_none_or(Response::is_not_found) {
                 best = Some(refusal);
             }
             if !entry.on_any_error && !not_found {
                 break;
             }
         }
-        Err(best.unwrap_or_else(|| Refusal::new(404, "not found: GOPROXY has no entries\n")))
+        Err(best.unwrap_or_else(|| Response::text(404, "not found: GOPROXY has no entries\n")))
     }
 
     /// Asks one entry.
-    fn ask(&self, index: usize, path: &Path) -> Outcome<Body> {
+    fn ask(&self, index: usize, path: &ModulePath) -> Outcome<Body> {
         match &self.entries[index].source {
             Source::Upstream(url) => {
                 if path.is_immutable() {
@@ -219,28 +202,29 @@ impl Answers {
                 }
                 let fetched = self.upstreams.fetch(&url.join(&path.url_path()))?;
                 self.counts.fetched.fetch_add(1, Ordering::Relaxed);
+                if let Err(why) = check(path, &fetched.body) {
+                    return Err(Response::not_the_file(&format!("{url}: {path} is {why}")));
+                }
                 if path.is_immutable() && fetched.complete {
-                    match check(path, &fetched.body) {
-                        Ok(()) => {
-                            let action = self.action(index, path);
-                            let audience = self.audience(index, path);
-                            self.cache
-                                .put(&action, &fetched.output, &fetched.body, audience);
-                            self.counts.kept.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Err(why) => log::warn(format!("{url}: {path} is {why}: it is not kept")),
-                    }
+                    let action = self.action(index, path);
+                    let audience = self.audience(index, path);
+                    self.cache
+                        .put(&action, &fetched.output, &fetched.body, audience);
+                    self.counts.kept.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(fetched.body)
             }
             Source::Directory(directory) => read(&directory.join(path.file_name())),
-            Source::Direct => Err(Refusal::new(404, "not found: GOPROXY=direct\n")),
+            Source::Direct => Err(Response::text(404, "not found: GOPROXY=direct\n")),
             // The words are those of `go`.
-            Source::Off => Err(Refusal::new(404, "module lookup disabled by GOPROXY=off\n")),
+            Source::Off => Err(Response::text(
+                404,
+                "module lookup disabled by GOPROXY=off\n",
+            )),
         }
     }
 
-    fn cached(&self, index: usize, path: &Path) -> Option<Body> {
+    fn cached(&self, index: usize, path: &ModulePath) -> Option<Body> {
         if !matches!(self.entries[index].source, Source::Upstream(_)) {
             return None;
         }
@@ -251,7 +235,7 @@ impl Answers {
     }
 
     /// Who may have what an entry gives: what took credentials, be it those of an entry that was asked before, stays here.
-    fn audience(&self, index: usize, path: &Path) -> Audience {
+    fn audience(&self, index: usize, path: &ModulePath) -> Audience {
         let url_path = path.url_path();
         let secret = self.entries[..=index]
             .iter()
@@ -266,7 +250,7 @@ impl Answers {
         }
     }
 
-    fn action(&self, index: usize, path: &Path) -> ActionId {
+    fn action(&self, index: usize, path: &ModulePath) -> ActionId {
         let key = format!("{}\0{path}", self.keys[index]);
         ActionId::of(b"nix-gocacheprog: a module file\0", key.as_bytes())
     }
@@ -289,9 +273,9 @@ fn read(file: &std::path::Path) -> Outcome<Body> {
     match opened {
         Ok(file) => Ok(Body::file(file)?),
         Err(e) => Err(match e.kind() {
-            ErrorKind::NotFound => Refusal::new(404, "not found\n"),
-            ErrorKind::PermissionDenied => Refusal::new(403, "permission denied\n"),
-            _ => Refusal::from(Error::io("open", file, e)),
+            ErrorKind::NotFound => Response::text(404, "not found\n"),
+            ErrorKind::PermissionDenied => Response::text(403, "permission denied\n"),
+            _ => Response::from(Error::io("open", file, e)),
         }),
     }
 }

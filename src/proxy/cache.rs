@@ -1,13 +1,12 @@
 //! The cache behind the proxy: gets and puts over the ordinary build session.
 //!
 //! A few sessions are kept, so that a large put holds up nobody. Without a daemon, a build goes on
-//! uncached, and a proxy that serves no build keeps a store of its own (`own.rs`). Whatever goes wrong here
-//! is a miss.
+//! uncached, and a proxy that serves no build keeps a store of its own (`standalone.rs`). A failure
+//! here is a miss.
 
 use super::body::Body;
+use super::link::Link;
 use super::standalone::StandaloneCache;
-use crate::cache::builds::output_name;
-use crate::cache::session::Session;
 use crate::cache::store::Limits;
 use crate::client::connection::Daemon;
 use crate::config::GIVE_UP_AFTER;
@@ -15,9 +14,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
-use crate::protocol::wire::{self, Answer, Request};
 use crate::sync::lock;
-use std::io::{BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -51,18 +48,18 @@ pub enum Place {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<Link>,
+    idle: Vec<IdleLink>,
     /// The build that all sessions belong to, and what it lasts as long as.
     build: Option<(BuildId, Option<Lifeline>)>,
     /// Numbers the builds.
     generation: u64,
     since: Option<Instant>,
     unreachable: Option<Instant>,
-    own: Option<&'static StandaloneCache>,
-    /// That there is no daemon has been said.
-    said: bool,
-    /// That there is no store of our own either has been said.
-    said_no_own: bool,
+    standalone: Option<&'static StandaloneCache>,
+    /// The log says that there is no daemon.
+    warned: bool,
+    /// The log says that there is no standalone cache either.
+    warned_standalone: bool,
 }
 
 /// Who may have a module besides this machine.
@@ -74,17 +71,11 @@ pub enum Audience {
     Team,
 }
 
-/// A session, used by one request at a time.
-struct Link {
+/// A session that waits for the next request.
+struct IdleLink {
     generation: u64,
     audience: Audience,
-    kind: Kind,
-}
-
-enum Kind {
-    Daemon(Daemon),
-    /// A store of our own, and the directory in which its outputs appear.
-    Standalone(&'static StandaloneCache, Session<'static>, PathBuf),
+    link: Box<dyn Link>,
 }
 
 /// A directory that is there as long as a build is.
@@ -117,8 +108,8 @@ impl Cache {
         state.generation += 1;
         state.idle.clear();
         state.build = None;
-        if let Some(own) = state.own {
-            own.end(is_idle);
+        if let Some(standalone) = state.standalone {
+            standalone.end(is_idle);
         }
     }
 
@@ -126,22 +117,25 @@ impl Cache {
     fn with_link<T>(
         &self,
         audience: Audience,
-        request: impl Fn(&mut Link) -> Result<T>,
+        request: impl Fn(&mut dyn Link) -> Result<T>,
     ) -> Option<T> {
         // A session that was kept may have ended with its daemon, and the next one too.
         loop {
             let kept = self.take(audience);
-            let (mut link, is_new) = match kept {
-                Some(link) => (link, false),
+            let (mut idle, is_new) = match kept {
+                Some(idle) => (idle, false),
                 None => (self.connect(audience)?, true),
             };
-            match request(&mut link) {
+            match request(&mut *idle.link) {
                 Ok(result) => {
-                    self.give_back(link);
+                    self.give_back(idle);
                     return Some(result);
                 }
                 Err(e) if is_new => {
-                    log::warn(format!("a module goes without the cache: {}", e.chain()));
+                    log::warn(format!(
+                        "a module request bypassed the cache: {}",
+                        e.chain()
+                    ));
                     return None;
                 }
                 Err(_) => {}
@@ -149,7 +143,7 @@ impl Cache {
         }
     }
 
-    fn take(&self, audience: Audience) -> Option<Link> {
+    fn take(&self, audience: Audience) -> Option<IdleLink> {
         let mut state = self.state();
         let old = state
             .since
@@ -157,9 +151,9 @@ impl Cache {
         if old && self.place != Place::Build {
             *state = State {
                 generation: state.generation + 1,
-                own: state.own,
-                said: state.said,
-                said_no_own: state.said_no_own,
+                standalone: state.standalone,
+                warned: state.warned,
+                warned_standalone: state.warned_standalone,
                 ..State::default()
             };
         }
@@ -170,14 +164,14 @@ impl Cache {
         fits.map(|at| state.idle.swap_remove(at))
     }
 
-    fn give_back(&self, link: Link) {
+    fn give_back(&self, link: IdleLink) {
         let mut state = self.state();
         if link.generation == state.generation && state.idle.len() < KEPT_SESSIONS {
             state.idle.push(link);
         }
     }
 
-    fn connect(&self, audience: Audience) -> Option<Link> {
+    fn connect(&self, audience: Audience) -> Option<IdleLink> {
         let mut state = self.state();
         let waits = state
             .unreachable
@@ -185,22 +179,26 @@ impl Cache {
         if !waits {
             match self.connect_daemon(&mut state, audience) {
                 Ok(daemon) => {
-                    return Some(Link {
+                    return Some(IdleLink {
                         generation: state.generation,
                         audience,
-                        kind: Kind::Daemon(daemon),
+                        link: Box::new(daemon),
                     });
                 }
-                Err(e) => self.say_alone(&mut state, &e),
+                Err(e) => self.note_unreachable(&mut state, &e),
             }
         }
         let Place::Standalone(directory, limits) = &self.place else {
             return None;
         };
-        match open_own(&mut state, audience, directory.as_deref(), *limits) {
-            Ok(link) => Some(link),
+        match open_standalone(&mut state, directory.as_deref(), *limits) {
+            Ok(link) => Some(IdleLink {
+                generation: state.generation,
+                audience,
+                link,
+            }),
             Err(e) => {
-                if !std::mem::replace(&mut state.said_no_own, true) {
+                if !std::mem::replace(&mut state.warned_standalone, true) {
                     log::warn(format!("modules are not kept: {}", e.chain()));
                 }
                 None
@@ -236,15 +234,15 @@ impl Cache {
         Ok(daemon)
     }
 
-    fn say_alone(&self, state: &mut State, e: &Error) {
+    fn note_unreachable(&self, state: &mut State, e: &Error) {
         state.unreachable = Some(Instant::now());
-        if std::mem::replace(&mut state.said, true) {
+        if std::mem::replace(&mut state.warned, true) {
             return;
         }
         let instead = if self.place == Place::Build {
             "modules are not cached"
         } else {
-            "modules are kept in a cache of our own"
+            "modules are kept in a standalone cache"
         };
         log::warn(format!("{instead}: {}", e.chain()));
     }
@@ -254,110 +252,17 @@ impl Cache {
     }
 }
 
-fn open_own(
+fn open_standalone(
     state: &mut State,
-    audience: Audience,
     directory: Option<&Path>,
     limits: Limits,
-) -> Result<Link> {
-    let own = match state.own {
-        Some(own) => own,
+) -> Result<Box<dyn Link>> {
+    let standalone = match state.standalone {
+        Some(standalone) => standalone,
         None => StandaloneCache::open(directory, limits)?,
     };
-    state.own = Some(own);
-    let (session, directory) = own.session()?;
-    Ok(Link {
-        generation: state.generation,
-        audience,
-        kind: Kind::Standalone(own, session, directory),
-    })
-}
-
-impl Link {
-    fn get(&mut self, action: &ActionId) -> Result<Option<Body>> {
-        let path = match &mut self.kind {
-            Kind::Daemon(daemon) => {
-                let mut frame = Vec::new();
-                let request = Request::Get {
-                    request: 1,
-                    action: *action,
-                };
-                wire::push_request(&mut frame, &request);
-                daemon.send(&frame)?;
-                match hear(daemon)? {
-                    Answer::Hit(entry) => daemon.file(&entry.output, Some(entry.size))?,
-                    Answer::Miss => return Ok(None),
-                    Answer::Refused(why) => return Err(refused(&why)),
-                    Answer::Stored => {
-                        return Err(Error::peer("the daemon answered another question"));
-                    }
-                }
-            }
-            Kind::Standalone(_, session, directory) => match session.get(action)? {
-                Some(entry) => output_name(directory, &entry.output),
-                None => return Ok(None),
-            },
-        };
-        let body = Body::file(fs::open(&path)?)?;
-        self.forget(&path)?;
-        Ok(Some(body))
-    }
-
-    fn put(&mut self, action: &ActionId, output: &OutputId, body: &Body) -> Result<()> {
-        let size = body.len();
-        match &mut self.kind {
-            Kind::Daemon(daemon) => {
-                let mut frame = Vec::new();
-                let request = Request::Put {
-                    request: 1,
-                    action: *action,
-                    output: *output,
-                    size,
-                };
-                wire::push_request(&mut frame, &request);
-                daemon.send(&frame)?;
-                let mut reader = body.reader();
-                let mut piece = vec![0; 64 << 10];
-                loop {
-                    let n = match reader.read(&mut piece) {
-                        Ok(0) => break,
-                        Ok(n) => n,
-                        Err(e) => return Err(Error::io("read", "an answer that was kept", e)),
-                    };
-                    daemon.send(&piece[..n])?;
-                }
-                match hear(daemon)? {
-                    Answer::Stored => Ok(()),
-                    Answer::Refused(why) => Err(refused(&why)),
-                    _ => Err(Error::peer("the daemon answered another question")),
-                }
-            }
-            Kind::Standalone(own, session, directory) => {
-                let stored = session.put(action, output, size, &mut body.reader());
-                own.look_after(stored.is_err());
-                stored?;
-                let path = output_name(directory, output);
-                self.forget(&path)
-            }
-        }
-    }
-
-    /// Removes an output from a directory of our own: it is open, and needs no name any more.
-    fn forget(&self, path: &Path) -> Result<()> {
-        match self.kind {
-            Kind::Daemon(_) => Ok(()),
-            Kind::Standalone(..) => fs::remove_file(path),
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Kind::Standalone(.., directory) = &self.kind {
-            // What is left is empty; the next one has another name.
-            let _ = fs::remove_dir_all(directory);
-        }
-    }
+    state.standalone = Some(standalone);
+    Ok(Box::new(standalone.link()?))
 }
 
 impl Lifeline {
@@ -373,25 +278,4 @@ impl Drop for Lifeline {
         // One that stays makes the daemon keep a directory longer, no more.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// Waits for the answer to the only request of this session.
-fn hear(daemon: &Daemon) -> Result<Answer> {
-    let mut reader = daemon.reader();
-    let until = Instant::now() + GIVE_UP_AFTER;
-    while let Err(e) = reader.fill_buf() {
-        match e.kind() {
-            ErrorKind::WouldBlock if Instant::now() < until => {}
-            ErrorKind::Interrupted => {}
-            _ => return Err(Error::io("hear from", "the daemon", e)),
-        }
-    }
-    match wire::read_answer(&mut reader)? {
-        Some((_, answer)) => Ok(answer),
-        None => Err(Error::peer("the daemon has closed the connection")),
-    }
-}
-
-fn refused(why: &str) -> Error {
-    Error::peer(format!("the daemon refused a request: {why}"))
 }

@@ -1,10 +1,10 @@
-//! Whether an answer can be what was asked for, so that it may be kept for ever.
+//! Whether an answer can be what was asked for.
 //!
-//! What is wrong would be wrong in every later build too. So anything odd is refused here; it is
-//! handed on all the same, as it would be without us.
+//! A login page, a proxy's error with status 200 or half a file would end a build with an error that nobody understands;
+//! kept, it would do so in every later build too. So anything else than the file is refused here.
 
 use super::body::Body;
-use super::path::{Kind, Module, Path, Sumdb, Version};
+use super::path::{Kind, Module, ModulePath, Sumdb, Version};
 use crate::error::{Error, Result};
 
 /// The largest `.info` or `.mod` file that is kept, in bytes; `go` takes no larger `go.mod`
@@ -23,18 +23,24 @@ const COMMENT_MAX: usize = u16::MAX as usize;
 /// An entry of a zip's directory, without its names, in bytes (APPNOTE.TXT 4.3.12).
 const ENTRY_LEN: usize = 46;
 
-/// Says what is wrong with an answer, if anything is.
+/// Fails with what is wrong with an answer, if anything is.
 ///
 /// # Errors
-/// When it is not what was asked for, or is not something to be kept.
-pub fn check(path: &Path, body: &Body) -> Result<()> {
+/// When it is not what was asked for.
+pub fn check(path: &ModulePath, body: &Body) -> Result<()> {
     match path {
-        Path::File(_, version, Kind::Info) => check_info(version, &text(body)?),
-        Path::File(_, _, Kind::Mod) => check_mod(&text(body)?),
-        Path::File(module, version, Kind::Zip) => check_zip(module, version, body),
-        Path::Sumdb(_, Sumdb::Tile(tile)) if tile.full_length() == Some(body.len()) => Ok(()),
-        Path::Sumdb(_, Sumdb::Tile(_)) => wrong("a tile of another length"),
-        Path::List(_) | Path::Latest(_) | Path::Sumdb(..) => wrong("nothing that lasts"),
+        ModulePath::File(_, version, Kind::Info) => {
+            let canonical = version.is_canonical().then_some(version);
+            check_info(canonical, &text(body)?)
+        }
+        ModulePath::Latest(_) => check_info(None, &text(body)?),
+        ModulePath::File(_, _, Kind::Mod) => check_mod(&text(body)?),
+        ModulePath::File(module, version, Kind::Zip) => check_zip(module, version, body),
+        ModulePath::Sumdb(_, Sumdb::Tile(tile)) => match tile.length() {
+            Some(length) if length != body.len() => wrong("a tile of another length"),
+            _ => Ok(()),
+        },
+        ModulePath::List(_) | ModulePath::Sumdb(..) => check_text(&text(body)?),
     }
 }
 
@@ -44,17 +50,31 @@ fn wrong(what: &str) -> Result<()> {
 
 fn text(body: &Body) -> Result<String> {
     if body.len() > TEXT_MAX {
-        return Err(Error::peer("a text of unheard-of length"));
+        return Err(Error::peer("longer than any such text"));
     }
     let bytes = body.slice(0, TEXT_MAX as usize)?;
-    String::from_utf8(bytes).map_err(|_| Error::peer("something that is not text"))
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn check_info(version: &Version, text: &str) -> Result<()> {
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(info) if info["Version"] == version.as_str() => Ok(()),
-        Ok(_) => wrong("the description of another version"),
-        Err(_) => wrong("something that is not JSON"),
+/// Takes any text that is not HTML.
+fn check_text(text: &str) -> Result<()> {
+    if text.contains('\0') || text.trim_start().starts_with('<') {
+        return wrong("HTML, or not text at all");
+    }
+    Ok(())
+}
+
+/// Takes the description of this version, or of any.
+fn check_info(version: Option<&Version>, text: &str) -> Result<()> {
+    let Ok(info) = serde_json::from_str::<serde_json::Value>(text) else {
+        return wrong("not JSON");
+    };
+    match (info["Version"].as_str(), version) {
+        (Some(found), Some(version)) if found != version.as_str() => {
+            wrong("the description of another version")
+        }
+        (Some(_), _) => Ok(()),
+        (None, _) => wrong("JSON without a version"),
     }
 }
 
@@ -65,9 +85,7 @@ fn check_mod(text: &str) -> Result<()> {
             .strip_prefix("module")
             .is_some_and(|rest| rest.starts_with([' ', '\t', '"', '`', '(']))
     };
-    if text.contains('\0') || text.trim_start().starts_with('<') {
-        return wrong("something that is no go.mod");
-    }
+    check_text(text)?;
     if !text.lines().any(names_module) {
         return wrong("a go.mod that names no module");
     }
@@ -95,7 +113,7 @@ fn check_zip(module: &Module, version: &Version, body: &Body) -> Result<()> {
             return wrong("a zip with a damaged directory");
         };
         if !name.starts_with(prefix.as_bytes()) {
-            return wrong("a zip of something else");
+            return wrong("the zip of another module or version");
         }
         rest = after;
         entries += 1;
@@ -209,7 +227,10 @@ mod tests {
     }
 
     fn checked(path: &str, bytes: &[u8]) -> Result<()> {
-        check(&Path::parse(path).unwrap(), &Body::Memory(bytes.into()))
+        check(
+            &ModulePath::parse(path).unwrap(),
+            &Body::Memory(bytes.into()),
+        )
     }
 
     const ZIP: &str = "/a.example/!m/@v/v1.0.0.zip";
@@ -315,11 +336,36 @@ mod tests {
     }
 
     #[test]
-    fn a_full_tile_has_its_full_length() {
+    fn a_tile_has_its_length() {
         let tile = "/sumdb/x/tile/8/0/001";
         checked(tile, &[7; 8192]).unwrap();
         assert!(checked(tile, &[7; 8191]).is_err());
-        assert!(checked("/sumdb/x/tile/8/0/001.p/1", &[7; 32]).is_err());
-        assert!(checked("/sumdb/x/tile/8/data/001", &[7; 32]).is_err());
+        checked("/sumdb/x/tile/8/0/001.p/2", &[7; 64]).unwrap();
+        assert!(checked("/sumdb/x/tile/8/0/001.p/1", &[7; 64]).is_err());
+        checked("/sumdb/x/tile/8/data/001", &[7; 33]).unwrap();
+    }
+
+    #[test]
+    fn a_login_page_is_nothing_that_anybody_asks_for() {
+        for path in [
+            "/a.example/m/@v/list",
+            "/a.example/m/@latest",
+            "/a.example/m/@v/main.info",
+            "/a.example/m/@v/v1.0.0.info",
+            "/a.example/m/@v/v1.0.0.mod",
+            "/a.example/m/@v/v1.0.0.zip",
+            "/sumdb/x/supported",
+            "/sumdb/x/latest",
+            "/sumdb/x/lookup/a.example/m@v1.0.0",
+            "/sumdb/x/tile/8/0/001",
+        ] {
+            let page = b" \n<!DOCTYPE html>\n<pre>\nmodule x\n</pre>";
+            assert!(checked(path, page).is_err(), "{path}");
+        }
+        checked("/a.example/m/@v/list", b"").unwrap();
+        checked("/a.example/m/@v/list", b"v1.0.0\nv1.1.0 2020-01-01\n").unwrap();
+        checked("/a.example/m/@latest", br#"{"Version":"v1.0.0"}"#).unwrap();
+        checked("/a.example/m/@v/main.info", br#"{"Version":"v1.0.0"}"#).unwrap();
+        checked("/sumdb/x/supported", b"").unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! The paths of the GOPROXY protocol (https://go.dev/ref/mod#goproxy-protocol), and of the checksum
 //! databases behind it: parsed once, where a request comes in.
 //!
-//! Whatever bytes a request has, the result is a [`Path`] or nothing; no part of one can ever
+//! Whatever bytes a request has, the result is a [`ModulePath`] or nothing; no part of one can ever
 //! climb out of a directory or end a line of a request.
 
 use crate::http::url::unescape_percent;
@@ -24,7 +24,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Path {
+pub enum ModulePath {
     /// `<module>/@v/list`: the versions that there are.
     List(Module),
     /// `<module>/@latest`.
@@ -76,13 +76,13 @@ pub enum Sumdb {
 pub struct Tile {
     /// What stands behind `tile/`.
     text: String,
-    /// Hashes of 32 bytes in a full tile; none for tiles of records, which have any length.
-    full_hashes: Option<u32>,
+    /// How many hashes of 32 bytes it holds; `None` for tiles of records, which have any length.
+    hashes: Option<u32>,
     /// It holds all that it can hold, so it never changes.
     full: bool,
 }
 
-impl Path {
+impl ModulePath {
     /// Reads the path of a request: what stands behind the host, with `%` escapes.
     pub fn parse(path: &str) -> Option<Self> {
         let path = unescape_percent(path.strip_prefix('/')?)?;
@@ -111,7 +111,7 @@ impl Path {
     pub fn is_immutable(&self) -> bool {
         match self {
             Self::File(_, version, _) => version.is_canonical(),
-            Self::Sumdb(_, Sumdb::Tile(tile)) => tile.full && tile.full_hashes.is_some(),
+            Self::Sumdb(_, Sumdb::Tile(tile)) => tile.full && tile.hashes.is_some(),
             Self::List(_) | Self::Latest(_) | Self::Sumdb(..) => false,
         }
     }
@@ -139,7 +139,7 @@ impl Path {
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for ModulePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List(module) => write!(f, "{}/@v/list", module.escaped()),
@@ -250,14 +250,15 @@ impl Tile {
             return None;
         }
         let parts: Vec<_> = parts.collect();
-        let (full, number) = match parts.as_slice() {
+        let (width, number) = match parts.as_slice() {
             [number @ .., last, width] if last.ends_with(".p") => {
-                if !(1..1 << height).contains(&decimal(width)?) {
+                let width = decimal(width)?;
+                if !(1..1 << height).contains(&width) {
                     return None;
                 }
-                (false, [number, &[last.strip_suffix(".p")?]].concat())
+                (width, [number, &[last.strip_suffix(".p")?]].concat())
             }
-            number => (true, number.to_vec()),
+            number => (1 << height, number.to_vec()),
         };
         // The number in groups of three digits; all but the last begin with an x.
         let (last, others) = number.split_last()?;
@@ -267,19 +268,18 @@ impl Tile {
             .all(|group| group.strip_prefix('x').is_some_and(digits));
         (others && digits(last) && number.len() <= 7).then(|| Self {
             text: text.to_string(),
-            full_hashes: (!records).then_some(1 << height),
-            full,
+            hashes: (!records).then_some(width),
+            full: width == 1 << height,
         })
     }
 
-    /// The length of the tile in bytes, if it is one of hashes and full.
-    pub fn full_length(&self) -> Option<u64> {
-        let hashes = self.full_hashes.filter(|_| self.full)?;
-        Some(u64::from(hashes) * 32)
+    /// The length of the tile in bytes, if it is one of hashes.
+    pub fn length(&self) -> Option<u64> {
+        Some(u64::from(self.hashes?) * 32)
     }
 }
 
-fn parse_sumdb(rest: &str) -> Option<Path> {
+fn parse_sumdb(rest: &str) -> Option<ModulePath> {
     let name = |text: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:".contains(c);
         let good = text
@@ -298,7 +298,7 @@ fn parse_sumdb(rest: &str) -> Option<Path> {
     } else {
         (rest.strip_suffix("/latest")?, Sumdb::Latest)
     };
-    Some(Path::Sumdb(name(database)?, what))
+    Some(ModulePath::Sumdb(name(database)?, what))
 }
 
 /// A number of one to nine digits, without leading zeros.
@@ -360,17 +360,17 @@ mod tests {
             "sumdb/sum.example.org/tile/8/1/000.p/174",
             "sumdb/sum.example.org/tile/8/data/x123/456.p/1",
         ] {
-            let parsed = Path::parse(&format!("/{path}")).unwrap_or_else(|| panic!("{path}"));
+            let parsed = ModulePath::parse(&format!("/{path}")).unwrap_or_else(|| panic!("{path}"));
             assert_eq!(parsed.url_path(), path);
         }
-        let plain = Path::parse("/github.com/!burnt!sushi/toml/@v/v1.4.0.mod");
+        let plain = ModulePath::parse("/github.com/!burnt!sushi/toml/@v/v1.4.0.mod");
         assert_eq!(
-            plain.as_ref().map(Path::file_name).as_deref(),
+            plain.as_ref().map(ModulePath::file_name).as_deref(),
             Some("github.com/!burnt!sushi/toml/@v/v1.4.0.mod")
         );
         assert_eq!(
             plain,
-            Path::parse("/github.com/%21burnt%21sushi/toml/@v/v1.4.0.mod")
+            ModulePath::parse("/github.com/%21burnt%21sushi/toml/@v/v1.4.0.mod")
         );
     }
 
@@ -415,14 +415,14 @@ mod tests {
             "/sumdb/x/lookup/a/b",
             "/sumdb/x/else",
         ] {
-            assert_eq!(Path::parse(path), None, "{path}");
+            assert_eq!(ModulePath::parse(path), None, "{path}");
         }
     }
 
     #[test]
     fn only_canonical_versions_and_full_tiles_are_immutable() {
         let immutable = |path: &str| {
-            Path::parse(path)
+            ModulePath::parse(path)
                 .unwrap_or_else(|| panic!("{path}"))
                 .is_immutable()
         };
@@ -472,9 +472,9 @@ mod tests {
             for end in start..=seed.len() {
                 let bytes = &seed.as_bytes()[start..end];
                 let text = String::from_utf8_lossy(bytes);
-                let _ = Path::parse(&text);
-                let _ = Path::parse(&format!("/a.b/c/@v/{text}"));
-                let _ = Path::parse(&format!("/sumdb/x/tile/{text}"));
+                let _ = ModulePath::parse(&text);
+                let _ = ModulePath::parse(&format!("/a.b/c/@v/{text}"));
+                let _ = ModulePath::parse(&format!("/sumdb/x/tile/{text}"));
             }
         }
     }

@@ -1,66 +1,62 @@
-//! Requests for the same file at the same time: one of them does the work, the others wait for
-//! what it gets.
+//! Requests for the same thing at the same time: one of them does the work, the others wait for
+//! its result.
 //!
 //! Nobody waits for one that has ended without a result.
 
-use super::answers::Answer;
-use super::path::Path;
 use crate::sync::lock;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// The requests that are being worked on.
-#[derive(Default)]
-pub struct SingleFlight(Mutex<HashMap<Path, Arc<Flight>>>);
+/// The work in progress, by its key.
+pub struct SingleFlight<K, V>(Mutex<HashMap<K, Arc<Flight<V>>>>);
 
-#[derive(Default)]
-struct Flight {
-    state: Mutex<State>,
-    landed: Condvar,
+struct Flight<V> {
+    state: Mutex<State<V>>,
+    ended: Condvar,
 }
 
-#[derive(Default)]
-enum State {
-    #[default]
-    Flying,
-    Landed(Answer),
-    Lost,
+enum State<V> {
+    Running,
+    Done(V),
+    Panicked,
 }
 
-impl SingleFlight {
-    /// Gives what `work` gives, or what another thread's `work` for the same path is giving.
-    pub fn share(&self, path: &Path, work: impl FnOnce() -> Answer) -> Answer {
+impl<K, V> Default for SingleFlight<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
+    /// Returns the result of `work`, or of another thread's `work` for the same key.
+    pub fn share(&self, key: &K, work: impl FnOnce() -> V) -> V {
         let joined = {
-            let mut flying = lock(&self.0);
-            match flying.get(path) {
-                Some(flight) => Some(Arc::clone(flight)),
-                None => {
-                    flying.insert(path.clone(), Arc::default());
-                    None
-                }
+            let mut running = lock(&self.0);
+            let joined = running.get(key).map(Arc::clone);
+            if joined.is_none() {
+                running.insert(
+                    key.clone(),
+                    Arc::new(Flight {
+                        state: Mutex::new(State::Running),
+                        ended: Condvar::new(),
+                    }),
+                );
             }
+            joined
         };
         let Some(flight) = joined else {
-            let ending = Ending {
-                flights: self,
-                path,
-            };
-            let answer = work();
-            ending.land(&answer);
-            return answer;
+            let ending = Ending { flights: self, key };
+            let result = work();
+            ending.finish(&result);
+            return result;
         };
-        let mut state = lock(&flight.state);
-        loop {
-            match &*state {
-                State::Flying => {
-                    state = flight
-                        .landed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-                State::Landed(answer) => return answer.clone(),
-                State::Lost => break,
-            }
+        let state = flight
+            .ended
+            .wait_while(lock(&flight.state), |state| matches!(state, State::Running))
+            .unwrap_or_else(PoisonError::into_inner);
+        if let State::Done(result) = &*state {
+            return result.clone();
         }
         drop(state);
         work()
@@ -68,75 +64,62 @@ impl SingleFlight {
 }
 
 /// Wakes those who wait, even if the work panics.
-struct Ending<'a> {
-    flights: &'a SingleFlight,
-    path: &'a Path,
+struct Ending<'a, K: Clone + Eq + Hash, V: Clone> {
+    flights: &'a SingleFlight<K, V>,
+    key: &'a K,
 }
 
-impl Ending<'_> {
-    fn land(self, answer: &Answer) {
-        self.end(State::Landed(answer.clone()));
-        // By now the path may be another flight's.
+impl<K: Clone + Eq + Hash, V: Clone> Ending<'_, K, V> {
+    fn finish(self, result: &V) {
+        self.end(State::Done(result.clone()));
+        // By now the key may be another flight's.
         std::mem::forget(self);
     }
 
-    fn end(&self, state: State) {
-        if let Some(flight) = lock(&self.flights.0).remove(self.path) {
+    fn end(&self, state: State<V>) {
+        if let Some(flight) = lock(&self.flights.0).remove(self.key) {
             *lock(&flight.state) = state;
-            flight.landed.notify_all();
+            flight.ended.notify_all();
         }
     }
 }
 
-impl Drop for Ending<'_> {
+impl<K: Clone + Eq + Hash, V: Clone> Drop for Ending<'_, K, V> {
     fn drop(&mut self) {
-        self.end(State::Lost);
+        self.end(State::Panicked);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::body::Body;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn path(text: &str) -> Path {
-        Path::parse(text).unwrap()
-    }
-
-    fn answer() -> Answer {
-        Answer {
-            status: 200,
-            content_type: String::new(),
-            body: Body::text("x"),
-        }
-    }
-
     #[test]
-    fn the_same_path_is_worked_on_once_and_others_go_on() {
+    fn the_same_key_is_worked_on_once_and_others_go_on() {
         let flights = SingleFlight::default();
         let works = AtomicUsize::new(0);
         let begun = Barrier::new(2);
         let go_on = Barrier::new(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                flights.share(&path("/a.b/c/@v/list"), || {
+                flights.share(&"one", || {
                     begun.wait();
                     works.fetch_add(1, Ordering::Relaxed);
                     go_on.wait();
-                    answer()
+                    200
                 })
             });
             begun.wait();
-            let second = scope.spawn(|| flights.share(&path("/a.b/c/@v/list"), || unreachable!()));
-            flights.share(&path("/a.b/other/@v/list"), answer);
+            let second = scope.spawn(|| flights.share(&"one", || unreachable!()));
+            flights.share(&"other", || 300);
             // Until the second waits: it holds the flight too.
-            while Arc::strong_count(&lock(&flights.0)[&path("/a.b/c/@v/list")]) < 2 {
+            while Arc::strong_count(&lock(&flights.0)[&"one"]) < 2 {
                 std::thread::yield_now();
             }
             go_on.wait();
-            assert_eq!(second.join().unwrap().status, 200);
+            assert_eq!(second.join().unwrap(), 200);
         });
         assert_eq!(works.load(Ordering::Relaxed), 1);
         assert!(lock(&flights.0).is_empty());
@@ -146,10 +129,10 @@ mod tests {
     fn nobody_waits_for_one_that_panicked() {
         let flights = SingleFlight::default();
         std::thread::scope(|scope| {
-            let lost = scope.spawn(|| flights.share(&path("/a.b/c/@v/list"), || panic!("lost")));
+            let lost = scope.spawn(|| flights.share(&"one", || panic!("lost")));
             assert!(lost.join().is_err());
         });
         assert!(lock(&flights.0).is_empty());
-        assert_eq!(flights.share(&path("/a.b/c/@v/list"), answer).status, 200);
+        assert_eq!(flights.share(&"one", || 200), 200);
     }
 }

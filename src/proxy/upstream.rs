@@ -5,7 +5,8 @@
 //! not to where it redirects to, not over plain HTTP, not into a log or an error.
 
 use super::body::{Body, Spool};
-use crate::error::{Error, Result};
+use super::response::Response;
+use crate::error::Result;
 use crate::http::forward::Forward;
 use crate::http::names::Names;
 use crate::http::netrc::Netrc;
@@ -22,7 +23,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use ureq::http::{Response, header};
+use ureq::http::{self, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Timeout};
@@ -86,26 +87,15 @@ pub struct Fetched {
     pub complete: bool,
 }
 
-/// Why there is nothing.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The HTTP status that a client is to get.
-    pub status: u16,
-    /// What the text is.
-    pub content_type: String,
-    /// What the upstream says, or what happened on the way to it.
-    pub text: Body,
-}
-
 /// The outcome of one try that is not the end.
 struct Again {
-    refusal: Refusal,
+    refusal: Response,
     /// At least so long, as the upstream wants it.
     wait: Duration,
 }
 
 enum Failure {
-    Final(Refusal),
+    Final(Response),
     Again(Again),
     /// No connection could be made.
     Unreachable {
@@ -168,16 +158,18 @@ impl Upstreams {
     }
 
     /// Fetches a file. Where it takes more than one try the calling thread waits.
-    pub fn fetch(&self, url: &Url) -> std::result::Result<Fetched, Refusal> {
+    pub fn fetch(&self, url: &Url) -> std::result::Result<Fetched, Response> {
         if url.credentials().is_some() && !url.is_https() {
             // So does `go`.
-            return Err(Refusal::ours("a password is not sent to an insecure URL"));
+            return Err(Response::bad_gateway(
+                "a password is not sent to an insecure URL",
+            ));
         }
         let server = format!("{}:{}", url.host(), url.port());
         if let Some((since, why)) = lock(&self.unreachable).get(&server)
             && since.elapsed() < UNREACHABLE_FOR
         {
-            return Err(Refusal::ours(why));
+            return Err(Response::bad_gateway(why));
         }
         let mut transfer = Transfer::default();
         let mut wait = FIRST_WAIT;
@@ -190,12 +182,12 @@ impl Upstreams {
                     self.names.forget();
                     let why = format!("cannot reach {server}: {why}");
                     if late || tries >= TRIES {
-                        let refusal = Refusal::ours(&why);
+                        let refusal = Response::bad_gateway(&why);
                         lock(&self.unreachable).insert(server, (Instant::now(), why));
                         return Err(refusal);
                     }
                     Again {
-                        refusal: Refusal::ours(&why),
+                        refusal: Response::bad_gateway(&why),
                         wait: Duration::ZERO,
                     }
                 }
@@ -238,7 +230,7 @@ impl Upstreams {
         asked: &Url,
         at: &Url,
         transfer: &Transfer,
-    ) -> std::result::Result<Response<ureq::Body>, Failure> {
+    ) -> std::result::Result<http::Response<ureq::Body>, Failure> {
         let agent = self.agent(at).map_err(|e| Failure::ours(&e.chain()))?;
         let mut request = agent.get(at.request());
         let credentials = if at.same_origin(asked) {
@@ -290,7 +282,7 @@ impl Upstreams {
 
     fn receive(
         &self,
-        mut response: Response<ureq::Body>,
+        mut response: http::Response<ureq::Body>,
         transfer: &mut Transfer,
     ) -> std::result::Result<Fetched, Failure> {
         let status = response.status().as_u16();
@@ -396,7 +388,7 @@ impl Fetched {
 }
 
 impl Transfer {
-    fn begin(response: &Response<ureq::Body>) -> Self {
+    fn begin(response: &http::Response<ureq::Body>) -> Self {
         let validator = [header::ETAG, header::LAST_MODIFIED]
             .iter()
             .filter_map(|name| response.headers().get(name)?.to_str().ok())
@@ -412,7 +404,7 @@ impl Transfer {
     }
 
     /// Whether this is the rest of what is here.
-    fn continues(&self, response: &Response<ureq::Body>) -> bool {
+    fn continues(&self, response: &http::Response<ureq::Body>) -> bool {
         let Some(resume) = &self.resume else {
             return false;
         };
@@ -441,48 +433,19 @@ impl Transfer {
 
 impl Failure {
     fn ours(why: &str) -> Self {
-        Self::Final(Refusal::ours(why))
+        Self::Final(Response::bad_gateway(why))
     }
 
     fn again(why: &str) -> Self {
         Self::Again(Again {
-            refusal: Refusal::ours(why),
+            refusal: Response::bad_gateway(why),
             wait: Duration::ZERO,
         })
     }
 }
 
-impl Refusal {
-    /// There is no answer of the upstream's, for this reason.
-    pub fn ours(why: &str) -> Self {
-        Self::new(502, &format!("nix-gocacheprog: {why}\n"))
-    }
-
-    /// A status with a text.
-    pub fn new(status: u16, text: &str) -> Self {
-        Self {
-            status,
-            content_type: "text/plain; charset=UTF-8".to_string(),
-            text: Body::text(text),
-        }
-    }
-
-    /// Whether it means that there is no such file, and not that something failed.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self.status, 404 | 410)
-    }
-
-    /// For a log.
-    pub fn first_line(&self) -> String {
-        let text = self.text.slice(0, 200).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let line = text.lines().next().unwrap_or_default();
-        format!("{} {line}", self.status)
-    }
-}
-
 /// What an upstream said that is not the file.
-fn refused(mut response: Response<ureq::Body>) -> Failure {
+fn refused(mut response: http::Response<ureq::Body>) -> Failure {
     let status = response.status().as_u16();
     let content_type = response
         .headers()
@@ -501,10 +464,9 @@ fn refused(mut response: Response<ureq::Body>) -> Failure {
         .as_reader()
         .take(REFUSAL_MAX)
         .read_to_end(&mut text);
-    let refusal = Refusal {
+    let refusal = Response {
         status,
-        content_type,
-        text: Body::Memory(text.into()),
+        ..Response::file(&content_type, Body::Memory(text.into()))
     };
     if matches!(status, 429 | 500 | 502 | 503 | 504) {
         Failure::Again(Again { refusal, wait })
@@ -524,23 +486,17 @@ fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     Some(parsed(value)?.duration_since(now).unwrap_or_default())
 }
 
-fn content_length(response: &Response<ureq::Body>) -> Option<u64> {
+fn content_length(response: &http::Response<ureq::Body>) -> Option<u64> {
     let value = response.headers().get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.trim().parse().ok()
 }
 
-fn has(response: &Response<ureq::Body>, name: &str, token: &str) -> bool {
+fn has(response: &http::Response<ureq::Body>, name: &str, token: &str) -> bool {
     response
         .headers()
         .get(name)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.to_ascii_lowercase().contains(token))
-}
-
-impl From<Error> for Refusal {
-    fn from(e: Error) -> Self {
-        Self::ours(&e.chain())
-    }
 }
 
 #[cfg(test)]
