@@ -174,11 +174,11 @@ pub const REQUESTS_MAX: usize = 256;
 pub const PROXY_CONNECTIONS_MAX: usize = 1024;
 
 /// Requests to the remote that run at one time for gets and for what is read ahead, each in a thread and on a connection
-/// of its own: with 100 ms from here to there and back, 3,000 outputs come in five seconds.
-pub const REMOTE_FETCHERS: usize = 64;
+/// of its own: with 100 ms from here to there and back, 3,000 entries and their outputs come in five seconds.
+pub const REMOTE_FETCHERS: usize = 128;
 
 /// Of these so many may read ahead, so that a get that `go` waits for finds one free.
-pub const REMOTE_AHEAD: usize = 56;
+pub const REMOTE_AHEAD: usize = 112;
 
 /// Uploads that run at one time.
 pub const REMOTE_UPLOADERS: usize = 12;
@@ -202,6 +202,10 @@ pub const REMOTE_GETS_PER_SESSION: usize = 1024;
 
 /// Reading ahead for one build takes at most this part of the cache's size limit.
 pub const REMOTE_AHEAD_PART: u64 = 4;
+
+/// And at most so many bytes where lists are not signed, so that whoever can write there cannot fill disks and lines: twice
+/// what the largest programs use.
+pub const REMOTE_AHEAD_UNVERIFIED: u64 = 2 << 30;
 
 /// The socket on which builds talk to the daemon.
 pub fn build_socket(runtime_dir: &Path) -> PathBuf {

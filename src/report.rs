@@ -147,6 +147,16 @@ pub struct RemoteReport {
     pub received: u64,
     /// Bytes of outputs that went there.
     pub sent: u64,
+    /// Bytes of bodies that came from it, packed as they came.
+    pub wire_received: u64,
+    /// Bytes of bodies that went there, packed as they went.
+    pub wire_sent: u64,
+    /// Entries and lists that were ignored for want of a signature by a trusted key.
+    pub untrusted: u64,
+    /// Only entries that are signed by a trusted key count.
+    pub verifies: bool,
+    /// What is put is signed.
+    pub signs: bool,
     /// Actions that were uploaded.
     pub uploads: u64,
     /// Actions that were there already.

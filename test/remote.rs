@@ -26,6 +26,12 @@ struct State {
     is_slow: bool,
     /// Whatever is asked, this is the answer.
     refusal: Option<&'static str>,
+    /// A body that is never taken.
+    hated: Vec<u8>,
+    /// Outputs are said to be below this URL.
+    elsewhere: Option<String>,
+    /// The `Authorization` of each request.
+    authorizations: Vec<String>,
 }
 
 impl Shelf {
@@ -75,7 +81,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
     let mut reader = BufReader::new(stream);
     let mut to = stream;
     loop {
-        let (mut first, mut length) = (String::new(), 0);
+        let (mut first, mut length, mut authorization) = (String::new(), 0, String::new());
         if reader.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
@@ -88,6 +94,11 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                authorization = value.trim().into();
+            }
         }
         let mut body = vec![0; length];
         if reader.read_exact(&mut body).is_err() {
@@ -97,9 +108,19 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let mut kept = state.0.lock().unwrap();
         kept.requests.push(format!("{method} {path}"));
+        kept.authorizations.push(authorization);
+        let elsewhere = kept.elsewhere.as_ref().map(|url| format!("{url}{path}"));
         let found = kept.files.get(path).cloned();
+        let mut location = String::new();
         let (status, body) = match (method, found) {
             _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
+            ("PUT", _) if body == kept.hated && !body.is_empty() => {
+                ("507 Insufficient Storage", Vec::new())
+            }
+            ("GET", _) if elsewhere.is_some() && path.starts_with("/cas/") => {
+                location = format!("Location: {}\r\n", elsewhere.unwrap());
+                ("302 Found", Vec::new())
+            }
             ("PUT", _) => {
                 kept.files.insert(path.into(), body);
                 ("201 Created", Vec::new())
@@ -112,7 +133,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         }
         drop(kept);
         let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 {status}\r\n{location}Content-Length: {}\r\n\r\n",
             body.len()
         );
         let body = if method == "HEAD" { &[][..] } else { &body };
@@ -122,6 +143,9 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
     }
 }
 
+/// Two pairs of signing keys.
+const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/keys");
+
 /// A machine with a daemon that has this remote.
 struct Machine {
     daemon: Daemon,
@@ -130,10 +154,26 @@ struct Machine {
 
 impl Machine {
     fn start(shelf: &Shelf, mode: &str) -> Self {
+        Self::start_with(shelf, mode, &[])
+    }
+
+    fn start_with(shelf: &Shelf, mode: &str, args: &[&str]) -> Self {
         let dir = TempDir::new();
-        let daemon =
-            Daemon::start_with(dir.path(), &["--remote", &shelf.url, "--remote-mode", mode]);
+        let remote = ["--remote", &shelf.url, "--remote-mode", mode];
+        let daemon = Daemon::start_with(dir.path(), &[&remote[..], args].concat());
         Self { daemon, dir }
+    }
+
+    /// One that signs what it puts.
+    fn signing(shelf: &Shelf) -> Self {
+        let key = format!("{KEYS}/test-1.secret");
+        Self::start_with(shelf, "read-write", &["--remote-secret-key-file", &key])
+    }
+
+    /// One that uses only what the first key has signed.
+    fn trusting(shelf: &Shelf, mode: &str) -> Self {
+        let key = std::fs::read_to_string(format!("{KEYS}/test-1.public")).unwrap();
+        Self::start_with(shelf, mode, &["--remote-trusted-public-keys", &key])
     }
 
     fn peer(&self, name: &str) -> Peer {
@@ -236,8 +276,8 @@ fn a_mode_that_only_reads_sends_nothing_and_one_that_only_writes_asks_nothing() 
     drop(peer);
     writer.daemon.session_end();
     writer.wait_for_uploads();
-    // Its own questions are whether something is there already.
-    assert_eq!(shelf.count("GET /cas/"), 0);
+    // Its own questions are whether something is there already, and, of the empty output, whether the server packs.
+    assert_eq!(shelf.count("GET /cas/"), shelf.count("GET /cas/e3b0c442"));
     let sent = shelf.count("PUT ");
     let reader = Machine::start(&shelf, "read");
     let mut peer = reader.peer("x-1.1");
@@ -276,7 +316,7 @@ fn what_builds_of_a_name_have_used_is_there_before_they_ask() {
     // The list goes when all that it names is there.
     first.daemon.wait_until("the list is there", || {
         let state = shelf.state();
-        let is_list = |file: &Vec<u8>| file.starts_with(b"nix-gocacheprog list");
+        let is_list = |file: &Vec<u8>| file.starts_with(b"nix-gocacheprog list 2");
         state.files.values().any(is_list)
     });
     let second = Machine::start(&shelf, "read");
@@ -297,12 +337,13 @@ fn an_upload_that_is_cut_short_by_the_daemons_end_is_done_by_the_next_one() {
     let nowhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", nowhere.local_addr().unwrap());
     drop(nowhere);
-    let daemon = Daemon::start_with(dir.path(), &["--remote", &url]);
+    let mode = ["--remote-mode", "read-write"];
+    let daemon = Daemon::start_with(dir.path(), &[&["--remote", &url], &mode[..]].concat());
     let hello = r#"{"version":1,"shared":true}"#;
     assert_eq!(Peer::hello(&daemon, hello).unwrap().put(1, b"late"), 's');
     daemon.end();
     let shelf = Shelf::start();
-    let daemon = Daemon::start_with(dir.path(), &["--remote", &shelf.url]);
+    let daemon = Daemon::start_with(dir.path(), &[&["--remote", &shelf.url], &mode[..]].concat());
     daemon.wait_until("it is uploaded", || shelf.has(b"late"));
 }
 
@@ -456,4 +497,280 @@ fn wrong_bytes_are_thrown_away_and_the_right_ones_sent_again() {
     assert_eq!(peer.answer(), 's');
     second.wait_for_uploads();
     assert!(shelf.has(b"right") && !shelf.has(b"wrong"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes that become much smaller, as many as `go` puts at one time.
+fn text_of(line: &str) -> Vec<u8> {
+    format!("{line}: a line of a program\n").repeat(5000).into()
+}
+
+#[test]
+fn outputs_are_packed_and_plain_ones_of_earlier_releases_are_found() {
+    let shelf = Shelf::start();
+    let first = Machine::start(&shelf, "read-write");
+    let body = text_of("x");
+    assert_eq!(first.peer("").put(1, &body), 's');
+    first.wait_for_uploads();
+    let (sent, on_the_wire) = (first.remote("sent"), first.remote("wire_sent"));
+    assert_eq!(sent, body.len() as u64);
+    assert!(on_the_wire < sent / 10, "{on_the_wire} of {sent}");
+    assert!(!shelf.has(&body));
+    let packed = |name: &String| name.ends_with(".zst");
+    assert_eq!(
+        shelf
+            .state()
+            .files
+            .keys()
+            .filter(|name| packed(name))
+            .count(),
+        1
+    );
+    let second = Machine::start(&shelf, "read");
+    assert_eq!(second.peer("").get(1), 'h');
+    assert!(second.remote("wire_received") < sent / 10);
+    // As an earlier release would have put it.
+    let hash = hex(&Sha256::digest(&body));
+    shelf.state().files.retain(|name, _| !packed(name));
+    shelf.state().files.insert(format!("/cas/{hash}"), body);
+    assert_eq!(Machine::start(&shelf, "read").peer("").get(1), 'h');
+}
+
+#[test]
+fn a_packed_output_that_is_damaged_a_bomb_or_plain_after_all_is_a_miss() {
+    let shelf = Shelf::start();
+    let first = Machine::start(&shelf, "read-write");
+    assert_eq!(first.peer("").put(1, &text_of("x")), 's');
+    first.wait_for_uploads();
+    let name = {
+        let state = shelf.state();
+        let packed = state.files.keys().find(|name| name.ends_with(".zst"));
+        packed.unwrap().clone()
+    };
+    let whole = shelf.state().files[&name].clone();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let cut = whole[..whole.len() - 3].to_vec();
+    // 128 KiB of one byte in each block of four bytes: a gigabyte in 32 KB.
+    let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+    for _ in 0..8192 {
+        bomb.extend([0x02, 0x00, 0x10, b'x']);
+    }
+    for wrong in [damaged, cut, bomb, text_of("x"), Vec::new()] {
+        shelf.state().files.insert(name.clone(), wrong);
+        let machine = Machine::start(&shelf, "read");
+        assert_eq!(machine.peer("").get(1), 'm');
+        assert_eq!(machine.daemon.actions(), 0);
+        assert!(machine.daemon.peak_memory() < 64 << 20);
+    }
+    shelf.state().files.insert(name, whole);
+    assert_eq!(Machine::start(&shelf, "read").peer("").get(1), 'h');
+}
+
+#[test]
+fn with_trusted_keys_only_what_they_have_signed_is_used() {
+    let shelf = Shelf::start();
+    let signing = Machine::signing(&shelf);
+    let mut peer = signing.peer("");
+    assert_eq!(peer.put(1, b"one"), 's');
+    assert_eq!(peer.put(2, b"two"), 's');
+    signing.wait_for_uploads();
+    let entries = || -> HashMap<String, Vec<u8>> {
+        let mut files = shelf.state().files.clone();
+        files.retain(|name, _| name.starts_with("/ac/"));
+        files
+    };
+    let signed = entries();
+    assert_eq!(signed.len(), 2);
+    let gets = |machine: &Machine| {
+        let mut peer = machine.peer("");
+        [peer.get(1), peer.get(2)]
+    };
+    assert_eq!(gets(&Machine::trusting(&shelf, "read")), ['h', 'h']);
+    // The entries change places, each with its signature.
+    let names: Vec<_> = signed.keys().cloned().collect();
+    for (from, to) in [(0, 1), (1, 0)] {
+        let moved = signed[&names[from]].clone();
+        shelf.state().files.insert(names[to].clone(), moved);
+    }
+    let machine = Machine::trusting(&shelf, "read");
+    assert_eq!(gets(&machine), ['m', 'm']);
+    assert_eq!(
+        (machine.remote("untrusted"), machine.daemon.actions()),
+        (2, 0)
+    );
+    // They are those of another output, of another size or time, of somebody else, or of nobody.
+    for (what, with) in [
+        ("sizeBytes\":\"3", "sizeBytes\":\"4"),
+        (
+            "\"nix-gocacheprog-time\",\"value\":\"1",
+            "\"nix-gocacheprog-time\",\"value\":\"2",
+        ),
+        ("test-1:", "test-2:"),
+        ("nix-gocacheprog-signature", "a-signature"),
+    ] {
+        for (name, entry) in &signed {
+            let text = String::from_utf8(entry.clone()).unwrap();
+            assert!(text.contains(what), "{text}");
+            let spoilt = text.replace(what, with).into_bytes();
+            shelf.state().files.insert(name.clone(), spoilt);
+        }
+        let machine = Machine::trusting(&shelf, "read");
+        assert_eq!(gets(&machine), ['m', 'm'], "{what}");
+        assert_eq!(machine.daemon.actions(), 0);
+    }
+    // A machine with the key puts it right.
+    let signing = Machine::signing(&shelf);
+    let mut peer = signing.peer("");
+    assert_eq!(peer.put(1, b"one"), 's');
+    assert_eq!(peer.put(2, b"two"), 's');
+    signing.wait_for_uploads();
+    assert_eq!(gets(&Machine::trusting(&shelf, "read")), ['h', 'h']);
+    // The key is withdrawn.
+    let other = std::fs::read_to_string(format!("{KEYS}/test-2.public")).unwrap();
+    let machine = Machine::start_with(&shelf, "read", &["--remote-trusted-public-keys", &other]);
+    assert_eq!(gets(&machine), ['m', 'm']);
+}
+
+#[test]
+fn a_list_says_which_actions_never_which_output_and_must_be_signed_too() {
+    let shelf = Shelf::start();
+    let signing = Machine::signing(&shelf);
+    let mut peer = signing.peer("program-1.0");
+    for action in 0..20 {
+        assert_eq!(peer.put(action, &[action; 1000]), 's');
+    }
+    drop(peer);
+    signing.daemon.session_end();
+    let list = |shelf: &Shelf| {
+        let state = shelf.state();
+        let is_list = |file: &&Vec<u8>| file.starts_with(b"nix-gocacheprog list 2\n");
+        state.files.values().find(is_list).cloned()
+    };
+    signing
+        .daemon
+        .wait_until("the list is there", || list(&shelf).is_some());
+    signing.wait_for_uploads();
+    // It holds no more than the actions.
+    let bytes = list(&shelf).unwrap();
+    assert_eq!(bytes.len(), b"nix-gocacheprog list 2\n".len() + 20 * 32);
+    let machine = Machine::trusting(&shelf, "read");
+    let _peer = machine.peer("program-1.1");
+    machine
+        .daemon
+        .wait_until("all is read ahead", || machine.remote("ahead") == 20);
+    // Somebody puts a list of their own there.
+    let hash = Sha256::digest(&bytes);
+    let forged = [&bytes[..], &[7; 32]].concat();
+    let forged_hash = hex(&Sha256::digest(&forged));
+    {
+        let mut state = shelf.state();
+        let hash = hex(&hash);
+        for entry in state.files.values_mut() {
+            let text = String::from_utf8_lossy(entry);
+            if text.contains(&hash) {
+                *entry = text
+                    .replace(&hash, &forged_hash)
+                    .replace(&bytes.len().to_string(), &forged.len().to_string())
+                    .into_bytes();
+            }
+        }
+        state.files.insert(format!("/cas/{forged_hash}"), forged);
+    }
+    let machine = Machine::trusting(&shelf, "read");
+    let mut peer = machine.peer("program-1.1");
+    machine
+        .daemon
+        .wait_until("the list is refused", || machine.remote("untrusted") == 1);
+    assert_eq!(peer.get(1), 'h');
+    assert_eq!(machine.remote("ahead"), 0);
+}
+
+#[test]
+fn an_upload_that_always_fails_holds_up_no_other() {
+    let shelf = Shelf::start();
+    shelf.state().hated = b"the bad one".to_vec();
+    let machine = Machine::start(&shelf, "read-write");
+    let mut peer = machine.peer("");
+    assert_eq!(peer.put(0, b"the bad one"), 's');
+    for action in 1..30 {
+        assert_eq!(peer.put(action, &[action; 100]), 's');
+    }
+    machine.daemon.wait_until("the others are there", || {
+        (1..30).all(|action| shelf.has(&[action; 100]))
+    });
+    machine.wait_for_uploads();
+    assert_eq!(machine.remote("dropped"), 1);
+    // Three tries of one request each, and no more.
+    let tries = shelf.count("PUT /cas/") - 29;
+    assert_eq!(tries, 3);
+}
+
+#[test]
+fn a_redirect_is_followed_and_credentials_stay_behind() {
+    let shelf = Shelf::start();
+    let first = Machine::start(&shelf, "read-write");
+    assert_eq!(first.peer("").put(1, b"an output"), 's');
+    first.wait_for_uploads();
+    let elsewhere = Shelf::start();
+    elsewhere.state().files = shelf.state().files.clone();
+    shelf.state().elsewhere = Some(elsewhere.url.clone());
+    let dir = TempDir::new();
+    let path = dir.path().join("credentials");
+    std::fs::write(&path, "a-token").unwrap();
+    let args = ["--remote-credentials", path.to_str().unwrap()];
+    let second = Machine::start_with(&shelf, "read", &args);
+    assert_eq!(second.peer("").get(1), 'h');
+    assert_eq!(elsewhere.count("GET /cas/"), 1);
+    assert_eq!(elsewhere.state().authorizations, [""]);
+    assert!(
+        shelf
+            .state()
+            .authorizations
+            .iter()
+            .any(|a| a == "Bearer a-token")
+    );
+    // Round and round.
+    shelf.state().elsewhere = Some(shelf.url.clone());
+    assert_eq!(Machine::start(&shelf, "read").peer("").get(1), 'm');
+}
+
+#[test]
+fn credentials_that_expire_are_read_again_from_their_file() {
+    let shelf = Shelf::start();
+    let dir = TempDir::new();
+    let path = dir.path().join("credentials");
+    std::fs::write(&path, "old").unwrap();
+    let args = ["--remote-credentials", path.to_str().unwrap()];
+    let machine = Machine::start_with(&shelf, "read", &args);
+    let mut peer = machine.peer("");
+    assert_eq!(peer.get(1), 'm');
+    std::fs::write(&path, "a-new-one").unwrap();
+    assert_eq!(peer.get(2), 'm');
+    let state = shelf.state();
+    assert_eq!(state.authorizations.first().unwrap(), "Bearer old");
+    assert_eq!(state.authorizations.last().unwrap(), "Bearer a-new-one");
+}
+
+#[test]
+fn plain_http_to_another_machine_has_to_be_permitted() {
+    let dir = TempDir::new();
+    for url in ["http://cache.test", "https://cache.test/?token=secret"] {
+        let mut command = Command::new(binary());
+        command.args(["daemon", "--remote", url]);
+        command.arg("--cache-dir").arg(dir.path().join("cache"));
+        command.arg("--runtime-dir").arg(dir.path().join("run"));
+        let output = command.output().unwrap();
+        let said = text(&output.stderr);
+        let wanted = if url.contains('?') {
+            "--remote-credentials"
+        } else {
+            "--remote-insecure-http"
+        };
+        assert!(!output.status.success() && said.contains(wanted), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
 }

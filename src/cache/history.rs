@@ -29,11 +29,21 @@ const RECORD: usize = ID_LEN + ID_LEN + 8 + 8;
 /// names, so that no release ever reads what it does not understand.
 const KEY: &[u8] = b"nix-gocacheprog remote 1: what builds of a name use\0";
 
+/// The head of a list on the remote.
+const ACTIONS_HEAD: &[u8] = b"nix-gocacheprog list 2\n";
+
 /// The longest list, in bytes.
 pub const LIST_MAX: u64 = (HEAD.len() + ACTIONS_MAX * RECORD) as u64;
 
 /// An action that a build has used, and what it got or put.
 pub type Use = (ActionId, Entry);
+
+/// What an action of somebody else's list has, until it is used here. Nothing is ever served from a list.
+const UNKNOWN: Entry = Entry {
+    output: OutputId([0; ID_LEN]),
+    size: 0,
+    time: 0,
+};
 
 /// What a derivation's name has in common with those of its other versions: the words that do not begin with a digit.
 /// One version uses most of what the next one does.
@@ -47,12 +57,34 @@ fn family(name: &str) -> String {
     kept.join("-")
 }
 
-/// Where the list of this name and of its other versions is, here and on the remote.
+/// The file name of the list of this name and of its other versions. Earlier releases used it on the remote, too.
 pub fn key(name: &str) -> String {
     hex(&ActionId::of(KEY, family(name).as_bytes()).0)
 }
 
-/// The list as it is kept and sent.
+/// The actions of a list, as they are sent: which outputs they have is for their own entries to say.
+pub fn encode_actions(used: &[Use]) -> Vec<u8> {
+    let mut bytes = ACTIONS_HEAD.to_vec();
+    for (action, _) in used.iter().take(ACTIONS_MAX) {
+        bytes.extend_from_slice(&action.0);
+    }
+    bytes
+}
+
+/// Reads what `encode_actions` wrote; empty when it is anything else.
+pub fn decode_actions(bytes: &[u8]) -> Vec<ActionId> {
+    let (ids, _) = bytes
+        .strip_prefix(ACTIONS_HEAD)
+        .unwrap_or_default()
+        .as_chunks::<ID_LEN>();
+    ids.iter()
+        .take(ACTIONS_MAX)
+        .copied()
+        .map(ActionId)
+        .collect()
+}
+
+/// The list as it is kept.
 pub fn encode(used: &[Use]) -> Vec<u8> {
     let mut bytes = HEAD.to_vec();
     for (action, entry) in used.iter().take(ACTIONS_MAX) {
@@ -170,13 +202,19 @@ impl UsageHistory {
         Ok(changes)
     }
 
-    /// Replaces a list by one from elsewhere.
+    /// Puts the actions of a list from elsewhere before those that are known here.
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn replace(&self, key: &str, list: &[Use]) -> Result<()> {
+    pub fn adopt(&self, key: &str, actions: &[ActionId]) -> Result<()> {
         let _turn = self.changed_by();
-        self.set(key, list)
+        let here = self.get(key);
+        let entries: HashMap<_, _> = here.iter().copied().collect();
+        let theirs = actions.iter().map(|action| {
+            let entry = entries.get(action).copied();
+            (*action, entry.unwrap_or(UNKNOWN))
+        });
+        self.set(key, &merge(theirs.collect(), here.clone(), true))
     }
 
     /// Keeps a list, in place of the one that was not written to for longest when there are too many.

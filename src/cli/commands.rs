@@ -26,6 +26,9 @@ pub fn daemon(args: &Arguments) -> Result<Command> {
             ca: args.credential("remote-ca")?,
             cert: args.credential("remote-cert")?,
             key: args.credential("remote-key")?,
+            secret_key: args.credential("remote-secret-key-file")?,
+            trusted_keys: args.text("remote-trusted-public-keys")?.unwrap_or_default(),
+            insecure_http: args.is_given("remote-insecure-http"),
         }),
     };
     Ok(Command::Daemon(daemon::Options {
@@ -113,6 +116,9 @@ pub fn install(args: &Arguments) -> Result<Command> {
             ca: args.file("remote-ca")?,
             cert: args.file("remote-cert")?,
             key: args.file("remote-key")?,
+            secret_key: args.file("remote-secret-key-file")?,
+            trusted_keys: args.text("remote-trusted-public-keys")?.unwrap_or_default(),
+            insecure_http: args.is_given("remote-insecure-http"),
         }),
     };
     Ok(Command::Install(install::Options {

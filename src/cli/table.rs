@@ -312,7 +312,7 @@ const REMOTE: &[Flag] = &[
         Takes::OneOf(&["read", "write", "read-write"]),
         "what the daemon does with the remote",
     )
-    .default("read-write")
+    .default("read")
     .requires(&["remote"]),
     flag(
         "remote-credentials",
@@ -336,6 +336,23 @@ const REMOTE: &[Flag] = &[
         "remote-key",
         Takes::File,
         "the private key of that certificate",
+    )
+    .requires(&["remote"]),
+    flag(
+        "remote-secret-key-file",
+        Takes::File,
+        "sign what is uploaded, with a key as `nix-store --generate-binary-cache-key` writes it",
+    )
+    .requires(&["remote"]),
+    flag(
+        "remote-trusted-public-keys",
+        Takes::Text("KEYS"),
+        "use only what one of these keys has signed: NAME:BASE64, several with spaces between them",
+    )
+    .requires(&["remote"]),
+    switch(
+        "remote-insecure-http",
+        "let the URL be plain http to another machine, where anyone on the way can change what builds get",
     )
     .requires(&["remote"]),
 ];

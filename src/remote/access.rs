@@ -3,23 +3,30 @@
 //! No credential is ever shown: not in an error, not in a log, not in `ps`, which is why a URL with a password in it is
 //! refused.
 
+use super::server::{Failure, Outcome};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::http::netrc::Netrc;
 use crate::http::roots;
 use crate::http::url::{Credentials, Url};
+use crate::log;
+use crate::sync::lock;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::SystemTime;
+use ureq::http::{HeaderMap, HeaderValue, header};
 use ureq::tls::{ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// What may be done with the remote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Gets only.
+    #[default]
     Read,
     /// Puts only.
     Write,
     /// Both.
-    #[default]
     ReadWrite,
 }
 
@@ -74,64 +81,157 @@ pub struct Options {
     pub cert: Option<PathBuf>,
     /// A file with its key.
     pub key: Option<PathBuf>,
+    /// A file with the key that signs what is put, as Nix writes it.
+    pub secret_key: Option<PathBuf>,
+    /// The keys whose signatures count, as in nix.conf; without any, all entries count.
+    pub trusted_keys: String,
+    /// Plain http may go to other machines.
+    pub insecure_http: bool,
 }
 
 /// How requests are made: where to, and with what to show.
 pub struct Access {
     /// Without credentials.
     pub url: Url,
-    /// The value of the `Authorization` header.
-    pub authorization: Option<String>,
     /// Whom to trust, and our own certificate.
     pub tls: TlsConfig,
+    /// Whom to trust.
+    pub anonymous_tls: TlsConfig,
+    authority: Authority,
+}
+
+/// In whose name requests are made.
+enum Authority {
+    Nobody,
+    /// Always with this header.
+    Fixed(String),
+    /// With what stands in a file, which may change.
+    File(CredentialsFile),
+}
+
+/// A file with credentials, read again when it has changed.
+struct CredentialsFile {
+    path: PathBuf,
+    known: Mutex<(Stamp, String)>,
+}
+
+/// What changes with a file.
+type Stamp = Option<(u64, u64, SystemTime)>;
+
+impl CredentialsFile {
+    fn open(path: &Path) -> Result<Self> {
+        let stamp = stamp(path);
+        Ok(Self {
+            path: path.into(),
+            known: Mutex::new((stamp, authorization(path)?)),
+        })
+    }
+
+    /// The header; what it was before while the file cannot be read.
+    fn header(&self) -> String {
+        let mut known = lock(&self.known);
+        let now = stamp(&self.path);
+        if now.is_some() && now != known.0 {
+            known.0 = now;
+            match authorization(&self.path) {
+                Ok(header) => known.1 = header,
+                Err(e) => log::warn(format!(
+                    "remote credentials: keeping the previous ones: {}",
+                    e.chain()
+                )),
+            }
+        }
+        known.1.clone()
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
 }
 
 impl Access {
     /// Reads all that the flags name.
     ///
     /// # Errors
-    /// When the URL is none or has a password, a file cannot be read, or credentials would go over an open line.
+    /// When the URL is malformed or holds a secret, a file cannot be read, or anything would go over an open line that was
+    /// not permitted.
     pub fn new(options: &Options) -> Result<Self> {
         let url = Url::parse(&options.url)
             .map_err(|e| Error::input(format!("--remote has {}", e.chain())))?;
-        if url.credentials().is_some() {
-            return Err(Error::input(
-                "--remote has a user or a password in it, which `ps` shows to everybody: put it into a file, and name \
-                 that with --remote-credentials",
-            ));
-        }
-        let authorization = match &options.credentials {
-            Some(path) => Some(authorization(path)?),
-            None => Netrc::of_user().find(&url).map(|c| c.authorization()),
+        check_shown(&url)?;
+        let authority = match &options.credentials {
+            Some(path) => Authority::File(CredentialsFile::open(path)?),
+            None => match Netrc::of_user().find(&url) {
+                Some(found) => Authority::Fixed(found.authorization()),
+                None => Authority::Nobody,
+            },
         };
-        if authorization.is_some() && !url.is_https() && !is_own_machine(&url) {
-            return Err(Error::input(
-                "--remote-credentials would go over an open line, for anybody to read: use an https URL",
-            ));
+        if !url.is_https() && !url.is_loopback() {
+            if !matches!(authority, Authority::Nobody) {
+                return Err(Error::input(
+                    "--remote-credentials would go over an open line, for anybody to read: use an https URL",
+                ));
+            }
+            if !options.insecure_http {
+                return Err(Error::input(
+                    "--remote is plain http: anyone on the way can change what builds get. Use an https URL, or accept \
+                     that with --remote-insecure-http",
+                ));
+            }
         }
         let roots = match &options.ca {
             Some(path) => roots::of_file(path)?,
             None if url.is_https() => roots::load(),
             None => RootCerts::WebPki,
         };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .client_cert(client_cert(options)?)
-            .build();
+        let tls = |cert| {
+            let roots = roots.clone();
+            TlsConfig::builder().root_certs(roots).client_cert(cert)
+        };
         Ok(Self {
             url,
-            authorization,
-            tls,
+            tls: tls(client_cert(options)?).build(),
+            anonymous_tls: tls(None).build(),
+            authority,
         })
+    }
+
+    /// The headers that say in whose name a request is made.
+    ///
+    /// # Errors
+    /// When there are no credentials to be had.
+    pub fn headers(&self, _method: &str, _url: &Url) -> Outcome<HeaderMap> {
+        let value = match &self.authority {
+            Authority::Nobody => return Ok(HeaderMap::new()),
+            Authority::Fixed(value) => value.clone(),
+            Authority::File(file) => file.header(),
+        };
+        let mut value = HeaderValue::from_str(&value)
+            .map_err(|_| Failure::new("credentials that no header can hold"))?;
+        value.set_sensitive(true);
+        Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+    }
+
+    /// Whether it is an object store that speaks S3.
+    pub fn is_s3(&self) -> bool {
+        false
     }
 }
 
-fn is_own_machine(url: &Url) -> bool {
-    let host = url.host().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+/// A URL is shown by `ps` and in logs.
+fn check_shown(url: &Url) -> Result<()> {
+    let secret = if url.credentials().is_some() {
+        "a user or a password"
+    } else if url.has_query() {
+        "a query, which may be a token,"
+    } else {
+        return Ok(());
+    };
+    Err(Error::input(format!(
+        "--remote has {secret} in it, which `ps` shows to everybody: put it into a file, and name that with \
+         --remote-credentials"
+    )))
 }
 
 /// The header for what stands in a file.
@@ -160,9 +260,7 @@ fn client_cert(options: &Options) -> Result<Option<ClientCert>> {
         // One file may have both.
         (Some(cert), key) => (cert, key.as_ref().unwrap_or(cert)),
         (None, Some(_)) => {
-            return Err(Error::input(
-                "--remote-key is of no use without --remote-cert",
-            ));
+            return Err(Error::input("--remote-key requires --remote-cert"));
         }
     };
     let mut certs = Vec::new();
@@ -203,12 +301,55 @@ mod tests {
         })
     }
 
+    /// The header that a request has.
+    fn shown(access: &Access) -> String {
+        let headers = access.headers("GET", &access.url).unwrap();
+        headers[header::AUTHORIZATION].to_str().unwrap().into()
+    }
+
+    #[test]
+    fn credentials_that_change_on_disk_are_read_again() {
+        let dir = TestDir::new();
+        let path = dir.path().join("credentials");
+        std::fs::write(&path, "first").unwrap();
+        let access = Access::new(&Options {
+            url: "https://cache.test".into(),
+            credentials: Some(path.clone()),
+            ..Options::default()
+        })
+        .unwrap();
+        assert_eq!(shown(&access), "Bearer first");
+        std::fs::write(&path, "the second one").unwrap();
+        assert_eq!(shown(&access), "Bearer the second one");
+        // While it is being replaced, or emptied, the last good ones are shown.
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(shown(&access), "Bearer the second one");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(shown(&access), "Bearer the second one");
+    }
+
+    #[test]
+    fn plain_http_stays_within_the_machine_unless_permitted() {
+        let options = |url: &str, insecure_http| Options {
+            url: url.into(),
+            insecure_http,
+            ..Options::default()
+        };
+        let error = Access::new(&options("http://cache.test", false))
+            .err()
+            .unwrap();
+        assert!(error.chain().contains("--remote-insecure-http"));
+        assert!(Access::new(&options("http://cache.test", true)).is_ok());
+        assert!(Access::new(&options("http://localhost:1", false)).is_ok());
+        assert!(Access::new(&options("http://127.0.0.1:1", false)).is_ok());
+    }
+
     #[test]
     fn a_file_has_a_user_with_a_password_or_a_token() {
         let basic = access("https://cache.test", Some("me:secret\n")).unwrap();
-        assert_eq!(basic.authorization.as_deref(), Some("Basic bWU6c2VjcmV0"));
+        assert_eq!(shown(&basic), "Basic bWU6c2VjcmV0");
         let bearer = access("https://cache.test", Some("a.b-c\n")).unwrap();
-        assert_eq!(bearer.authorization.as_deref(), Some("Bearer a.b-c"));
+        assert_eq!(shown(&bearer), "Bearer a.b-c");
         for bad in ["", "\n", "a:b\nc:d\n"] {
             assert!(access("https://cache.test", Some(bad)).is_err());
         }
@@ -220,6 +361,7 @@ mod tests {
             ("https://me:secret@cache.test", None),
             ("http://cache.test", Some("me:secret")),
             ("ftp://me:secret@cache.test", None),
+            ("https://cache.test/?sig=secret", None),
         ] {
             let error = access(url, credentials).err().unwrap().chain();
             assert!(!error.contains("secret"), "{error}");

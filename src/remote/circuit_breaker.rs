@@ -20,7 +20,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Lets requests pass, or none.
 #[derive(Debug, Default)]
-pub struct Circuit(Mutex<State>);
+pub struct CircuitBreaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -44,7 +44,7 @@ pub enum Change {
     Closed,
 }
 
-impl Circuit {
+impl CircuitBreaker {
     /// Whether a request may pass now. Whoever asks must make the request then, and tell how it ended.
     pub fn may_pass(&self, now: Instant) -> bool {
         let mut state = self.state();
@@ -126,80 +126,80 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_it_and_one_success_closes_it() {
-        let circuit = Circuit::default();
+        let breaker = CircuitBreaker::default();
         let now = Instant::now();
         for _ in 1..FAILURES {
-            assert!(circuit.may_pass(now));
-            assert_eq!(circuit.failed(now, "x"), Change::None);
+            assert!(breaker.may_pass(now));
+            assert_eq!(breaker.failed(now, "x"), Change::None);
         }
-        assert_eq!(circuit.why_open(), None);
-        assert_eq!(circuit.failed(now, "gone"), Change::Opened(FIRST_WAIT));
-        assert_eq!(circuit.why_open().as_deref(), Some("gone"));
-        assert!(!circuit.may_pass(now));
+        assert_eq!(breaker.why_open(), None);
+        assert_eq!(breaker.failed(now, "gone"), Change::Opened(FIRST_WAIT));
+        assert_eq!(breaker.why_open().as_deref(), Some("gone"));
+        assert!(!breaker.may_pass(now));
         let later = now + FIRST_WAIT;
-        assert!(circuit.may_pass(later), "one tries");
-        assert!(!circuit.may_pass(later), "and no other one");
-        assert_eq!(circuit.succeeded(), Change::Closed);
-        assert!(circuit.may_pass(later) && circuit.may_pass(later));
-        assert_eq!(circuit.failed(later, "x"), Change::None);
+        assert!(breaker.may_pass(later), "one tries");
+        assert!(!breaker.may_pass(later), "and no other one");
+        assert_eq!(breaker.succeeded(), Change::Closed);
+        assert!(breaker.may_pass(later) && breaker.may_pass(later));
+        assert_eq!(breaker.failed(later, "x"), Change::None);
     }
 
     #[test]
     fn each_try_in_vain_doubles_the_wait_up_to_a_limit() {
-        let circuit = Circuit::default();
+        let breaker = CircuitBreaker::default();
         let mut now = Instant::now();
         for _ in 0..FAILURES {
-            circuit.failed(now, "x");
+            breaker.failed(now, "x");
         }
         let mut wait = FIRST_WAIT;
         for _ in 0..10 {
             now += wait;
-            assert!(circuit.may_pass(now));
+            assert!(breaker.may_pass(now));
             wait = (wait * 2).min(LAST_WAIT);
-            assert_eq!(circuit.failed(now, "x"), Change::Opened(wait));
-            assert!(!circuit.may_pass(now));
+            assert_eq!(breaker.failed(now, "x"), Change::Opened(wait));
+            assert!(!breaker.may_pass(now));
         }
         assert_eq!(wait, LAST_WAIT);
     }
 
     #[test]
     fn late_failures_of_others_do_not_prolong_it() {
-        let circuit = Circuit::default();
+        let breaker = CircuitBreaker::default();
         let now = Instant::now();
         for _ in 0..FAILURES {
-            circuit.failed(now, "x");
+            breaker.failed(now, "x");
         }
-        assert_eq!(circuit.failed(now + FIRST_WAIT / 2, "x"), Change::None);
-        assert!(circuit.may_pass(now + FIRST_WAIT));
+        assert_eq!(breaker.failed(now + FIRST_WAIT / 2, "x"), Change::None);
+        assert!(breaker.may_pass(now + FIRST_WAIT));
     }
 
     #[test]
     fn a_try_of_which_nothing_is_heard_is_followed_by_another() {
-        let circuit = Circuit::default();
+        let breaker = CircuitBreaker::default();
         let now = Instant::now();
         for _ in 0..FAILURES {
-            circuit.failed(now, "x");
+            breaker.failed(now, "x");
         }
         let now = now + FIRST_WAIT;
-        assert!(circuit.may_pass(now));
-        assert!(!circuit.may_pass(now + PROBE_LIMIT / 2));
-        assert!(circuit.may_pass(now + PROBE_LIMIT));
+        assert!(breaker.may_pass(now));
+        assert!(!breaker.may_pass(now + PROBE_LIMIT / 2));
+        assert!(breaker.may_pass(now + PROBE_LIMIT));
     }
 
     #[test]
     fn a_server_of_which_every_second_answer_fails_is_left_alone_too() {
-        let circuit = Circuit::default();
+        let breaker = CircuitBreaker::default();
         let now = Instant::now();
         let opened = (0..50).any(|_| {
-            circuit.succeeded();
-            circuit.failed(now, "x") != Change::None
+            breaker.succeeded();
+            breaker.failed(now, "x") != Change::None
         });
         assert!(opened);
-        let circuit = Circuit::default();
+        let breaker = CircuitBreaker::default();
         let opened = (0..500).any(|_| {
-            circuit.succeeded();
-            circuit.succeeded();
-            circuit.failed(now, "x") != Change::None
+            breaker.succeeded();
+            breaker.succeeded();
+            breaker.failed(now, "x") != Change::None
         });
         assert!(!opened, "one with few failures is not");
     }

@@ -1,4 +1,4 @@
-//! What happened between us and the remote, in numbers, and how a person gets to see it.
+//! What happened with the remote, in numbers, and how a person gets to see it.
 
 use crate::report::RemoteReport;
 use crate::size::show_size;
@@ -20,6 +20,7 @@ pub struct Counters {
     pub(super) refused: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) errors: AtomicU64,
+    pub(super) untrusted: AtomicU64,
     waits: AtomicU64,
     waited_us: AtomicU64,
 }
@@ -51,6 +52,7 @@ impl Counters {
             refused: get(&self.refused),
             damaged: get(&self.damaged),
             errors: get(&self.errors),
+            untrusted: get(&self.untrusted),
             waited_us: get(&self.waited_us),
             latency_us: get(&self.waited_us) / get(&self.waits).max(1),
             ..RemoteReport::default()
@@ -69,22 +71,24 @@ impl RemoteReport {
         line(
             "  gets",
             format!(
-                "{} hits, {} misses, {} read ahead, {} received, {:.1} ms each",
+                "{} hits, {} misses, {} read ahead, {} received ({} on the wire), {:.1} ms each",
                 self.hits,
                 self.misses,
                 self.ahead,
                 show_size(self.received),
+                show_size(self.wire_received),
                 self.latency_us as f64 / 1000.0
             ),
         );
         line(
             "  puts",
             format!(
-                "{} uploaded, {} there already, {} refused, {} sent; {} wait, {} dropped",
+                "{} uploaded, {} there already, {} refused, {} sent ({} on the wire); {} wait, {} dropped",
                 self.uploads,
                 self.there,
                 self.refused,
                 show_size(self.sent),
+                show_size(self.wire_sent),
                 self.queue,
                 self.dropped
             ),
@@ -92,16 +96,16 @@ impl RemoteReport {
         line(
             "  trouble",
             format!(
-                "{} errors, {} damaged outputs thrown away, {} gets too slow",
-                self.errors, self.damaged, self.late
+                "{} errors, {} damaged outputs discarded, {} entries without a trusted signature, {} gets timed out",
+                self.errors, self.damaged, self.untrusted, self.late
             ),
         );
         for (what, paused) in [
-            ("asked", &self.reading_paused),
-            ("sent", &self.writing_paused),
+            ("reads", &self.reading_paused),
+            ("uploads", &self.writing_paused),
         ] {
             if let Some(why) = paused {
-                line("  paused", format!("nothing is {what} for now: {why}"));
+                line("  paused", format!("{what}: {why}"));
             }
         }
         out
@@ -125,11 +129,7 @@ mod tests {
         assert!(report.table().contains("12.5 ms"));
         assert!(!report.table().contains("paused"));
         report.reading_paused = Some("it is gone".into());
-        assert!(
-            report
-                .table()
-                .contains("nothing is asked for now: it is gone")
-        );
+        assert!(report.table().contains("reads: it is gone"));
         // What an older daemon does not say is nothing.
         let older: RemoteReport = serde_json::from_str("{\"url\":\"x\"}").unwrap();
         assert_eq!(older.hits, 0);

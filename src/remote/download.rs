@@ -2,22 +2,23 @@
 //! not what its name says goes no further.
 
 use super::counters::count;
-use super::fetch::{Fetches, Job};
-use super::result::action_key;
+use super::fetch::{Allowance, Fetch, Fetches, Job};
+use super::result::{Record, action_key, list_key};
 use super::server::Failure;
+use super::shelf::Lookup;
 use super::{Remote, Trouble};
-use crate::cache::history::{self, Use};
+use crate::cache::history;
 use crate::cache::store::{Limits, Store};
-use crate::config::{BODY_MAX, REMOTE_AHEAD_PART};
-use crate::entry::Entry;
+use crate::config::{BODY_MAX, REMOTE_AHEAD_PART, REMOTE_AHEAD_UNVERIFIED};
 use crate::error::Error;
 use crate::id::ActionId;
 use crate::log;
-use crate::size::show_size;
 use crate::sys;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// An output that comes more slowly than this, in bytes a second, is given up …
@@ -32,52 +33,42 @@ impl Remote {
         while let Some(job) = self.fetches.take() {
             match job {
                 Job::Name(name) => self.read_ahead(&name, store, limits),
-                Job::Action {
-                    action,
-                    hint,
-                    ahead,
-                } => {
-                    self.fetch_action(store, limits, &action, hint, ahead);
-                    self.fetches.landed(&action, ahead);
+                Job::Fetch(fetch) => {
+                    self.fetch_action(store, limits, &fetch);
+                    self.fetches.landed(&fetch);
                 }
             }
         }
     }
 
-    fn fetch_action(
-        &self,
-        store: &Store,
-        limits: &Limits,
-        action: &ActionId,
-        hint: Option<Entry>,
-        ahead: bool,
-    ) {
+    fn fetch_action(&self, store: &Store, limits: &Limits, fetch: &Fetch) {
+        let action = &fetch.action;
         let is_here = || store.get(action).is_ok_and(|found| found.is_some());
-        if ahead && is_here() || !self.reads.may_pass(Instant::now()) {
+        if fetch.ahead.is_some() && is_here() || !self.reads.breaker.may_pass(Instant::now()) {
             return;
         }
-        let got = match self.bring(store, limits, action, hint, ahead) {
+        let got = match self.bring(store, limits, fetch) {
             Ok(got) => got,
             // What is here is worth more, and no fault of the remote's.
-            Err(Trouble::NoRoom) => return self.judge(&self.reads, "asked of", &Ok(())),
+            Err(Trouble::NoRoom) => return self.judge(&self.reads, &Ok(())),
             Err(Trouble::Local(e)) => {
                 log::warn(format!(
-                    "an output from the remote is not kept: {}",
+                    "remote {}: storing an output failed: {}",
+                    self.shelf.url(),
                     e.chain()
                 ));
                 // The remote has done its part.
-                return self.judge(&self.reads, "asked of", &Ok(()));
+                return self.judge(&self.reads, &Ok(()));
             }
-            Err(Trouble::Remote(failure)) => {
-                return self.judge(&self.reads, "asked of", &Err(failure));
-            }
+            Err(Trouble::Remote(failure)) => return self.judge(&self.reads, &Err(failure)),
         };
+        let is_ahead = fetch.ahead.is_some();
         match got {
             Some(size) => {
-                self.seen.is_there(action);
+                self.known.record_present(action);
                 count(&self.counters.received, size);
                 count(
-                    if ahead {
+                    if is_ahead {
                         &self.counters.ahead
                     } else {
                         &self.counters.hits
@@ -85,13 +76,13 @@ impl Remote {
                     1,
                 );
             }
-            None if !ahead => {
-                self.seen.is_missing(action);
+            None if !is_ahead => {
+                self.known.record_missing(action);
                 count(&self.counters.misses, 1);
             }
             None => {}
         }
-        self.judge(&self.reads, "asked of", &Ok(()));
+        self.judge(&self.reads, &Ok(()));
     }
 
     /// Brings an action into the store; gives its size, or `None` when the remote does not have it.
@@ -99,27 +90,40 @@ impl Remote {
         &self,
         store: &Store,
         limits: &Limits,
-        action: &ActionId,
-        hint: Option<Entry>,
-        ahead: bool,
+        fetch: &Fetch,
     ) -> std::result::Result<Option<u64>, Trouble> {
-        if let Some(entry) = hint {
-            if self.receive(store, limits, action, &entry)? {
-                return Ok(Some(entry.size));
-            }
-            // The list is old, or has run ahead of the outputs.
-            if ahead {
-                return Ok(None);
-            }
-        }
-        let Some(entry) = self.server.entry(&action_key(action))? else {
+        let Some(record) = self.trusted_entry(&action_key(&fetch.action))? else {
             return Ok(None);
         };
-        if self.receive(store, limits, action, &entry)? {
+        let entry = &record.entry;
+        if let Some(allowance) = &fetch.ahead
+            && !allowance.take(entry.size)
+        {
+            return Ok(None);
+        }
+        if self.receive(store, limits, &fetch.action, &record)? {
             return Ok(Some(entry.size));
         }
-        self.seen.lacks_output(&entry.output);
+        self.known.record_bad_output(&entry.output);
         Ok(None)
+    }
+
+    /// An entry that counts. One that does not is counted, and said once.
+    fn trusted_entry(&self, key: &str) -> std::result::Result<Option<Record>, Failure> {
+        match self.shelf.entry(key)? {
+            Lookup::Found(record) => Ok(Some(record)),
+            Lookup::Missing => Ok(None),
+            Lookup::Untrusted => {
+                if self.counters.untrusted.fetch_add(1, Ordering::Relaxed) == 0 {
+                    log::warn(format!(
+                        "remote {}: ignored an entry without a signature by a trusted key (--remote-trusted-public-keys); \
+                         further ones are only counted",
+                        self.shelf.url()
+                    ));
+                }
+                Ok(None)
+            }
+        }
     }
 
     fn receive(
@@ -127,8 +131,9 @@ impl Remote {
         store: &Store,
         limits: &Limits,
         action: &ActionId,
-        entry: &Entry,
+        record: &Record,
     ) -> std::result::Result<bool, Trouble> {
+        let entry = &record.entry;
         if entry.size > BODY_MAX {
             return Err(Failure::new(format!("an entry of {} bytes", entry.size)).into());
         }
@@ -138,8 +143,8 @@ impl Remote {
         let reader: Box<dyn Read> = match entry.size {
             // Whatever has no bytes is here already.
             0 => Box::new(io::empty()),
-            size => match self.server.output(&entry.output, size)? {
-                Some(reader) => Box::new(reader),
+            _ => match self.shelf.output(record)? {
+                Some(reader) => reader,
                 None => return Ok(false),
             },
         };
@@ -153,21 +158,25 @@ impl Remote {
             Ok(()) => {
                 // To the very end, so that the connection can be used again.
                 let _ = body.read(&mut [0]);
-                self.seen.has_output(&entry.output);
+                self.known.record_output(&entry.output, record.is_packed);
                 Ok(true)
             }
             Err(e) => Err(match (body.failed, &e) {
-                (Some(why), _) => Failure::new(format!("an output that is cut off: {why}")).into(),
+                (Some(why), _) => {
+                    // What cannot be unpacked is of no use to anybody.
+                    self.known.record_bad_output(&entry.output);
+                    Failure::new(format!("reading an output failed: {why}")).into()
+                }
                 (None, Error::Io { .. }) => Trouble::Local(e),
                 (None, _) => {
                     count(&self.counters.damaged, 1);
-                    self.seen.lacks_output(&entry.output);
+                    self.known.record_bad_output(&entry.output);
                     log::warn(format!(
-                        "the remote {} gave a wrong output, which is thrown away: {}",
-                        self.server.url(),
+                        "remote {}: discarded a wrong output: {}",
+                        self.shelf.url(),
                         e.chain()
                     ));
-                    Failure::new("it gives wrong outputs").into()
+                    Failure::new("wrong outputs").into()
                 }
             }),
         }
@@ -176,58 +185,73 @@ impl Remote {
     /// Wants all that builds of this name have used and that is not here.
     fn read_ahead(&self, name: &str, store: &Store, limits: &Limits) {
         let key = history::key(name);
-        let mut list = self.lists.get(&key);
-        if self.reads.may_pass(Instant::now()) {
-            let shared = self.shared_list(&key);
+        let local: Vec<_> = self.lists.get(&key).into_iter().map(|(a, _)| a).collect();
+        let mut shared = Vec::new();
+        if self.reads.breaker.may_pass(Instant::now()) {
+            let found = self.shared_list(&key);
             self.judge(
                 &self.reads,
-                "asked of",
-                &shared.as_ref().map(|_| ()).map_err(Clone::clone),
+                &found.as_ref().map(|_| ()).map_err(Clone::clone),
             );
-            if let Ok(shared) = shared
-                && !shared.is_empty()
-            {
-                let known: HashSet<_> = shared.iter().map(|(action, _)| *action).collect();
-                let rest = list
-                    .into_iter()
-                    .filter(|(action, _)| !known.contains(action));
-                list = shared.iter().copied().chain(rest).collect();
-                // What this build uses is added to it later.
-                if let Err(e) = self.lists.replace(&key, &list) {
-                    log::warn(format!("a list from the remote is not kept: {}", e.chain()));
-                }
+            shared = found.unwrap_or_default();
+        }
+        if !shared.is_empty() {
+            // What this build uses is added to it later.
+            if let Err(e) = self.lists.adopt(&key, &shared) {
+                log::warn(format!("keeping a remote list failed: {}", e.chain()));
             }
         }
-        let (mut actions, mut bytes) = (0, 0);
-        for (action, entry) in list {
-            if store.get(&action).is_ok_and(|found| found.is_some()) {
+        let part = limits.max_size / REMOTE_AHEAD_PART;
+        let bytes = if self.shelf.keys().verifies() {
+            part
+        } else {
+            part.min(REMOTE_AHEAD_UNVERIFIED)
+        };
+        let allowance = Arc::new(Allowance::new(bytes));
+        let mut wanted = HashSet::new();
+        for action in shared.into_iter().chain(local) {
+            if self.fetches.stopping() {
+                return;
+            }
+            if wanted.contains(&action) || store.get(&action).is_ok_and(|found| found.is_some()) {
                 continue;
             }
-            bytes += entry.size;
-            if bytes > limits.max_size / REMOTE_AHEAD_PART || self.fetches.stopping() {
-                break;
-            }
-            actions += 1;
-            self.fetches.ahead(action, entry);
+            wanted.insert(action);
+            self.fetches.ahead(action, &allowance);
         }
-        if actions > 0 {
+        if !wanted.is_empty() {
             log::info(format!(
-                "a build of {name:?} has begun: {actions} actions that such builds use, {}, are fetched ahead",
-                show_size(bytes)
+                "remote: fetching up to {} actions ahead for a build of {name:?}",
+                wanted.len()
             ));
         }
     }
 
     /// The list that machines share; empty when there is none.
-    fn shared_list(&self, key: &str) -> std::result::Result<Vec<Use>, Failure> {
-        let Some(entry) = self.server.entry(key)? else {
-            return Ok(Vec::new());
+    fn shared_list(&self, key: &str) -> std::result::Result<Vec<ActionId>, Failure> {
+        if let Some(bytes) = self.list_under(&list_key(key))? {
+            return Ok(history::decode_actions(&bytes));
+        }
+        // One that an earlier release has left.
+        Ok(match self.list_under(key)? {
+            Some(bytes) => history::decode(&bytes)
+                .into_iter()
+                .map(|(a, _)| a)
+                .collect(),
+            None => Vec::new(),
+        })
+    }
+
+    fn list_under(&self, key: &str) -> std::result::Result<Option<Vec<u8>>, Failure> {
+        let Some(record) = self.trusted_entry(key)? else {
+            return Ok(None);
         };
+        let entry = &record.entry;
         if entry.size > history::LIST_MAX {
             return Err(Failure::new("a list that is too long"));
         }
-        let Some(body) = self.server.output(&entry.output, entry.size)? else {
-            return Ok(Vec::new());
+        let Some(body) = self.shelf.output(&record)? else {
+            return Ok(None);
         };
         let mut bytes = Vec::new();
         body.take(history::LIST_MAX + 1)
@@ -235,9 +259,9 @@ impl Remote {
             .map_err(|e| Failure::new(format!("a list that is cut off: {e}")))?;
         if *Sha256::digest(&bytes) != entry.output.0 {
             count(&self.counters.damaged, 1);
-            return Err(Failure::new("it gives wrong outputs"));
+            return Err(Failure::new("wrong outputs"));
         }
-        Ok(history::decode(&bytes))
+        Ok(Some(bytes))
     }
 }
 
@@ -259,9 +283,9 @@ struct Incoming<'a, R> {
 impl<R: Read> Read for Incoming<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = if Instant::now() > self.until {
-            Err(io::Error::new(ErrorKind::TimedOut, "it comes too slowly"))
+            Err(io::Error::new(ErrorKind::TimedOut, "too slow"))
         } else if self.fetches.stopping() {
-            Err(io::Error::other("the daemon ends"))
+            Err(io::Error::other("the daemon is stopping"))
         } else {
             self.reader.read(buffer)
         };

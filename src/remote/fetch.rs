@@ -2,14 +2,15 @@
 //! is fetched once. It knows of no HTTP and of no disk; `Remote` has the threads.
 
 use crate::config::REMOTE_AHEAD;
-use crate::entry::Entry;
 use crate::id::ActionId;
 use crate::sync::lock;
+use std::collections::hash_map::Entry::Vacant;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The most that may wait to be fetched: no build's gets and lists come near it.
-const MOST: usize = 1 << 17;
+const CAPACITY: usize = 1 << 17;
 
 /// Called once an action has been fetched, or could not be.
 pub type Waiter = Box<dyn FnOnce() + Send>;
@@ -27,7 +28,7 @@ struct State {
     /// Names whose builds have begun.
     names: VecDeque<String>,
     asked: VecDeque<ActionId>,
-    ahead: VecDeque<ActionId>,
+    ahead: VecDeque<(ActionId, Arc<Allowance>)>,
     /// All actions of the two above, and those that are being fetched.
     flights: HashMap<ActionId, Flight>,
     /// How many are being fetched that nobody had asked for when they began.
@@ -37,26 +38,45 @@ struct State {
 
 #[derive(Default)]
 struct Flight {
-    /// What a list says of the action.
-    hint: Option<Entry>,
     waiters: Vec<Waiter>,
     is_running: bool,
 }
 
+/// How many bytes may still be read ahead for one list.
+#[derive(Debug)]
+pub struct Allowance(AtomicU64);
+
+impl Allowance {
+    /// So many bytes.
+    pub fn new(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
+
+    /// Takes this much of it, if there is as much left.
+    pub fn take(&self, bytes: u64) -> bool {
+        let take = |left: u64| left.checked_sub(bytes);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+}
+
 /// Something to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Job {
     /// Read ahead for a build of this name.
     Name(String),
     /// Fetch an action.
-    Action {
-        /// Which.
-        action: ActionId,
-        /// What a list says of it.
-        hint: Option<Entry>,
-        /// Nobody waits for it.
-        ahead: bool,
-    },
+    Fetch(Fetch),
+}
+
+/// An action that is to be fetched.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Which.
+    pub action: ActionId,
+    /// Nobody waits for it, and it must fit into this.
+    pub ahead: Option<Arc<Allowance>>,
 }
 
 impl std::fmt::Debug for Fetches {
@@ -71,7 +91,7 @@ impl Fetches {
     pub fn ask(&self, action: ActionId, waiter: Waiter) -> bool {
         let mut state = self.state();
         let is_known = state.flights.contains_key(&action);
-        if state.stopping || !is_known && state.flights.len() >= MOST {
+        if state.stopping || !is_known && state.flights.len() >= CAPACITY {
             return false;
         }
         let flight = state.flights.entry(action).or_default();
@@ -84,18 +104,15 @@ impl Fetches {
     }
 
     /// Wants an action for later.
-    pub fn ahead(&self, action: ActionId, hint: Entry) {
+    pub fn ahead(&self, action: ActionId, allowance: &Arc<Allowance>) {
         let mut state = self.state();
-        if state.flights.len() >= MOST || state.stopping {
+        if state.flights.len() >= CAPACITY || state.stopping {
             return;
         }
-        let flight = state.flights.entry(action).or_default();
-        if flight.hint.is_none() && !flight.is_running {
-            flight.hint = Some(hint);
-            if flight.waiters.is_empty() {
-                state.ahead.push_back(action);
-                self.more.notify_one();
-            }
+        if let Vacant(flight) = state.flights.entry(action) {
+            flight.insert(Flight::default());
+            state.ahead.push_back((action, Arc::clone(allowance)));
+            self.more.notify_one();
         }
     }
 
@@ -123,10 +140,10 @@ impl Fetches {
     }
 
     /// An action that was taken is done with.
-    pub fn landed(&self, action: &ActionId, ahead: bool) {
+    pub fn landed(&self, fetch: &Fetch) {
         let mut state = self.state();
-        let flight = state.flights.remove(action);
-        if ahead {
+        let flight = state.flights.remove(&fetch.action);
+        if fetch.ahead.is_some() {
             state.running_ahead -= 1;
             // One that was left aside for it.
             self.more.notify_one();
@@ -140,7 +157,7 @@ impl Fetches {
     /// Forgets what is to be read ahead.
     pub fn forget_ahead(&self) {
         let mut state = self.state();
-        for action in std::mem::take(&mut state.ahead) {
+        for (action, _) in std::mem::take(&mut state.ahead) {
             let idle = |flight: &Flight| !flight.is_running && flight.waiters.is_empty();
             if state.flights.get(&action).is_some_and(idle) {
                 state.flights.remove(&action);
@@ -167,7 +184,7 @@ impl Fetches {
 impl State {
     fn next(&mut self) -> Option<Job> {
         while let Some(action) = self.asked.pop_front() {
-            if let Some(job) = self.begin(action, false) {
+            if let Some(job) = self.begin(action, None) {
                 return Some(job);
             }
         }
@@ -175,8 +192,8 @@ impl State {
             return Some(Job::Name(name));
         }
         while self.running_ahead < REMOTE_AHEAD {
-            let action = self.ahead.pop_front()?;
-            if let Some(job) = self.begin(action, true) {
+            let (action, allowance) = self.ahead.pop_front()?;
+            if let Some(job) = self.begin(action, Some(allowance)) {
                 self.running_ahead += 1;
                 return Some(job);
             }
@@ -185,47 +202,37 @@ impl State {
     }
 
     /// Takes an action, unless somebody else has.
-    fn begin(&mut self, action: ActionId, ahead: bool) -> Option<Job> {
+    fn begin(&mut self, action: ActionId, ahead: Option<Arc<Allowance>>) -> Option<Job> {
         let flight = self.flights.get_mut(&action)?;
         if std::mem::replace(&mut flight.is_running, true) {
             return None;
         }
-        Some(Job::Action {
-            action,
-            hint: flight.hint,
-            ahead,
-        })
+        Some(Job::Fetch(Fetch { action, ahead }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::OutputId;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     fn id(n: u8) -> ActionId {
         ActionId([n; 32])
     }
 
-    const HINT: Entry = Entry {
-        output: OutputId([9; 32]),
-        size: 1,
-        time: 0,
-    };
-
-    fn job(n: u8, ahead: bool) -> Option<Job> {
-        Some(Job::Action {
-            action: id(n),
-            hint: ahead.then_some(HINT),
-            ahead,
-        })
+    /// Takes the next one, which must fetch this, ahead or not.
+    fn take(fetches: &Fetches, n: u8, ahead: bool) -> Fetch {
+        let Some(Job::Fetch(fetch)) = fetches.take() else {
+            panic!("nothing is to be fetched")
+        };
+        assert_eq!((fetch.action, fetch.ahead.is_some()), (id(n), ahead));
+        fetch
     }
 
     #[test]
     fn whoever_waits_goes_first_and_nothing_is_fetched_twice() {
         let fetches = Fetches::default();
+        let allowance = Arc::new(Allowance::new(1));
         let called = Arc::new(AtomicUsize::new(0));
         let waiter = || -> Waiter {
             let called = Arc::clone(&called);
@@ -233,54 +240,55 @@ mod tests {
                 called.fetch_add(1, Ordering::Relaxed);
             })
         };
-        fetches.ahead(id(1), HINT);
-        fetches.ahead(id(2), HINT);
+        fetches.ahead(id(1), &allowance);
+        fetches.ahead(id(2), &allowance);
         fetches.begin("x");
         assert!(fetches.ask(id(3), waiter()));
         assert!(fetches.ask(id(2), waiter()));
         assert!(fetches.ask(id(2), waiter()));
-        assert_eq!(fetches.take(), job(3, false));
-        // With what the list says of it.
-        assert_eq!(
-            fetches.take(),
-            Some(Job::Action {
-                action: id(2),
-                hint: Some(HINT),
-                ahead: false
-            })
-        );
-        assert_eq!(fetches.take(), Some(Job::Name("x".into())));
-        assert_eq!(fetches.take(), job(1, true));
+        take(&fetches, 3, false);
+        let second = take(&fetches, 2, false);
+        assert!(matches!(fetches.take(), Some(Job::Name(name)) if name == "x"));
+        let first = take(&fetches, 1, true);
         // Both are on their way: nobody begins anew.
         assert!(fetches.ask(id(1), waiter()));
-        fetches.ahead(id(2), HINT);
-        fetches.landed(&id(2), false);
+        fetches.ahead(id(2), &allowance);
+        fetches.landed(&second);
         assert_eq!(called.load(Ordering::Relaxed), 2);
-        fetches.landed(&id(1), true);
+        fetches.landed(&first);
         assert_eq!(called.load(Ordering::Relaxed), 3);
         fetches.stop();
-        assert_eq!(fetches.take(), None);
+        assert!(fetches.take().is_none());
         assert!(!fetches.ask(id(5), waiter()));
     }
 
     #[test]
     fn reading_ahead_leaves_room_for_whoever_waits() {
         let fetches = Fetches::default();
-        for n in 0..100 {
-            fetches.ahead(id(n), HINT);
+        let allowance = Arc::new(Allowance::new(1));
+        let last = REMOTE_AHEAD as u8 + 40;
+        for n in 0..=last {
+            fetches.ahead(id(n), &allowance);
         }
-        for n in 0..REMOTE_AHEAD as u8 {
-            assert_eq!(fetches.take(), job(n, true));
-        }
-        fetches.ask(id(99), Box::new(|| {}));
-        assert!(
-            matches!(fetches.take(), Some(Job::Action { action, ahead: false, .. }) if action == id(99))
-        );
-        fetches.landed(&id(0), true);
-        assert_eq!(fetches.take(), job(REMOTE_AHEAD as u8, true));
+        let begun: Vec<_> = (0..REMOTE_AHEAD as u8)
+            .map(|n| take(&fetches, n, true))
+            .collect();
+        fetches.ask(id(last), Box::new(|| {}));
+        take(&fetches, last, false);
+        fetches.landed(&begun[0]);
+        take(&fetches, REMOTE_AHEAD as u8, true);
         fetches.forget_ahead();
-        fetches.landed(&id(1), true);
+        fetches.landed(&begun[1]);
         fetches.begin("the next thing that there is");
         assert!(matches!(fetches.take(), Some(Job::Name(_))));
+    }
+
+    #[test]
+    fn an_allowance_is_never_exceeded() {
+        let allowance = Allowance::new(10);
+        assert!(allowance.take(6));
+        assert!(!allowance.take(5));
+        assert!(allowance.take(4));
+        assert!(!allowance.take(1) && allowance.take(0));
     }
 }

@@ -3,12 +3,12 @@
 
 use crate::id::{ActionId, OutputId};
 use crate::sync::lock;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard};
 
 /// The most that one set holds.
-const MOST: usize = 1 << 15;
+const CAPACITY: usize = 1 << 15;
 
 /// What is known.
 #[derive(Debug, Default)]
@@ -18,12 +18,13 @@ pub struct Known(Mutex<Sets>);
 struct Sets {
     there: HashSet<ActionId>,
     missing: HashSet<ActionId>,
-    outputs: HashSet<OutputId>,
+    /// And whether it is under the name of a packed one.
+    outputs: HashMap<OutputId, bool>,
     bad: HashSet<OutputId>,
 }
 
 fn add<T: Eq + Hash>(set: &mut HashSet<T>, id: T) {
-    if set.len() >= MOST {
+    if set.len() >= CAPACITY {
         set.clear();
     }
     set.insert(id);
@@ -31,46 +32,49 @@ fn add<T: Eq + Hash>(set: &mut HashSet<T>, id: T) {
 
 impl Known {
     /// The remote has this action and its output.
-    pub fn is_there(&self, action: &ActionId) {
+    pub fn record_present(&self, action: &ActionId) {
         let mut sets = self.sets();
         sets.missing.remove(action);
         add(&mut sets.there, *action);
     }
 
     /// The remote does not have it.
-    pub fn is_missing(&self, action: &ActionId) {
+    pub fn record_missing(&self, action: &ActionId) {
         let mut sets = self.sets();
         sets.there.remove(action);
         add(&mut sets.missing, *action);
     }
 
-    /// The remote has this output.
-    pub fn has_output(&self, output: &OutputId) {
+    /// The remote has this output, under the name of a packed one or its own.
+    pub fn record_output(&self, output: &OutputId, is_packed: bool) {
         let mut sets = self.sets();
         sets.bad.remove(output);
-        add(&mut sets.outputs, *output);
+        if sets.outputs.len() >= CAPACITY {
+            sets.outputs.clear();
+        }
+        sets.outputs.insert(*output, is_packed);
     }
 
     /// What the remote has of this output is wrong, or an entry names it and it is gone: it must be sent anew.
-    pub fn lacks_output(&self, output: &OutputId) {
+    pub fn record_bad_output(&self, output: &OutputId) {
         let mut sets = self.sets();
         sets.outputs.remove(output);
         add(&mut sets.bad, *output);
     }
 
     /// Whether an action is known to be there.
-    pub fn knows(&self, action: &ActionId) -> bool {
+    pub fn is_present(&self, action: &ActionId) -> bool {
         self.sets().there.contains(action)
     }
 
     /// Whether an action is known to be missing.
-    pub fn misses(&self, action: &ActionId) -> bool {
+    pub fn is_missing(&self, action: &ActionId) -> bool {
         self.sets().missing.contains(action)
     }
 
-    /// Whether an output is known to be there.
-    pub fn knows_output(&self, output: &OutputId) -> bool {
-        self.sets().outputs.contains(output)
+    /// Whether an output that is known to be there is under the name of a packed one.
+    pub fn output(&self, output: &OutputId) -> Option<bool> {
+        self.sets().outputs.get(output).copied()
     }
 
     /// Whether an output must be sent anew.
@@ -89,21 +93,21 @@ mod tests {
 
     #[test]
     fn the_last_word_counts_and_no_set_grows_without_end() {
-        let seen = Known::default();
+        let known = Known::default();
         let action = ActionId([1; 32]);
-        seen.is_missing(&action);
-        assert!(seen.misses(&action));
-        seen.is_there(&action);
-        assert!(seen.knows(&action) && !seen.misses(&action));
+        known.record_missing(&action);
+        assert!(known.is_missing(&action));
+        known.record_present(&action);
+        assert!(known.is_present(&action) && !known.is_missing(&action));
         let output = OutputId([2; 32]);
-        seen.has_output(&output);
-        seen.lacks_output(&output);
-        assert!(seen.must_renew(&output) && !seen.knows_output(&output));
-        seen.has_output(&output);
-        assert!(!seen.must_renew(&output));
-        for n in 0..MOST as u32 + 10 {
-            seen.is_there(&ActionId::of(b"test", &n.to_le_bytes()));
+        known.record_output(&output, true);
+        known.record_bad_output(&output);
+        assert!(known.must_renew(&output) && known.output(&output).is_none());
+        known.record_output(&output, true);
+        assert!(!known.must_renew(&output));
+        for n in 0..CAPACITY as u32 + 10 {
+            known.record_present(&ActionId::of(b"test", &n.to_le_bytes()));
         }
-        assert!(seen.sets().there.len() <= MOST);
+        assert!(known.sets().there.len() <= CAPACITY);
     }
 }

@@ -4,7 +4,7 @@
 //! answered at once and uploaded later; and what a build of the same name has used before is fetched before `go` asks.
 //! Everything goes through the local store: what comes in is hashed there, and a build is given it like anything else.
 //!
-//! A remote that is dead, slow, lying or full costs a bounded time and no build: see `circuit.rs` and `patience.rs`.
+//! A remote that is dead, slow, lying or full costs a bounded time and no build: see `circuit_breaker.rs` and `wait_budget.rs`.
 
 mod access;
 mod circuit_breaker;
@@ -12,11 +12,12 @@ mod counters;
 mod download;
 mod fetch;
 mod known;
-
+mod packing;
 mod queue;
-pub mod result;
-
+mod result;
 mod server;
+mod shelf;
+mod signing;
 mod upload;
 mod wait_budget;
 
@@ -28,15 +29,15 @@ use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::report::RemoteReport;
 use crate::sync::lock;
-use access::Access;
 pub use access::{Mode, Options};
-use circuit_breaker::{Change, Circuit};
+use circuit_breaker::{Change, CircuitBreaker};
 use counters::{Counters, count};
 use fetch::Fetches;
 use known::Known;
 use queue::Queue;
 use result::action_key;
-use server::{Failure, Server};
+use server::Failure;
+use shelf::Shelf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -55,14 +56,14 @@ const RECORDS_MAX: usize = 64;
 /// The remote, and all that is under way to it and from it.
 #[derive(Debug)]
 pub struct Remote {
-    server: Server,
+    shelf: Shelf,
     mode: Mode,
     fetches: Fetches,
     queue: Queue,
     lists: Arc<UsageHistory>,
-    reads: Circuit,
-    writes: Circuit,
-    seen: Known,
+    reads: Lane,
+    writes: Lane,
+    known: Known,
     counters: Counters,
     patience: Mutex<HashMap<BuildId, Arc<WaitBudget>>>,
     /// When builds of a name last began.
@@ -73,6 +74,14 @@ pub struct Remote {
     listed: Mutex<HashSet<String>>,
     running: Mutex<usize>,
     ended: Condvar,
+}
+
+/// One direction, and when it is left alone.
+#[derive(Debug)]
+struct Lane {
+    breaker: CircuitBreaker,
+    /// What goes this way, in the plural.
+    name: &'static str,
 }
 
 /// What goes wrong on the way from the remote into the store, or back.
@@ -103,14 +112,20 @@ impl Remote {
         let directory = cache.join("remote");
         fs::ensure_dir(&directory, 0o700)?;
         Ok(Self {
-            server: Server::new(Access::new(options)?)?,
+            shelf: Self::open_shelf(options)?,
             mode: options.mode,
             fetches: Fetches::default(),
             queue: Queue::open(directory.join("queue"))?,
             lists,
-            reads: Circuit::default(),
-            writes: Circuit::default(),
-            seen: Known::default(),
+            reads: Lane {
+                breaker: CircuitBreaker::default(),
+                name: "reads",
+            },
+            writes: Lane {
+                breaker: CircuitBreaker::default(),
+                name: "uploads",
+            },
+            known: Known::default(),
             counters: Counters::default(),
             patience: Mutex::default(),
             begun: Mutex::default(),
@@ -119,6 +134,18 @@ impl Remote {
             running: Mutex::default(),
             ended: Condvar::new(),
         })
+    }
+
+    fn open_shelf(options: &Options) -> Result<Shelf> {
+        let shelf = Shelf::open(options)?;
+        if options.mode.reads() && !shelf.keys().verifies() {
+            log::info(format!(
+                "remote {}: entries are not verified, so whoever can write there decides what builds here get \
+                 (--remote-trusted-public-keys)",
+                shelf.url()
+            ));
+        }
+        Ok(shelf)
     }
 
     /// How many threads are to fetch and how many to upload.
@@ -164,7 +191,8 @@ impl Remote {
 
     /// Whether there is something to upload, and to a server that takes it.
     pub fn is_busy(&self) -> bool {
-        self.mode.writes() && self.waiting() > 0 && self.writes.why_open().is_none()
+        let waiting = self.queue.active() + self.lists.unsent() + lock(&self.records).len();
+        self.mode.writes() && waiting > 0 && self.writes.breaker.why_open().is_none()
     }
 
     fn waiting(&self) -> usize {
@@ -188,7 +216,7 @@ impl Remote {
     pub fn ask(&self, action: &ActionId, done: impl FnOnce() + Send + 'static) -> bool {
         self.mode.reads()
             // It is seen again, by whoever makes the request, whether it may pass.
-            && self.reads.is_due(Instant::now())
+            && self.reads.breaker.is_due(Instant::now())
             && self.fetches.ask(*action, Box::new(done))
     }
 
@@ -234,13 +262,18 @@ impl Remote {
 
     /// How things are.
     pub fn report(&self) -> RemoteReport {
+        let (wire_received, wire_sent) = self.shelf.on_the_wire();
         RemoteReport {
-            url: self.server.url().to_string(),
+            url: self.shelf.url().to_string(),
             mode: self.mode.name().into(),
+            verifies: self.shelf.keys().verifies(),
+            signs: self.shelf.keys().signs(),
+            wire_received,
+            wire_sent,
             queue: self.waiting() as u64,
             dropped: self.queue.dropped(),
-            reading_paused: self.reads.why_open(),
-            writing_paused: self.writes.why_open(),
+            reading_paused: self.reads.breaker.why_open(),
+            writing_paused: self.writes.breaker.why_open(),
             ..self.counters.report()
         }
     }
@@ -252,40 +285,40 @@ impl Remote {
     pub fn check(&self) -> Result<Duration> {
         let start = Instant::now();
         let nothing = ActionId::of(b"nix-gocacheprog: an action of nobody\0", b"");
-        match self.server.entry(&action_key(&nothing)) {
+        match self.shelf.entry(&action_key(&nothing)) {
             Ok(_) => Ok(start.elapsed()),
             Err(failure) => Err(Error::peer(failure.why)),
         }
     }
 
     /// Takes note of how a request ended.
-    fn judge(&self, circuit: &Circuit, what: &str, ended: &std::result::Result<(), Failure>) {
-        let url = self.server.url();
+    fn judge(&self, lane: &Lane, ended: &std::result::Result<(), Failure>) {
+        let (url, name) = (self.shelf.url(), lane.name);
         let change = match ended {
-            Ok(()) => circuit.succeeded(),
+            Ok(()) => lane.breaker.succeeded(),
             // It was heard, and understood.
             Err(failure) if failure.is_of_request => {
                 count(&self.counters.errors, 1);
-                circuit.succeeded()
+                lane.breaker.succeeded()
             }
             Err(failure) => {
                 count(&self.counters.errors, 1);
-                log::debug(|| format!("the remote {url}: {}", failure.why));
-                circuit.failed(Instant::now(), &failure.why)
+                log::debug(|| format!("remote {url}: {}", failure.why));
+                lane.breaker.failed(Instant::now(), &failure.why)
             }
         };
         match (change, ended) {
             (Change::Opened(wait), Err(failure)) => {
-                if std::ptr::eq(circuit, &self.reads) {
+                if lane.name == self.reads.name {
                     self.fetches.forget_ahead();
                 }
                 log::warn(format!(
-                    "nothing is {what} the remote {url} for {}s, after failures, the last of which: {}",
+                    "remote {url}: {name} paused for {}s after repeated failures (last: {})",
                     wait.as_secs(),
                     failure.why
                 ));
             }
-            (Change::Closed, _) => log::info(format!("the remote {url} answers again")),
+            (Change::Closed, _) => log::info(format!("remote {url}: {name} resumed")),
             _ => {}
         }
     }

@@ -9,14 +9,23 @@ use crate::fs;
 use crate::id::{ActionId, ID_LEN};
 use crate::log;
 use crate::sync::lock;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many may wait: the puts of a dozen large builds.
-const MOST: usize = 1 << 16;
+const CAPACITY: usize = 1 << 16;
+
+/// One that fails so often is dropped, if others have succeeded since it first did …
+const TRIES: u32 = 3;
+
+/// … and waits for so long before it is tried again, twice as long each time …
+const FIRST_DELAY: Duration = Duration::from_secs(5);
+
+/// … up to this.
+const LAST_DELAY: Duration = Duration::from_secs(5 * 60);
 
 /// How often what has changed is written.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
@@ -36,12 +45,25 @@ struct State {
     waiting: VecDeque<ActionId>,
     /// Those that are being uploaded now.
     running: HashSet<ActionId>,
+    /// Those that have failed, and are tried again later, the first one first.
+    later: BTreeSet<(Instant, ActionId)>,
+    failed: HashMap<ActionId, Failed>,
     /// All of the above.
     known: HashSet<ActionId>,
     dropped: u64,
+    /// How many have succeeded.
+    succeeded: u64,
     changed: bool,
     saved: Option<Instant>,
     stopping: bool,
+}
+
+/// One that has failed.
+#[derive(Debug)]
+struct Failed {
+    tries: u32,
+    /// How many others had succeeded when it first did.
+    succeeded: u64,
 }
 
 impl Queue {
@@ -55,7 +77,7 @@ impl Queue {
         match fs::open(&path) {
             Ok(file) => {
                 let read = file
-                    .take((MOST * ID_LEN) as u64)
+                    .take((CAPACITY * ID_LEN) as u64)
                     .read_to_end(&mut bytes)
                     .map_err(|e| crate::error::Error::io("read", &path, e));
                 read?;
@@ -86,34 +108,60 @@ impl Queue {
 
     /// The next one, which is running then. `None` when there was none for so long, or all is to end.
     pub fn take(&self, wait: Duration) -> Option<ActionId> {
-        let state = self.state();
-        let (mut state, _) = self
-            .more
-            .wait_timeout_while(state, wait, |state| {
-                state.waiting.is_empty() && !state.stopping
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.stopping {
-            return None;
+        let start = Instant::now();
+        let mut state = self.state();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let now = Instant::now();
+            state.wake(now);
+            if let Some(action) = state.waiting.pop_front() {
+                state.running.insert(action);
+                return Some(action);
+            }
+            let left = wait.checked_sub(now.duration_since(start))?;
+            let due = state.later.first().map(|(due, _)| due.duration_since(now));
+            let (next, _) = self
+                .more
+                .wait_timeout(state, due.map_or(left, |due| due.min(left)))
+                .unwrap_or_else(PoisonError::into_inner);
+            state = next;
         }
-        let action = state.waiting.pop_front()?;
-        state.running.insert(action);
-        Some(action)
     }
 
-    /// One that was running need not be thought of any more.
+    /// One that was running has succeeded.
     pub fn done(&self, action: &ActionId) {
         let mut state = self.state();
-        state.running.remove(action);
-        state.known.remove(action);
-        state.changed = true;
+        state.succeeded += 1;
+        state.forget(action);
     }
 
-    /// One that was running is the next one again.
-    pub fn put_back(&self, action: ActionId) {
+    /// One that was running is not tried again.
+    pub fn give_up(&self, action: &ActionId) {
+        self.state().forget(action);
+    }
+
+    /// One that was running has failed. It is tried again later, behind all others, unless it has failed often while
+    /// others succeeded: then it is dropped, and this says so.
+    pub fn retry_later(&self, action: ActionId, now: Instant) -> bool {
         let mut state = self.state();
+        let succeeded = state.succeeded;
+        let failed = state.failed.entry(action).or_insert(Failed {
+            tries: 0,
+            succeeded,
+        });
+        failed.tries += 1;
+        let tries = failed.tries;
+        if tries >= TRIES && succeeded > failed.succeeded {
+            state.dropped += 1;
+            state.forget(&action);
+            return true;
+        }
+        let delay = FIRST_DELAY * 2u32.saturating_pow(tries - 1);
         state.running.remove(&action);
-        state.waiting.push_front(action);
+        state.later.insert((now + delay.min(LAST_DELAY), action));
+        false
     }
 
     /// How many wait or are running.
@@ -121,9 +169,17 @@ impl Queue {
         self.state().known.len()
     }
 
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.state().waiting.len()
+    /// The same without those that have failed and wait for another try.
+    pub fn active(&self) -> usize {
+        let state = self.state();
+        state.known.len() - state.later.len()
+    }
+
+    /// Whether one could be taken now.
+    pub fn is_due(&self) -> bool {
+        let mut state = self.state();
+        state.wake(Instant::now());
+        !state.waiting.is_empty()
     }
 
     /// Waits for so long, or until all is to end.
@@ -166,7 +222,12 @@ impl Queue {
         let mut bytes = Vec::new();
         {
             let mut state = self.state();
-            for action in state.running.iter().chain(&state.waiting) {
+            for action in state
+                .running
+                .iter()
+                .chain(&state.waiting)
+                .chain(state.later.iter().map(|(_, action)| action))
+            {
                 bytes.extend_from_slice(&action.0);
             }
             state.changed = false;
@@ -174,7 +235,7 @@ impl Queue {
         }
         // Nobody waits for the disk with the queue.
         if let Err(e) = fs::replace(&self.path, &bytes, 0o600) {
-            log::warn(format!("what is to be uploaded is not kept: {}", e.chain()));
+            log::warn(format!("saving the upload queue failed: {}", e.chain()));
         }
     }
 
@@ -184,8 +245,25 @@ impl Queue {
 }
 
 impl State {
+    /// Those whose time has come wait again, behind all others.
+    fn wake(&mut self, now: Instant) {
+        while let Some((due, action)) = self.later.first().copied()
+            && due <= now
+        {
+            self.later.pop_first();
+            self.waiting.push_back(action);
+        }
+    }
+
+    fn forget(&mut self, action: &ActionId) {
+        self.running.remove(action);
+        self.known.remove(action);
+        self.failed.remove(action);
+        self.changed = true;
+    }
+
     fn push(&mut self, action: ActionId) -> bool {
-        if self.known.len() >= MOST {
+        if self.known.len() >= CAPACITY {
             self.dropped += 1;
             return false;
         }
@@ -235,16 +313,42 @@ mod tests {
     fn a_full_queue_drops_what_comes_last_and_counts_it() {
         let dir = TestDir::new();
         let queue = Queue::open(dir.path().join("queue")).unwrap();
-        for n in 0..MOST as u32 + 3 {
+        for n in 0..CAPACITY as u32 + 3 {
             queue.push(id(n));
         }
-        assert_eq!((queue.len(), queue.dropped()), (MOST, 3));
-        assert_eq!(queue.take(SHORT), Some(id(0)));
-        queue.put_back(id(0));
+        assert_eq!((queue.len(), queue.dropped()), (CAPACITY, 3));
         assert_eq!(queue.take(SHORT), Some(id(0)));
         queue.done(&id(0));
         queue.push(id(1 << 30));
-        assert_eq!((queue.len(), queue.dropped()), (MOST, 3));
+        assert_eq!((queue.len(), queue.dropped()), (CAPACITY, 3));
+    }
+
+    #[test]
+    fn one_that_fails_goes_to_the_back_and_is_dropped_once_others_have_succeeded() {
+        let dir = TestDir::new();
+        let queue = Queue::open(dir.path().join("queue")).unwrap();
+        // Tries in the past, so that the next one is due at once.
+        let long_ago = Instant::now().checked_sub(LAST_DELAY).unwrap();
+        queue.push(id(0));
+        for _ in 0..2 * TRIES {
+            assert_eq!(queue.take(SHORT), Some(id(0)));
+            assert!(!queue.retry_later(id(0), long_ago), "nothing else succeeds");
+        }
+        queue.push(id(1));
+        queue.push(id(2));
+        assert_eq!(queue.take(SHORT), Some(id(1)));
+        queue.done(&id(1));
+        assert_eq!(queue.take(SHORT), Some(id(2)));
+        queue.done(&id(2));
+        assert_eq!(queue.take(SHORT), Some(id(0)));
+        assert!(queue.retry_later(id(0), long_ago));
+        assert_eq!((queue.len(), queue.dropped()), (0, 1));
+        // One that has just failed lets others pass, and keeps no daemon up.
+        queue.push(id(3));
+        assert_eq!(queue.take(SHORT), Some(id(3)));
+        queue.retry_later(id(3), Instant::now());
+        assert_eq!((queue.len(), queue.active()), (1, 0));
+        assert!(!queue.is_due());
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::entry::{Entry, SIZE_MAX};
 use crate::id::{ActionId, OutputId, hex, unhex};
 use serde::{Deserialize, Serialize};
 
+/// The most signatures of one entry that are looked at.
+const SIGNATURES_MAX: usize = 8;
+
 /// The version of what stands under a key. Another version has other keys, so that no release ever reads what it does not
 /// understand.
 const ACTION: &[u8] = b"nix-gocacheprog remote 1: an action\0";
@@ -16,6 +19,14 @@ const ACTION: &[u8] = b"nix-gocacheprog remote 1: an action\0";
 /// Where an action's entry is.
 pub fn action_key(action: &ActionId) -> String {
     hex(&ActionId::of(ACTION, &action.0).0)
+}
+
+/// A list of actions. That of the first version held entries, under its local name.
+const LIST: &[u8] = b"nix-gocacheprog remote 2: a list\0";
+
+/// Where the list is that has this name locally.
+pub fn list_key(name: &str) -> String {
+    hex(&ActionId::of(LIST, name.as_bytes()).0)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,8 +93,43 @@ impl Number {
 /// The property that has the time of the put, in nanoseconds since 1970.
 const TIME: &str = "nix-gocacheprog-time";
 
+/// One that is there when the output is packed under a name that says so.
+const ENCODING: &str = "nix-gocacheprog-encoding";
+
+/// One for each signature of the entry.
+const SIGNATURE: &str = "nix-gocacheprog-signature";
+
+const ZSTD: &str = "zstd";
+
+/// An entry as it stands on the remote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The entry itself.
+    pub entry: Entry,
+    /// The output is under the name of a packed one.
+    pub is_packed: bool,
+    /// Whatever is said to be a signature.
+    pub signatures: Vec<String>,
+}
+
 /// An entry as the remote has it.
-pub fn encode(entry: &Entry) -> Vec<u8> {
+pub fn encode(record: &Record) -> Vec<u8> {
+    let property = |name: &str, value: &str| Property {
+        name: name.into(),
+        value: value.into(),
+    };
+    let Record {
+        entry,
+        is_packed,
+        signatures,
+    } = record;
+    // In the order of their names, as the API wants it.
+    let properties = is_packed
+        .then(|| property(ENCODING, ZSTD))
+        .into_iter()
+        .chain(signatures.iter().map(|text| property(SIGNATURE, text)))
+        .chain([property(TIME, &entry.time.to_string())])
+        .collect();
     let result = ActionResult {
         output_files: vec![OutputFile {
             path: "output".into(),
@@ -91,12 +137,7 @@ pub fn encode(entry: &Entry) -> Vec<u8> {
                 hash: hex(&entry.output.0),
                 size_bytes: Number::Text(entry.size.to_string()),
             },
-            node_properties: NodeProperties {
-                properties: vec![Property {
-                    name: TIME.into(),
-                    value: entry.time.to_string(),
-                }],
-            },
+            node_properties: NodeProperties { properties },
         }],
     };
     // It always has a JSON form.
@@ -104,21 +145,26 @@ pub fn encode(entry: &Entry) -> Vec<u8> {
 }
 
 /// Reads what `encode` wrote, or what a server has made of it; anything else is `None`.
-pub fn decode(text: &[u8]) -> Option<Entry> {
+pub fn decode(text: &[u8]) -> Option<Record> {
     let result: ActionResult = serde_json::from_slice(text).ok()?;
     let [file] = &result.output_files[..] else {
         return None;
     };
-    let time = file
-        .node_properties
-        .properties
-        .iter()
-        .find(|property| property.name == TIME)?;
-    Some(Entry {
-        output: OutputId(unhex(file.digest.hash.as_bytes())?),
-        size: file.digest.size_bytes.get().filter(|s| *s <= SIZE_MAX)?,
-        // As exact as the store keeps it.
-        time: time.value.parse::<i64>().ok().filter(|t| *t >= 0)? / 1000 * 1000,
+    let all = |name: &'static str| {
+        let properties = file.node_properties.properties.iter();
+        properties
+            .filter(move |property| property.name == name)
+            .map(|property| &property.value)
+    };
+    Some(Record {
+        entry: Entry {
+            output: OutputId(unhex(file.digest.hash.as_bytes())?),
+            size: file.digest.size_bytes.get().filter(|s| *s <= SIZE_MAX)?,
+            // As exact as the store keeps it.
+            time: all(TIME).next()?.parse::<i64>().ok().filter(|t| *t >= 0)? / 1000 * 1000,
+        },
+        is_packed: all(ENCODING).any(|value| value == ZSTD),
+        signatures: all(SIGNATURE).take(SIGNATURES_MAX).cloned().collect(),
     })
 }
 
@@ -132,10 +178,18 @@ mod tests {
         time: 1_709_210_096_000_007_000,
     };
 
+    fn record() -> Record {
+        Record {
+            entry: ENTRY,
+            is_packed: false,
+            signatures: Vec::new(),
+        }
+    }
+
     #[test]
     fn an_entry_reads_back_and_is_what_the_api_says() {
         let hash = "ab".repeat(32);
-        let text = encode(&ENTRY);
+        let text = encode(&record());
         assert_eq!(
             String::from_utf8(text.clone()).unwrap(),
             format!(
@@ -144,7 +198,7 @@ mod tests {
                  \"value\":\"1709210096000007000\"}}]}}}}]}}"
             )
         );
-        assert_eq!(decode(&text), Some(ENTRY));
+        assert_eq!(decode(&text), Some(record()));
     }
 
     #[test]
@@ -156,16 +210,40 @@ mod tests {
              \"nodeProperties\":{{\"properties\":[{{\"name\":\"nix-gocacheprog-time\", \
              \"value\":\"1709210096000007000\"}}]}}}}],  \"executionMetadata\":{{\"worker\":\"127.0.0.1:1\"}}}}"
         );
-        assert_eq!(decode(text.as_bytes()), Some(ENTRY));
+        assert_eq!(decode(text.as_bytes()), Some(record()));
         let number = text.replace("\"sizeBytes\":\"5\"", "\"sizeBytes\":5");
-        assert_eq!(decode(number.as_bytes()), Some(ENTRY));
+        assert_eq!(decode(number.as_bytes()), Some(record()));
         let empty = text.replace(", \"sizeBytes\":\"5\"", "");
-        assert_eq!(decode(empty.as_bytes()), Some(Entry { size: 0, ..ENTRY }));
+        assert_eq!(
+            decode(empty.as_bytes()),
+            Some(Record {
+                entry: Entry { size: 0, ..ENTRY },
+                ..record()
+            })
+        );
+    }
+
+    #[test]
+    fn an_encoding_and_signatures_read_back() {
+        let full = Record {
+            is_packed: true,
+            signatures: vec!["a:b".into(), "c:d".into()],
+            ..record()
+        };
+        assert_eq!(decode(&encode(&full)), Some(full));
+        let flood = Record {
+            signatures: vec!["a:b".into(); 100],
+            ..record()
+        };
+        assert_eq!(
+            decode(&encode(&flood)).unwrap().signatures.len(),
+            SIGNATURES_MAX
+        );
     }
 
     #[test]
     fn anything_else_is_no_entry() {
-        let good = String::from_utf8(encode(&ENTRY)).unwrap();
+        let good = String::from_utf8(encode(&record())).unwrap();
         for bad in [
             String::new(),
             "{}".into(),

@@ -1,60 +1,85 @@
-//! The server: bazel-remote's HTTP API, which is PUT, GET and HEAD of two kinds of names. It knows nothing of the cache.
+//! The server, in HTTP: GET, HEAD and PUT of names below its URL. It knows nothing of actions and outputs.
 //!
-//! Connections are kept, every wait has a limit, and no redirect is followed, so that credentials go nowhere else.
+//! Connections are kept and every wait has a limit. Redirects of reads are followed, without credentials when they lead
+//! elsewhere, and never from https to http.
 
 use super::access::Access;
-use super::result::{decode, encode};
 use crate::config::{
-    READ_BUFFER, REMOTE_CONNECT_LIMIT, REMOTE_FETCHERS, REMOTE_READ_LIMIT, REMOTE_UPLOADERS,
-    REMOTE_WRITE_LIMIT,
+    REMOTE_CONNECT_LIMIT, REMOTE_FETCHERS, REMOTE_READ_LIMIT, REMOTE_UPLOADERS, REMOTE_WRITE_LIMIT,
 };
-use crate::entry::Entry;
 use crate::error::Result;
 use crate::http::forward::Forward;
 use crate::http::names::Names;
 use crate::http::url::Url;
 use crate::http::{describe, is_broken};
-use crate::id::{OutputId, hex};
 use crate::log;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::Read;
 use std::time::{Duration, Instant};
-use ureq::http::{Response, header};
+use ureq::http::{HeaderMap, Response, header};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
-/// An entry is some 250 bytes, and bazel-remote adds a little.
-const ENTRY_MAX: u64 = 64 << 10;
+/// What a server says besides the status is read up to here, so that the connection can be used again.
+const REST_MAX: u64 = 64 << 10;
 
 /// For so long a connection is kept that nobody uses: shorter than servers do, which close it after a minute or so.
 const KEPT_FOR: Duration = Duration::from_secs(20);
 
-const JSON: &str = "application/json";
+/// Redirects that are followed for one request.
+const REDIRECTS_MAX: usize = 5;
 
-const OCTETS: &str = "application/octet-stream";
+/// The content encoding of packed outputs.
+const ZSTD: &str = "zstd";
 
-/// An output of at most so many bytes is sent without asking first whether it is there.
-const SENT_UNASKED: u64 = 32 << 10;
+/// The size that packed bytes have when they are unpacked, which bazel-remote wants to know.
+const UNPACKED_SIZE: &str = "X-Digest-SizeBytes";
 
-/// Why something cannot be had, or done.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// In words, without any secret.
     pub why: String,
     /// It is about this one request, and says nothing of the server.
     pub is_of_request: bool,
+    /// The status, if there was one.
+    pub status: Option<u16>,
 }
 
 /// How a request ended.
 pub type Outcome<T> = std::result::Result<T, Failure>;
 
+/// What a GET found.
+pub struct Found {
+    /// The bytes, as they come.
+    pub body: Box<dyn Read>,
+    /// How many there will be, if the server says so.
+    pub length: Option<u64>,
+    /// They are packed with zstd.
+    pub is_packed: bool,
+}
+
+/// What is PUT.
+#[derive(Clone, Copy, Debug)]
+pub struct Content {
+    /// The media type.
+    pub kind: &'static str,
+    /// The length in bytes.
+    pub size: u64,
+    /// The bytes are packed in the sense of HTTP, and this is their length once unpacked.
+    pub unpacked: Option<u64>,
+    /// Leave what is there already, where the server knows how to.
+    pub keep: bool,
+}
+
 /// The server.
 pub struct Server {
-    url: Url,
-    authorization: Option<String>,
+    access: Access,
     names: Names,
     /// For whom somebody waits.
     reading: Agent,
+    /// The same on servers to which redirects lead, without the client's certificate.
+    elsewhere: Agent,
     /// For what goes on behind everybody's back, on a machine that may be busy.
     writing: Agent,
 }
@@ -65,6 +90,7 @@ impl Failure {
         Self {
             why: why.into(),
             is_of_request: false,
+            status: None,
         }
     }
 
@@ -72,23 +98,29 @@ impl Failure {
         Self::new(describe(e))
     }
 
-    /// One to a question. All our questions are alike, so no refusal is of one of them alone: to be without the right
+    /// A refused question. All questions are alike, so no refusal is of one of them alone: to be without the right
     /// client certificate is a 400 to nginx.
     fn status(status: u16) -> Self {
-        let says = match status {
+        let hint = match status {
+            300..=399 => ": a redirect that is not followed",
             400 => {
-                ", which means that it wants a client certificate (--remote-cert, --remote-key), another one, or no TLS, or \
-                 that it is no such store"
+                ": a client certificate may be missing (--remote-cert, --remote-key), or this is not a cache server"
             }
-            401 | 403 => ", which means that it wants other credentials (--remote-credentials)",
-            413 => ", which means that it takes no body as large",
-            507 => ", which means that it is full",
+            401 => {
+                ": missing, wrong or expired credentials (--remote-credentials FILE, which is read again when it changes)"
+            }
+            403 => ": these credentials (--remote-credentials) do not permit it",
+            413 => ": the body is too large for it",
+            507 => ": it is full",
             _ => "",
         };
-        Self::new(format!("it answers with status {status}{says}"))
+        Self {
+            status: Some(status),
+            ..Self::new(format!("status {status}{hint}"))
+        }
     }
 
-    /// One to something that was sent, which may be what is wrong.
+    /// A refused PUT, of which the body may be the cause.
     fn status_of_sent(status: u16) -> Self {
         Self {
             is_of_request: matches!(status, 400 | 411 | 413 | 414 | 422),
@@ -99,7 +131,7 @@ impl Failure {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({})", self.url)
+        write!(f, "Server({})", self.access.url)
     }
 }
 
@@ -111,16 +143,15 @@ impl Server {
     pub fn new(access: Access) -> Result<Self> {
         let proxy = Forward::from_env().for_url(&access.url)?;
         let names = Names::default();
-        let agent = |connect, silence, connections| {
+        let agent = |tls: &TlsConfig, connect, silence, connections| {
             Agent::with_parts(
                 Agent::config_builder()
                     .proxy(proxy.clone())
-                    .tls_config(access.tls.clone())
+                    .tls_config(tls.clone())
                     .http_status_as_error(false)
                     .max_redirects(0)
                     .max_redirects_will_error(false)
                     .user_agent(concat!("nix-gocacheprog/", env!("CARGO_PKG_VERSION")))
-                    // Lengths and hashes are those of the bytes themselves.
                     .accept_encoding("identity")
                     .timeout_resolve(Some(connect))
                     .timeout_connect(Some(connect))
@@ -135,96 +166,57 @@ impl Server {
                 names.clone(),
             )
         };
+        let reader = |tls| {
+            agent(
+                tls,
+                REMOTE_CONNECT_LIMIT,
+                REMOTE_READ_LIMIT,
+                REMOTE_FETCHERS,
+            )
+        };
         Ok(Self {
-            reading: agent(REMOTE_CONNECT_LIMIT, REMOTE_READ_LIMIT, REMOTE_FETCHERS),
-            writing: agent(REMOTE_WRITE_LIMIT, REMOTE_WRITE_LIMIT, REMOTE_UPLOADERS),
-            url: access.url,
-            authorization: access.authorization,
+            reading: reader(&access.tls),
+            elsewhere: reader(&access.anonymous_tls),
+            writing: agent(
+                &access.tls,
+                REMOTE_WRITE_LIMIT,
+                REMOTE_WRITE_LIMIT,
+                REMOTE_UPLOADERS,
+            ),
+            access,
             names,
         })
     }
 
     /// Where it is, for a person.
     pub fn url(&self) -> &Url {
-        &self.url
+        &self.access.url
     }
 
-    /// The entry under a key.
-    pub fn entry(&self, key: &str) -> Outcome<Option<Entry>> {
-        let Some(response) = self.get(&format!("ac/{key}"), JSON)? else {
-            return Ok(None);
-        };
-        let mut text = Vec::new();
-        response
-            .into_body()
-            .into_reader()
-            .take(ENTRY_MAX)
-            .read_to_end(&mut text)
-            .map_err(|e| Failure::new(format!("an entry that is cut off: {e}")))?;
-        match decode(&text) {
-            Some(entry) => Ok(Some(entry)),
-            None => Err(Failure::new("an entry that is none of ours")),
-        }
-    }
-
-    /// An output's bytes, as they come: not checked, and maybe cut off. `None` when it is not there.
-    pub fn output(&self, output: &OutputId, size: u64) -> Outcome<Option<impl Read + use<>>> {
-        let Some(response) = self.get(&format!("cas/{}", hex(&output.0)), "*/*")? else {
-            return Ok(None);
-        };
-        match response.body().content_length() {
-            Some(length) if length != size => Err(Failure::new(format!(
-                "output {output} with {length} bytes instead of {size}"
-            ))),
-            _ => Ok(Some(response.into_body().into_reader())),
-        }
-    }
-
-    /// Whether an entry is there.
-    pub fn has_entry(&self, key: &str) -> Outcome<bool> {
-        self.has(&format!("ac/{key}"))
-    }
-
-    /// Sends an output, unless it is there already; says how many bytes were sent. `anew` sends it anyway.
-    pub fn put_output(&self, entry: &Entry, file: &File, anew: bool) -> Outcome<Option<u64>> {
-        let name = format!("cas/{}", hex(&entry.output.0));
-        if !anew && entry.size > SENT_UNASKED && self.has(&name)? {
-            return Ok(None);
-        }
-        self.put(&name, OCTETS, entry.size, || {
-            let mut file = file;
-            file.rewind()?;
-            Ok(BufReader::with_capacity(READ_BUFFER, file).take(entry.size))
+    /// The bytes under a name: not checked, and maybe cut off. `None` when there are none. `packed` says whether the
+    /// server may pack them.
+    pub fn get(&self, name: &str, accept: &str, packed: bool) -> Outcome<Option<Found>> {
+        let response = self.ask(name, |agent, url, headers| {
+            let mut request = agent.get(url).header(header::ACCEPT, accept).header(
+                header::ACCEPT_ENCODING,
+                if packed { ZSTD } else { "identity" },
+            );
+            if let Some(all) = request.headers_mut() {
+                all.extend(headers);
+            }
+            request.call()
         })?;
-        Ok(Some(entry.size))
-    }
-
-    /// Sends bytes as an output.
-    pub fn put_bytes(&self, output: &OutputId, bytes: &[u8]) -> Outcome<()> {
-        let name = format!("cas/{}", hex(&output.0));
-        self.put(&name, OCTETS, bytes.len() as u64, || Ok(bytes))
-    }
-
-    /// Sends an entry, whose output must be there.
-    pub fn put_entry(&self, key: &str, entry: &Entry) -> Outcome<()> {
-        let text = encode(entry);
-        let name = format!("ac/{key}");
-        self.put(&name, JSON, text.len() as u64, || Ok(&text[..]))
-    }
-
-    fn get(&self, name: &str, accept: &str) -> Outcome<Option<Response<Body>>> {
-        let response = self.call(name, || {
-            let request = self
-                .reading
-                .get(self.at(name))
-                .header(header::ACCEPT, accept);
-            self.with_credentials(request).call()
-        })?;
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        let is_packed = packed && encoding.is_some_and(|value| value == ZSTD);
         match response.status().as_u16() {
-            200 if response.headers().contains_key(header::CONTENT_ENCODING) => Err(Failure::new(
-                "an answer in an encoding that was not asked for",
-            )),
-            200 => Ok(Some(response)),
+            200 if !is_packed && encoding.is_some_and(|value| value != "identity") => Err(
+                Failure::new("a response in an encoding that was not asked for"),
+            ),
+            200 => Ok(Some(Found {
+                length: response.body().content_length(),
+                is_packed,
+                body: Box::new(response.into_body().into_reader()),
+            })),
             status => {
                 let done = finish(response);
                 match status {
@@ -235,11 +227,19 @@ impl Server {
         }
     }
 
-    fn has(&self, name: &str) -> Outcome<bool> {
-        let response = self.call(name, || {
-            let request = self.writing.head(self.at(name));
-            self.with_credentials(request).call()
-        })?;
+    /// Whether there is something under a name.
+    pub fn head(&self, name: &str) -> Outcome<bool> {
+        let response = self.call(
+            name,
+            |headers| {
+                let mut request = self.writing.head(self.at(name));
+                if let Some(all) = request.headers_mut() {
+                    all.extend(headers);
+                }
+                request.call()
+            },
+            "HEAD",
+        )?;
         match response.status().as_u16() {
             200 | 204 => Ok(true),
             404 | 410 => Ok(false),
@@ -247,43 +247,112 @@ impl Server {
         }
     }
 
-    /// `body` gives the bytes from their beginning, more than once if need be.
-    fn put<R: Read>(
+    /// Puts bytes under a name. `body` gives them from their beginning, more than once if need be.
+    pub fn put<R: Read>(
         &self,
         name: &str,
-        kind: &str,
-        size: u64,
+        content: Content,
         body: impl Fn() -> std::io::Result<R>,
     ) -> Outcome<()> {
-        let response = self.call(name, || {
-            let request = self
-                .writing
-                .put(self.at(name))
-                .header(header::CONTENT_TYPE, kind)
-                .header(header::CONTENT_LENGTH, size.to_string());
-            self.with_credentials(request)
-                .send(ureq::SendBody::from_reader(&mut body()?))
-        })?;
+        let response = self.call(
+            name,
+            |headers| {
+                let mut request = self
+                    .writing
+                    .put(self.at(name))
+                    .header(header::CONTENT_TYPE, content.kind)
+                    .header(header::CONTENT_LENGTH, content.size.to_string());
+                if let Some(size) = content.unpacked {
+                    request = request
+                        .header(header::CONTENT_ENCODING, ZSTD)
+                        .header(UNPACKED_SIZE, size.to_string());
+                }
+                if content.keep && self.access.is_s3() {
+                    request = request.header(header::IF_NONE_MATCH, "*");
+                }
+                if let Some(all) = request.headers_mut() {
+                    all.extend(headers);
+                }
+                request.send(ureq::SendBody::from_reader(&mut body()?))
+            },
+            "PUT",
+        )?;
         let status = response.status().as_u16();
         let done = finish(response);
         match status {
             200..=299 => done,
+            // Somebody else was faster.
+            409 | 412 if content.keep => done,
             _ => Err(Failure::status_of_sent(status)),
         }
+    }
+
+    /// Whether the server keeps every name, as an object store does.
+    pub fn keeps_any_name(&self) -> bool {
+        self.access.is_s3()
+    }
+
+    /// A request for which redirects are followed.
+    fn ask(
+        &self,
+        name: &str,
+        request: impl Fn(&Agent, String, HeaderMap) -> std::result::Result<Response<Body>, ureq::Error>,
+    ) -> Outcome<Response<Body>> {
+        let mut url = self.access.url.join(name);
+        let mut response = self.call(
+            name,
+            |headers| request(&self.reading, url.request(), headers),
+            "GET",
+        )?;
+        for _ in 0..REDIRECTS_MAX {
+            let status = response.status().as_u16();
+            let location = response.headers().get(header::LOCATION);
+            let Some(location) = location.and_then(|l| l.to_str().ok()) else {
+                break;
+            };
+            // To be signed for, S3 must be asked at its own address.
+            if !matches!(status, 301 | 302 | 303 | 307 | 308) || self.access.is_s3() {
+                break;
+            }
+            let next = url
+                .redirected(location)
+                .map_err(|e| Failure::new(format!("a redirect to {}", e.chain())))?;
+            if url.is_https() && !next.is_https() {
+                return Err(Failure::new(
+                    "a redirect from https to http, which is not followed",
+                ));
+            }
+            let is_home = next.same_origin(&self.access.url);
+            finish(response)?;
+            url = next;
+            response = if is_home {
+                self.call(
+                    name,
+                    |headers| request(&self.reading, url.request(), headers),
+                    "GET",
+                )?
+            } else {
+                request(&self.elsewhere, url.request(), HeaderMap::new())
+                    .map_err(|e| Failure::of(&e))?
+            };
+        }
+        Ok(response)
     }
 
     /// A request that can be made twice: once more when it went into a connection that the server has just closed.
     fn call(
         &self,
         name: &str,
-        request: impl Fn() -> std::result::Result<Response<Body>, ureq::Error>,
+        request: impl Fn(HeaderMap) -> std::result::Result<Response<Body>, ureq::Error>,
+        method: &str,
     ) -> Outcome<Response<Body>> {
         let start = Instant::now();
-        let mut result = request();
+        let headers = self.access.headers(method, &self.access.url.join(name))?;
+        let mut result = request(headers.clone());
         if let Err(ureq::Error::Io(e)) = &result
             && is_broken(e.kind())
         {
-            result = request();
+            result = request(headers);
         }
         if result.is_err() {
             // It may have moved.
@@ -294,23 +363,16 @@ impl Server {
     }
 
     fn at(&self, name: &str) -> String {
-        self.url.join(name).request()
-    }
-
-    fn with_credentials<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
-        match &self.authorization {
-            Some(value) => request.header(header::AUTHORIZATION, value),
-            None => request,
-        }
+        self.access.url.join(name).request()
     }
 }
 
 /// Reads what a server says besides the status, so that the connection can be used again.
 fn finish(response: Response<Body>) -> Outcome<()> {
-    let mut rest = response.into_body().into_reader().take(ENTRY_MAX);
+    let mut rest = response.into_body().into_reader().take(REST_MAX);
     std::io::copy(&mut rest, &mut std::io::sink())
         .map(|_| ())
-        .map_err(|e| Failure::new(format!("an answer that is cut off: {e}")))
+        .map_err(|e| Failure::new(format!("a response that is cut off: {e}")))
 }
 
 fn tell(name: &str, result: &std::result::Result<Response<Body>, ureq::Error>, start: Instant) {

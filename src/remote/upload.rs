@@ -1,8 +1,9 @@
 //! Uploads: in the background, at the lowest priority, the output before the entry that names it.
 
 use super::counters::count;
-use super::result::action_key;
+use super::result::{action_key, list_key};
 use super::server::Failure;
+use super::shelf::Lookup;
 use super::{Remote, Trouble};
 use crate::cache::history::{self, Use};
 use crate::cache::store::Store;
@@ -47,7 +48,7 @@ impl Remote {
             if let Some((build, name, used)) = record {
                 self.record(build, &name, used);
                 lock(&self.records).pop_front();
-            } else if !self.mode.writes() || self.queue.waiting() > 0 && !self.may_write() {
+            } else if !self.mode.writes() || self.queue.is_due() && !self.may_write() {
                 self.queue.rest(REST);
             } else if let Some(action) = self.queue.take(wait) {
                 self.upload_action(store, action);
@@ -58,7 +59,7 @@ impl Remote {
     }
 
     fn may_write(&self) -> bool {
-        self.writes.may_pass(Instant::now())
+        self.writes.breaker.may_pass(Instant::now())
     }
 
     fn upload_action(&self, store: &Store, action: ActionId) {
@@ -76,28 +77,29 @@ impl Remote {
                 self.queue.done(&action);
             }
             Err(Trouble::Remote(failure)) => {
+                let why = failure.why.clone();
                 let is_of_request = failure.is_of_request;
-                if is_of_request {
+                self.written(&Err(failure));
+                let gave_up = if is_of_request {
+                    self.queue.give_up(&action);
+                    true
+                } else {
+                    self.queue.retry_later(action, Instant::now())
+                };
+                if gave_up {
                     count(&self.counters.refused, 1);
                     log::warn(format!(
-                        "the remote {} does not take an action: {}",
-                        self.server.url(),
-                        failure.why
+                        "remote {}: upload of action {action} dropped (last failure: {why})",
+                        self.shelf.url()
                     ));
-                }
-                self.written(&Err(failure));
-                if is_of_request {
-                    self.queue.done(&action);
-                } else {
-                    self.queue.put_back(action);
                 }
             }
             // Nothing is sent for want of room.
-            Err(Trouble::NoRoom) => self.queue.done(&action),
+            Err(Trouble::NoRoom) => self.queue.give_up(&action),
             Err(Trouble::Local(e)) => {
-                log::warn(format!("an action is not uploaded: {}", e.chain()));
+                log::warn(format!("upload of action {action} failed: {}", e.chain()));
                 count(&self.counters.refused, 1);
-                self.queue.done(&action);
+                self.queue.give_up(&action);
             }
         }
     }
@@ -106,25 +108,30 @@ impl Remote {
         let Some(entry) = store.get(action).map_err(Trouble::Local)? else {
             return Ok(Sent::Gone);
         };
-        if self.seen.knows(action) {
+        if self.known.is_present(action) {
             return Ok(Sent::There);
         }
         let key = action_key(action);
-        let anew = self.seen.must_renew(&entry.output);
-        if !anew && !self.seen.misses(action) && self.server.has_entry(&key)? {
-            self.seen.is_there(action);
+        let anew = self.known.must_renew(&entry.output);
+        if !anew && !self.known.is_missing(action) && self.shelf.has_entry(&key)? {
+            self.known.record_present(action);
             return Ok(Sent::There);
         }
         let mut bytes = 0;
-        if !self.seen.knows_output(&entry.output) {
-            let Some(file) = store.open_output(&entry).map_err(Trouble::Local)? else {
-                return Ok(Sent::Gone);
-            };
-            bytes = self.server.put_output(&entry, &file, anew)?.unwrap_or(0);
-            self.seen.has_output(&entry.output);
-        }
-        self.server.put_entry(&key, &entry)?;
-        self.seen.is_there(action);
+        let is_packed = match self.known.output(&entry.output) {
+            Some(is_packed) => is_packed,
+            None => {
+                let Some(file) = store.open_output(&entry).map_err(Trouble::Local)? else {
+                    return Ok(Sent::Gone);
+                };
+                let sent = self.shelf.put_output(&entry, &file, anew)?;
+                bytes = sent.bytes.unwrap_or(0);
+                self.known.record_output(&entry.output, sent.is_packed);
+                sent.is_packed
+            }
+        };
+        self.shelf.put_entry(&key, &entry, is_packed)?;
+        self.known.record_present(action);
         Ok(Sent::Now(bytes))
     }
 
@@ -133,7 +140,7 @@ impl Remote {
         if self.mode.writes() {
             // What was here before there was a remote, or what that has lost.
             for (action, _) in &used {
-                if !self.seen.knows(action) {
+                if !self.known.is_present(action) {
                     self.queue.push(*action);
                 }
             }
@@ -145,7 +152,7 @@ impl Remote {
             }
             Ok(false) => {}
             Err(e) => {
-                return log::warn(format!("what a build has used is not kept: {}", e.chain()));
+                return log::warn(format!("recording what a build used failed: {}", e.chain()));
             }
         }
         if self.mode.writes() && !lock(&self.listed).contains(&key) {
@@ -161,13 +168,13 @@ impl Remote {
         if !self.may_write() {
             return;
         }
-        let bytes = history::encode(&self.lists.get(&key));
+        let bytes = history::encode_actions(&self.lists.get(&key));
         let entry = Entry {
             output: OutputId(Sha256::digest(&bytes).into()),
             size: bytes.len() as u64,
             time: 0,
         };
-        let sent = self.send_list(&key, &entry, &bytes);
+        let sent = self.send_list(&list_key(&key), &entry, &bytes);
         if sent
             .as_ref()
             .err()
@@ -181,16 +188,16 @@ impl Remote {
 
     fn send_list(&self, key: &str, entry: &Entry, bytes: &[u8]) -> Result<(), Failure> {
         // Whatever else is there under that key is in the way.
-        if let Ok(Some(there)) = self.server.entry(key)
-            && there.output == entry.output
+        if let Ok(Lookup::Found(there)) = self.shelf.entry(key)
+            && there.entry.output == entry.output
         {
             return Ok(());
         }
-        self.server.put_bytes(&entry.output, bytes)?;
-        self.server.put_entry(key, entry)
+        self.shelf.put_bytes(&entry.output, bytes)?;
+        self.shelf.put_entry(key, entry, false)
     }
 
     fn written(&self, sent: &Result<(), Failure>) {
-        self.judge(&self.writes, "sent to", sent);
+        self.judge(&self.writes, sent);
     }
 }

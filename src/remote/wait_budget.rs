@@ -9,19 +9,19 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// What a build begins with.
-const FIRST: f64 = 2.0;
+const INITIAL: f64 = 2.0;
 
 /// The most that an account can hold, in seconds.
-const MOST: f64 = 10.0;
+const CAPACITY: f64 = 10.0;
 
 /// What comes back with time: this part of it. So a build of minutes loses no more than that.
-const BACK: f64 = 0.05;
+const REFILL_RATE: f64 = 0.05;
 
 /// What each hit is worth, in seconds …
-const HIT: f64 = 0.03;
+const HIT_WORTH: f64 = 0.03;
 
 /// … and one more second for so many bytes. The Go compiler, on one core, makes some 3 MB of outputs in a second.
-const BYTES: f64 = 3e6;
+const BYTES_PER_SECOND: f64 = 3e6;
 
 /// A build's account.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl WaitBudget {
     /// A new build's.
     pub fn new(now: Instant) -> Self {
         Self(Mutex::new(State {
-            left: FIRST,
+            left: INITIAL,
             at: now,
         }))
     }
@@ -49,7 +49,7 @@ impl WaitBudget {
 
     /// A get has waited for so long, and got an output of so many bytes, or nothing.
     pub fn waited(&self, now: Instant, time: Duration, got: Option<u64>) {
-        let worth = got.map_or(0.0, |size| HIT + size as f64 / BYTES);
+        let worth = got.map_or(0.0, |size| HIT_WORTH + size as f64 / BYTES_PER_SECOND);
         self.change(now, worth - time.as_secs_f64());
     }
 
@@ -57,7 +57,7 @@ impl WaitBudget {
         let mut state = lock(&self.0);
         let since = now.saturating_duration_since(state.at).as_secs_f64();
         state.at = now.max(state.at);
-        state.left = (state.left + since * BACK + by).min(MOST);
+        state.left = (state.left + since * REFILL_RATE + by).min(CAPACITY);
         state.left
     }
 }
@@ -69,15 +69,15 @@ mod tests {
     #[test]
     fn a_remote_that_has_nothing_costs_a_build_a_bounded_time() {
         let mut now = Instant::now();
-        let patience = WaitBudget::new(now);
+        let budget = WaitBudget::new(now);
         let mut lost = Duration::ZERO;
         // A hundred seconds of a build that compiles everything, with a remote 100 ms away.
         for _ in 0..1000 {
-            if patience.lasts(now) {
+            if budget.lasts(now) {
                 let wait = Duration::from_millis(100);
                 now += wait;
                 lost += wait;
-                patience.waited(now, wait, None);
+                budget.waited(now, wait, None);
             }
             now += Duration::from_millis(100);
         }
@@ -88,19 +88,19 @@ mod tests {
     #[test]
     fn hits_pay_for_themselves_while_they_are_quicker_than_compiling() {
         let mut now = Instant::now();
-        let patience = WaitBudget::new(now);
+        let budget = WaitBudget::new(now);
         for _ in 0..1000 {
             let wait = Duration::from_millis(50);
             now += wait;
-            patience.waited(now, wait, Some(100_000));
-            assert!(patience.lasts(now));
+            budget.waited(now, wait, Some(100_000));
+            assert!(budget.lasts(now));
         }
         // And not when they are slower.
         let tried = (0..1000).take_while(|_| {
             let wait = Duration::from_millis(400);
             now += wait;
-            patience.waited(now, wait, Some(100_000));
-            patience.lasts(now)
+            budget.waited(now, wait, Some(100_000));
+            budget.lasts(now)
         });
         assert!(tried.count() < 50);
     }
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn one_stall_uses_it_up() {
         let now = Instant::now();
-        let patience = WaitBudget::new(now);
-        patience.waited(now, Duration::from_secs(10), None);
-        assert!(!patience.lasts(now));
-        assert!(patience.lasts(now + Duration::from_secs(200)));
+        let budget = WaitBudget::new(now);
+        budget.waited(now, Duration::from_secs(10), None);
+        assert!(!budget.lasts(now));
+        assert!(budget.lasts(now + Duration::from_secs(200)));
     }
 }

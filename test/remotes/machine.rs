@@ -51,6 +51,11 @@ impl Machine {
             .arg("--runtime-dir")
             .arg(dir.path().join("run"))
             .args(args)
+            .args(if args.contains(&"--remote-mode") {
+                &["--remote-insecure-http"][..]
+            } else {
+                &["--remote-insecure-http", "--remote-mode", "read-write"]
+            })
             .stderr(log)
             .stdin(Stdio::null())
             .spawn()

@@ -22,6 +22,12 @@ pub struct Remote {
     pub cert: Option<PathBuf>,
     /// The file with its private key.
     pub key: Option<PathBuf>,
+    /// The file with the key that signs what is uploaded.
+    pub secret_key: Option<PathBuf>,
+    /// The keys whose signatures count.
+    pub trusted_keys: String,
+    /// Plain http may go to other machines.
+    pub insecure_http: bool,
 }
 
 impl Remote {
@@ -37,9 +43,9 @@ impl Remote {
     pub fn text(&self, layout: &Layout) -> Result<String> {
         let url = Url::parse(&self.url)
             .map_err(|e| Error::input(format!("--remote has {}", e.chain())))?;
-        if url.credentials().is_some() {
+        if url.credentials().is_some() || url.has_query() {
             return Err(Error::input(
-                "--remote has a password in it: put that into a file, and name it with --remote-credentials",
+                "--remote has a password or a query in it: put that into a file, and name it with --remote-credentials",
             ));
         }
         let mut start = format!("{} daemon", word(&layout.program.to_string_lossy()));
@@ -56,12 +62,25 @@ impl Remote {
             word(&url.request()),
             self.mode.name()
         );
+        if !self.trusted_keys.is_empty() {
+            let keys = word(&self.trusted_keys);
+            let _ = write!(start, " --remote-trusted-public-keys {keys}");
+        }
+        if self.insecure_http {
+            start += " --remote-insecure-http";
+        } else if !url.is_https() && !url.is_loopback() {
+            return Err(Error::input(
+                "--remote is plain http: anyone on the way can change what builds get. Use an https URL, or accept that \
+                 with --remote-insecure-http",
+            ));
+        }
         let mut load = String::new();
         for (name, path) in [
             ("credentials", &self.credentials),
             ("ca", &self.ca),
             ("cert", &self.cert),
             ("key", &self.key),
+            ("secret-key-file", &self.secret_key),
         ] {
             let Some(path) = path else { continue };
             let shown = path.to_string_lossy();
@@ -111,14 +130,18 @@ mod tests {
         let text = remote.text(&layout).unwrap();
         for line in [
             "ExecStart=\"/usr/local/bin/nix-gocacheprog\" daemon --remote \"https://cache.test/go%%20cache\" \
-             --remote-mode read-write --remote-credentials credentials",
+             --remote-mode read --remote-credentials credentials",
             "LoadCredential=credentials:/etc/secret",
             "PrivateNetwork=no",
             "RestrictAddressFamilies=AF_INET AF_INET6",
         ] {
             assert!(text.lines().any(|found| found == line), "{text}");
         }
-        for bad in ["https://me:secret@cache.test", "cache.test"] {
+        for bad in [
+            "https://me:secret@cache.test",
+            "https://cache.test/?secret",
+            "cache.test",
+        ] {
             let remote = Remote {
                 url: bad.into(),
                 ..Remote::default()
