@@ -199,6 +199,8 @@ pub struct BuildRecord {
     pub saved_ms: u64,
     /// `on`, `readonly` or `audit`.
     pub mode: String,
+    /// The user whose processes it was.
+    pub user: Option<u32>,
     /// `shared`, or the user whose tier it was.
     pub tier: String,
     /// A session broke off, so the build may have gone on without the cache.

@@ -17,5 +17,6 @@ mod setup_hook;
 mod shell;
 mod store;
 mod support;
+mod tiers;
 mod upstream;
 mod versions;

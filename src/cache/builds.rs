@@ -22,6 +22,7 @@ use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,6 +47,9 @@ struct Record {
     /// The user whose build registered itself; none when the hook did it.
     #[serde(default)]
     user: Option<u32>,
+    /// The user whose processes are the build: who said the first hello.
+    #[serde(default)]
+    pinned: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -125,22 +129,17 @@ impl Builds {
         let record = Record {
             name: name.chars().filter(|c| !c.is_control()).take(200).collect(),
             lifeline: lifeline
-                .filter(|path| path.is_absolute() && path.symlink_metadata().is_ok())
+                .filter(|path| path.is_absolute() && is_lifeline_of(path, user))
                 .map(Path::to_path_buf),
             user,
+            pinned: user,
         };
-        let text = serde_json::to_vec(&record).map_err(|e| Error::input(e.to_string()))?;
-        let path = self.records.join(id.to_string());
-        let fresh = self.records.join(format!("{id}.new"));
-        let made = std::fs::write(&fresh, text)
-            .map_err(|e| Error::io("write", &fresh, e))
-            .and_then(|()| fs::rename(&fresh, &path))
+        let made = self
+            .write_record(id, &record)
             .and_then(|()| fs::create_dir(&self.directory(id), 0o711));
         if let Err(e) = made {
             // A full disk must not be filled with what is left of failures.
-            for path in [&fresh, &path] {
-                fs::remove_file(path)?;
-            }
+            fs::remove_file(&self.records.join(id.to_string()))?;
             return Err(e);
         }
         let now = (self.now)();
@@ -158,12 +157,60 @@ impl Builds {
         Ok(id)
     }
 
+    fn write_record(&self, id: BuildId, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(|e| Error::input(e.to_string()))?;
+        let fresh = self.records.join(format!("{id}.new"));
+        let written = std::fs::write(&fresh, text)
+            .map_err(|e| Error::io("write", &fresh, e))
+            .and_then(|()| fs::rename(&fresh, &self.records.join(id.to_string())));
+        if written.is_err() {
+            fs::remove_file(&fresh)?;
+        }
+        written
+    }
+
     /// The path of a build's directory.
     pub fn directory(&self, id: BuildId) -> PathBuf {
         self.directories.join(id.to_string())
     }
 
-    /// Holds a build's directory for a session.
+    /// Lets a user's process into a build. The first one says whose the build is: a build ID can be read in
+    /// `/proc/PID/mountinfo` by anybody, and opens nothing to anybody else.
+    ///
+    /// # Errors
+    /// When there is no such build, it is another user's, or it has too many sessions; or when the hook registered it and
+    /// this user is none of Nix's.
+    pub fn enter_as(self: &Arc<Self>, id: BuildId, user: u32, is_nix: bool) -> Result<BuildDir> {
+        let unknown = || Error::peer("no build of that ID is registered here");
+        let mut table = self.table();
+        let record = &mut table.get_mut(&id).ok_or_else(unknown)?.record;
+        match record.pinned {
+            _ if record.user.is_none() && !is_nix => {
+                return Err(Error::peer(format!(
+                    "user {user} is none of Nix's build users, and this is a build of Nix: start the daemon with \
+                     --build-users-group or --trusted-user if it should be"
+                )));
+            }
+            Some(pinned) if pinned == user => drop(table),
+            Some(_) => {
+                return Err(Error::peer(format!(
+                    "the build of that ID is not one of user {user}"
+                )));
+            }
+            None => {
+                record.pinned = Some(user);
+                let record = record.clone();
+                drop(table);
+                // For the next daemon. It does not matter to this one.
+                if let Err(e) = self.write_record(id, &record) {
+                    log::warn(e.chain());
+                }
+            }
+        }
+        self.enter(id)
+    }
+
+    /// Holds a build's directory.
     ///
     /// # Errors
     /// When there is no such build, or it has too many sessions.
@@ -187,20 +234,22 @@ impl Builds {
         })
     }
 
-    /// What has happened in a build: in the one of this ID or, without one, in all that
+    /// What has happened in a build of this user: in the one of this ID or, without one, in all that
     /// registered themselves from this directory.
-    pub fn counts(&self, id: Option<BuildId>, top: Option<&Path>) -> Counts {
+    pub fn counts(&self, id: Option<BuildId>, top: Option<&Path>, user: u32) -> Counts {
         let table = self.table();
         let mut sum = Counts::default();
         let of = |build: &Build| *lock(&build.counts);
         match (id, top) {
             (Some(id), _) => {
-                if let Some(build) = table.get(&id) {
+                let build = table.get(&id);
+                if let Some(build) = build.filter(|build| build.record.pinned == Some(user)) {
                     sum = of(build);
                 }
             }
             (None, Some(top)) => table
                 .values()
+                .filter(|build| build.record.pinned == Some(user))
                 .filter(|build| build.record.lifeline.as_deref() == Some(top))
                 .for_each(|build| sum += of(build)),
             (None, None) => {}
@@ -348,6 +397,7 @@ impl Build {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         let counts = *lock(&self.counts);
         (counts != Counts::default()).then(|| BuildRecord {
+            user: self.record.pinned,
             build: id.short().to_string(),
             name: self.record.name.clone(),
             started: seconds(self.created),
@@ -426,6 +476,13 @@ impl Drop for BuildDir {
             build.last_used = now;
         }
     }
+}
+
+/// Whether a path that a build names can say how long the build lives: it is there, and the build's user made it, so that
+/// nobody keeps files for as long as `/` exists. The hook names what Nix made.
+fn is_lifeline_of(path: &Path, user: Option<u32>) -> bool {
+    let owner = path.symlink_metadata().map(|metadata| metadata.uid());
+    owner.is_ok_and(|owner| user.is_none_or(|user| user == owner || user == 0))
 }
 
 /// Removes a build directory, or what is in its place. What is ready in it is not found any more when it begins to go.

@@ -5,6 +5,7 @@ use super::{Command, VERSION, completions as shells, help as texts, manual, tabl
 use crate::cache::store::Limits;
 use crate::client;
 use crate::daemon;
+use crate::daemon::tiers::Trust;
 use crate::error::{Error, Result};
 use crate::host::admin::{Target, Task};
 use crate::host::doctor;
@@ -36,6 +37,13 @@ pub fn daemon(args: &Arguments) -> Result<Command> {
         runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
         limits: limits(args, args.size("min-free")?)?,
         idle_exit: args.age("idle-exit")?.unwrap_or_default(),
+        trust: Trust {
+            build_users_group: args.text("build-users-group")?.unwrap_or_default(),
+            users: args
+                .all("trusted-user")
+                .map(|user| user.to_string_lossy().into_owned())
+                .collect(),
+        },
         remote,
     }))
 }

@@ -106,7 +106,6 @@ impl Flag {
     }
 
     /// It may be given several times.
-    #[allow(dead_code, reason = "for the first option that repeats")]
     const fn repeats(mut self) -> Self {
         self.repeats = true;
         self
@@ -391,6 +390,19 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "when systemd has started it, exit after so long without a build",
                     )
                     .default("10m"),
+                    flag(
+                        "build-users-group",
+                        Takes::Text("NAME"),
+                        "the group of Nix's build users, as in nix.conf: they share one tier of the cache, and every other \
+                         user has a tier of their own",
+                    )
+                    .default("nixbld"),
+                    flag(
+                        "trusted-user",
+                        Takes::Text("USER"),
+                        "a further user whose puts builds of Nix may get",
+                    )
+                    .repeats(),
                 ],
                 REMOTE,
             ],

@@ -7,13 +7,13 @@ use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
 use crate::counts::Counts;
 use crate::daemon::remote_gets::RemoteGets;
 use crate::daemon::sessions::OpenSession;
+use crate::daemon::tiers::Tier;
 use crate::daemon::uses::Uses;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::protocol::wire::{self, Answer, Hello, Request, Welcome};
-use crate::sys;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -127,14 +127,15 @@ fn greet(
                 counts: Some(builds.counts(
                     hello.build.as_deref().and_then(BuildId::parse),
                     hello.top.as_deref().map(Path::new),
+                    open.user(),
                 )),
                 ..Welcome::of_this_release()
             };
             return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
         Ok(Some(hello)) => {
-            is_shared = hello.shared;
-            enter(&hello, builds, open, reader.get_ref().stream)
+            is_shared = hello.shared && open.tier() == Tier::Shared;
+            enter(&hello, builds, open)
         }
         Err(e) => Err(e),
     };
@@ -186,12 +187,7 @@ impl Read for Connection<'_> {
     }
 }
 
-fn enter(
-    hello: &Hello,
-    builds: &Arc<Builds>,
-    open: &OpenSession,
-    stream: &UnixStream,
-) -> Result<BuildDir> {
+fn enter(hello: &Hello, builds: &Arc<Builds>, open: &OpenSession) -> Result<BuildDir> {
     if hello.version != wire::VERSION {
         return Err(Error::peer(format!(
             "the client speaks version {} of the protocol, this daemon version {}: install the same release on \
@@ -204,17 +200,16 @@ fn enter(
         Some(text) => BuildId::parse(text)
             .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
         None => {
-            let user = sys::peer_user(stream)
-                .map_err(|e| Error::io("find the user of", "the connection", e))?;
             let name = hello.name.as_deref().unwrap_or_default();
-            let id = builds.register(name, hello.top.as_deref().map(Path::new), Some(user))?;
-            if hello.shared {
+            let id =
+                builds.register(name, hello.top.as_deref().map(Path::new), Some(open.user()))?;
+            if hello.shared && open.tier() == Tier::Shared {
                 open.begun(id, name);
             }
             id
         }
     };
-    builds.enter(id)
+    builds.enter_as(id, open.user(), open.tier() == Tier::Shared)
 }
 
 fn converse(
@@ -226,6 +221,7 @@ fn converse(
 ) -> Result<()> {
     let (build, open) = (counter.build, counter.open);
     let stats = &open.service().stats;
+    let tier = open.tier();
     let mut stream = reader.get_ref().stream;
     let mut answers = Vec::new();
     loop {
@@ -250,13 +246,27 @@ fn converse(
         };
         let (request, answer) = match request {
             Request::Get { request, action } => {
-                match get(session, uses, stats, remote_gets, request, vec![action]) {
+                match get(
+                    session,
+                    uses,
+                    stats,
+                    remote_gets,
+                    request,
+                    tier.look_up(vec![action]),
+                ) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
             }
             Request::First { request, actions } => {
-                match get(session, uses, stats, remote_gets, request, actions) {
+                match get(
+                    session,
+                    uses,
+                    stats,
+                    remote_gets,
+                    request,
+                    tier.look_up(actions),
+                ) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
@@ -280,6 +290,7 @@ fn converse(
                 size,
             } => {
                 let since = Instant::now();
+                let action = tier.key(&action);
                 let mut body = reader.take(size);
                 let stored = may_put(build, size)
                     .and_then(|()| session.put(&action, &output, size, &mut body));

@@ -8,6 +8,7 @@ mod remote_gets;
 pub mod service;
 mod sessions;
 mod sockets;
+pub mod tiers;
 mod uses;
 
 use crate::cache::store::{Limits, Store};
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use tiers::Trust;
 
 /// How a daemon is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Options {
     pub limits: Limits,
     /// A daemon that systemd starts on demand ends after so long without a session.
     pub idle_exit: Duration,
+    /// Who feeds the tier that Nix's builds share.
+    pub trust: Trust,
     /// The cache of a team behind this one.
     pub remote: Option<remote::Options>,
 }
@@ -51,7 +55,12 @@ pub fn run(options: &Options) -> Result<()> {
     sys::raise_descriptor_limit();
     sys::set_usual_umask();
     let store = Store::open(&options.cache_dir)?;
-    let service = Service::open(store, options.limits, options.remote.as_ref())?;
+    let service = Service::open(
+        store,
+        options.limits,
+        options.trust.clone(),
+        options.remote.as_ref(),
+    )?;
     let sockets = Sockets::new(&options.runtime_dir)?;
     log::info(format!(
         "version {} serves {} on {}",
@@ -251,8 +260,13 @@ mod tests {
 
     fn daemon(dir: &TestDir) -> Arc<Daemon> {
         Arc::new(Daemon {
-            service: Service::open(Store::open(dir.path()).unwrap(), Limits::default(), None)
-                .unwrap(),
+            service: Service::open(
+                Store::open(dir.path()).unwrap(),
+                Limits::default(),
+                Trust::default(),
+                None,
+            )
+            .unwrap(),
             sessions: Sessions::default(),
         })
     }

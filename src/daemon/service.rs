@@ -7,13 +7,14 @@ use crate::cache::maintenance::Maintenance;
 use crate::cache::prefetch::Prefetcher;
 use crate::cache::stats::Stats;
 use crate::cache::store::{Damage, Goal, Limits, Store};
+use crate::daemon::tiers::{Tier, Tiers, Trust};
 use crate::error::Result;
 use crate::fs;
 use crate::id::BuildId;
 use crate::protocol::control::{Ask, Gc, Reply};
 use crate::protocol::wire;
 use crate::remote::{self, Remote};
-use crate::report::{Live, Report};
+use crate::report::{BuildRecord, Live, Report};
 use crate::sys;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
@@ -39,6 +40,8 @@ pub struct Service {
     pub builds: Arc<Builds>,
     /// What was served.
     pub stats: Stats,
+    /// Who feeds the shared tier.
+    pub tiers: Tiers,
     /// The builds that have ended.
     pub journal: Journal,
     /// What the store is kept within.
@@ -83,7 +86,12 @@ impl Service {
     ///
     /// # Errors
     /// When the cache cannot be opened, or the remote's options are wrong.
-    pub fn open(store: Store, limits: Limits, remote: Option<&remote::Options>) -> Result<Self> {
+    pub fn open(
+        store: Store,
+        limits: Limits,
+        trust: Trust,
+        remote: Option<&remote::Options>,
+    ) -> Result<Self> {
         let root = store.root().to_path_buf();
         let history = Arc::new(UsageHistory::open(&root)?);
         let remote = match remote {
@@ -93,6 +101,7 @@ impl Service {
         Ok(Self {
             builds: Arc::new(Builds::open(&root)?),
             stats: Stats::open(&root),
+            tiers: Tiers::new(trust),
             journal: Journal::open(&root),
             limits,
             maintenance: Maintenance::default(),
@@ -168,7 +177,7 @@ impl Service {
     /// Removes the directories of builds that have ended. What they used can be evicted then.
     pub fn reap(&self) {
         let (before, _) = self.builds.live();
-        if self.builds.reap(&mut |record| self.journal.append(&record)) < before {
+        if self.builds.reap(&mut |record| self.record(record)) < before {
             self.maintenance.builds_have_ended();
         }
     }
@@ -176,8 +185,14 @@ impl Service {
     /// Records the builds that the daemon has served and that have not ended.
     pub fn record_live_builds(&self) {
         for record in self.builds.records() {
-            self.journal.append(&record);
+            self.record(record);
         }
+    }
+
+    fn record(&self, mut record: BuildRecord) {
+        let tier = record.user.map_or(Tier::Shared, |user| self.tiers.of(user));
+        record.tier = tier.to_string();
+        self.journal.append(&record);
     }
 
     fn goal(&self, what: Gc) -> Result<Goal> {

@@ -6,6 +6,7 @@ use crate::config::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, STOP_LIMIT};
 use crate::counts::Counts;
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
+use crate::daemon::tiers::Tier;
 use crate::error::{Error, Result};
 use crate::id::BuildId;
 use crate::log;
@@ -42,6 +43,8 @@ struct Connection {
 pub struct OpenSession {
     pub(super) daemon: Arc<Daemon>,
     serial: u64,
+    user: u32,
+    tier: Tier,
 }
 
 impl OpenSession {
@@ -77,6 +80,8 @@ impl OpenSession {
         Ok(Self {
             daemon: Arc::clone(daemon),
             serial,
+            user,
+            tier: daemon.service.tiers.of(user),
         })
     }
 }
@@ -120,6 +125,16 @@ impl OpenSession {
     /// What the daemon offers.
     pub fn service(&self) -> &Service {
         &self.daemon.service
+    }
+
+    /// The peer's user, as the kernel says.
+    pub fn user(&self) -> u32 {
+        self.user
+    }
+
+    /// Whose puts it may get.
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// A request has begun.
