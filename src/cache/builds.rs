@@ -502,6 +502,7 @@ pub fn output_name(directory: &Path, output: &OutputId) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys;
     use crate::test_dir::TestDir;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
@@ -652,7 +653,7 @@ mod tests {
                         for round in 0..100 {
                             let chroot = outputs.path().join(format!("{thread}-{round}.chroot"));
                             std::fs::create_dir(&chroot).unwrap();
-                            let user = (round % 2 == 0).then_some(u32::from(thread));
+                            let user = (round % 2 == 0).then(sys::effective_uid);
                             let id = builds.register("race", Some(&chroot), user).unwrap();
                             let session = builds.enter(id).unwrap();
                             // The build may end before its last session does.
