@@ -331,7 +331,12 @@ let
     # Files that C includes.
     header-beside = {
       change = "a header beside the Go file";
-      make = v: ofFile { files."v.h" = define v; };
+      make = v: {
+        files = {
+          "main.go" = saysV "// #include \"v.h\"";
+          "v.h" = define v;
+        };
+      };
     };
     header-above = {
       change = "a header in a folder beside the package's, by -I\${SRCDIR}/../include";
@@ -442,13 +447,13 @@ let
           "main.go" = ''
             package main
 
-            // #cgo CFLAGS: -Wa,-I''${SRCDIR}
-            // extern char bytes[];
-            // __asm__(".data\n.globl bytes\nbytes: .incbin \"bytes.bin\"\n.text\n");
-            // static char first(void) { return bytes[0]; }
+            // extern char bytes[2];
             import "C"
 
-            func main() { println(C.first()) }
+            func main() { println(C.bytes[0]) }
+          '';
+          "bytes.c" = ''
+            __asm__(".data\n.globl bytes\nbytes: .incbin \"bytes.bin\"\n.text\n");
           '';
           "bytes.bin" = "${v}\n";
         };
@@ -467,15 +472,19 @@ let
       };
     };
     header-generated-between = {
-      change = "a header that is made between two go commands of one build";
+      change = "a header that is written anew after a first go command, in the same second and of the same size";
       make = v: {
-        files."main.go" = saysV "// #cgo CFLAGS: -I\${SRCDIR}/generated\n// #include \"v.h\"";
+        files = {
+          "main.go" = saysV "// #cgo CFLAGS: -I\${SRCDIR}/generated\n// #include \"v.h\"";
+          "first/first.go" = "package first\n\n// static int one(void) { return 1; }\nimport \"C\"\n\nvar One = C.one()\n";
+        };
         preBuild = ''
           mkdir generated
           echo "#define V 7" >generated/v.h
-          go build $flags -o first .
+          go build $flags ./first
           echo "#define V ${v}" >generated/v.h
         '';
+        build = "mkdir -p $out/bin; go build $flags -o $out/bin/ .";
       };
     };
     header-outside-source = {
@@ -1119,7 +1128,7 @@ let
       make = v: {
         files."main.go" = saysV "// #cgo pkg-config: v";
         preBuild = ''
-          printf '#!%s\nshift $(($# - 1))\ncase $1 in v) echo -DV=${v} ;; esac\n' "$SHELL" >pkg-config
+          printf '#!%s\ncase "$*" in *--cflags*) echo -DV=${v} ;; esac\n' "$SHELL" >pkg-config
           chmod +x pkg-config
           export PKG_CONFIG=$PWD/pkg-config
         '';
@@ -1321,7 +1330,13 @@ let
     };
     pie-or-not = {
       change = "-buildmode=pie";
-      make = v: pureMain // { flags = if v == "1" then "" else "-buildmode=pie"; };
+      make =
+        v:
+        pureMain
+        // {
+          flags = if v == "1" then "" else "-buildmode=pie";
+          runs = false;
+        };
     };
     c-archive = {
       change = "a header of a program with -buildmode=c-archive";
