@@ -204,10 +204,15 @@ pub fn zip(module: &str, version: &str) -> Vec<u8> {
         noise.push(char::from(b'a' + (state >> 24) as u8 % 26));
     }
     noise.push_str("\"\n");
+    zip_with(module, version, &noise)
+}
+
+/// A module's zip with this source.
+pub fn zip_with(module: &str, version: &str, source: &str) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     let files = [
         ("go.mod", format!("module {module}\n\ngo 1.21\n")),
-        ("m.go", noise),
+        ("m.go", source.to_string()),
     ];
     for (name, text) in &files {
         let name = format!("{module}@{version}/{name}");

@@ -81,6 +81,7 @@ pub fn proxy(args: &Arguments) -> Result<Command> {
         listen: args.text("listen")?.unwrap_or_default(),
         build: args.number("build")?,
         token_file: args.credential("token-file")?,
+        offline: args.is_given("offline"),
         runtime_dir: args.dir("runtime-dir")?,
         limits: proxy::Limits {
             connect: args.limit("connect-limit")?.unwrap_or_default(),

@@ -512,6 +512,11 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     Takes::File,
                     "a file with a token that clients must know: GOPROXY=http://HOST:PORT/TOKEN",
                 ),
+                flag(
+                    "offline",
+                    Takes::Nothing,
+                    "ask no upstream: answer with what is in the cache, and with what upstreams said last",
+                ),
                 NEAREST_SOCKETS,
                 flag("cache-dir", Takes::Dir, "where modules are kept without a daemon")
                     .usually("~/.cache/nix-gocacheprog/modules"),

@@ -5,30 +5,88 @@
 
 use super::url::{Credentials, Url};
 use crate::log;
+use crate::sync::lock;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 /// What a netrc file has, in its order.
 #[derive(Default)]
 pub struct Netrc(Vec<(String, Credentials)>);
 
+/// The user's netrc file, read again whenever it has changed: it may be written after this process began.
+pub struct NetrcFile {
+    /// The first of these that is there.
+    paths: Vec<PathBuf>,
+    read: Mutex<(Option<Stamp>, Arc<Netrc>)>,
+}
+
+/// Changes with a file: which one, when it was last written, its inode and length.
+type Stamp = (PathBuf, SystemTime, u64, u64);
+
+impl NetrcFile {
+    /// The file that [`Netrc::of_user`] reads or, where there is none, the `.netrc` in one of these directories.
+    pub fn of_user(directories: &[PathBuf]) -> Self {
+        let user = path_of_user();
+        let others = directories.iter().map(|directory| directory.join(".netrc"));
+        Self {
+            // Without the first `go` is not to look at any.
+            paths: user.map_or_else(Vec::new, |path| {
+                std::iter::once(path).chain(others).collect()
+            }),
+            read: Mutex::default(),
+        }
+    }
+
+    /// What stands in it now.
+    pub fn current(&self) -> Arc<Netrc> {
+        let stamp = self.paths.iter().find_map(|path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((
+                path.clone(),
+                metadata.modified().ok()?,
+                metadata.ino(),
+                metadata.len(),
+            ))
+        });
+        let mut read = lock(&self.read);
+        if read.0 != stamp {
+            let netrc = stamp
+                .as_ref()
+                .map_or_else(Netrc::default, |(path, ..)| Netrc::read(path));
+            *read = (stamp, Arc::new(netrc));
+        }
+        Arc::clone(&read.1)
+    }
+}
+
+/// Where the user's file is, unless `GOAUTH` says that `go` would not look at it.
+fn path_of_user() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(goauth) = var("GOAUTH").and_then(|value| value.into_string().ok()) {
+        let mut commands = goauth.split(';');
+        if !commands.any(|command| command.split_whitespace().next() == Some("netrc")) {
+            return None;
+        }
+    }
+    match (var("NETRC"), var("HOME")) {
+        (Some(path), _) => Some(PathBuf::from(path)),
+        (None, Some(home)) => Some(PathBuf::from(home).join(".netrc")),
+        (None, None) => None,
+    }
+}
+
 impl Netrc {
     /// Reads the user's file: that of `NETRC`, or `~/.netrc`. Empty when there is none, or when
     /// `GOAUTH` says that `go` would not look at it.
     pub fn of_user() -> Self {
-        let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        if let Some(goauth) = var("GOAUTH").and_then(|value| value.into_string().ok()) {
-            let mut commands = goauth.split(';');
-            if !commands.any(|command| command.split_whitespace().next() == Some("netrc")) {
-                return Self::default();
-            }
-        }
-        let path = match (var("NETRC"), var("HOME")) {
-            (Some(path), _) => PathBuf::from(path),
-            (None, Some(home)) => PathBuf::from(home).join(".netrc"),
-            (None, None) => return Self::default(),
-        };
-        match std::fs::read(&path) {
+        path_of_user().map_or_else(Self::default, |path| Self::read(&path))
+    }
+
+    fn read(path: &Path) -> Self {
+        match std::fs::read(path) {
             Ok(text) => Self::parse(&String::from_utf8_lossy(&text)),
             Err(e) if e.kind() == ErrorKind::NotFound => Self::default(),
             Err(e) => {

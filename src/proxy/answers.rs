@@ -4,38 +4,52 @@
 //! same list (cmd/go/internal/modfetch/proxy.go, `TryProxies`). No answer has bytes that
 //! are not those of a whole file, as far as the upstream lets us know.
 
-use super::body::Body;
+use super::body::{Body, Spool};
 use super::cache::{Audience, Cache};
 use super::check::check;
+use super::go_sum::ExpectedHashes;
 use super::list::{Entry, Source};
 use super::path::{ModulePath, Sumdb, SumdbName};
 use super::response::Response;
 use super::single_flight::SingleFlight;
-use super::upstream::Upstreams;
+use super::upstream::{Fetched, Upstreams};
 use crate::error::Error;
-use crate::id::ActionId;
+use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::sync::lock;
 use std::collections::HashMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Answers requests.
 pub struct Answers {
     entries: Vec<Entry>,
-    /// For each entry, all that decides which files it shows: itself and those that are asked
-    /// before it, with their credentials.
-    keys: Vec<String>,
     upstreams: Upstreams,
     cache: Cache,
     flights: SingleFlight<ModulePath, Response>,
     /// The entry through which each checksum database is reached.
     databases: Mutex<HashMap<SumdbName, usize>>,
-    /// `go` asks its own list after every failure of ours.
-    before_list: bool,
+    serves: Serves,
+    /// What was remembered of which path, by its hash, and when.
+    remembered: Mutex<HashMap<ActionId, (OutputId, Instant)>>,
     counts: Counts,
 }
+
+/// Whom a proxy serves.
+pub enum Serves {
+    /// One build, whose `go` asks the same list after every failure of the proxy, and which expects these hashes.
+    Build(ExpectedHashes),
+    /// A team, which gets what the upstreams said last when they are down.
+    Team {
+        /// The upstreams are not asked for anything.
+        offline: bool,
+    },
+}
+
+/// What is remembered of an answer that may change is stored again this often.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// What happened.
 #[derive(Default)]
@@ -45,36 +59,30 @@ pub struct Counts {
     fetched: AtomicU64,
     refused: AtomicU64,
     kept: AtomicU64,
+    stale: AtomicU64,
     /// Upstreams that were asked for a file that never changes.
     immutable: AtomicU64,
 }
 
+/// What the keys of files are made from that never change.
+const KEPT: &[u8] = b"nix-gocacheprog: a module file\0";
+
+/// What the keys of the last answers are made from: 8 bytes with their time, in seconds since 1970, and the answer.
+const REMEMBERED: &[u8] = b"nix-gocacheprog: the last answer\0";
+
 type Outcome<T> = std::result::Result<T, Response>;
 
 impl Answers {
-    /// Answers with what the entries of a list give. `before_list` says that `go` goes on to
-    /// the same list by itself after any failure.
-    pub fn new(entries: Vec<Entry>, upstreams: Upstreams, cache: Cache, before_list: bool) -> Self {
-        let mut key = String::new();
-        let keys = entries
-            .iter()
-            .map(|entry| {
-                if let Source::Upstream(url) = &entry.source {
-                    key.push_str(&upstreams.secret(url));
-                }
-                let own = key.clone();
-                key.push(if entry.on_any_error { '|' } else { ',' });
-                own
-            })
-            .collect();
+    /// Answers with what the entries of a list give.
+    pub fn new(entries: Vec<Entry>, upstreams: Upstreams, cache: Cache, serves: Serves) -> Self {
         Self {
             entries,
-            keys,
             upstreams,
             cache,
             flights: SingleFlight::default(),
             databases: Mutex::default(),
-            before_list,
+            serves,
+            remembered: Mutex::default(),
             counts: Counts::default(),
         }
     }
@@ -89,10 +97,7 @@ impl Answers {
                 ModulePath::Sumdb(name, _) => self.database(name, path),
                 _ => self.module(path),
             };
-            found.map_or_else(
-                |refusal| self.refusal(path, refusal),
-                |body| Response::file(path.content_type(), body),
-            )
+            found.unwrap_or_else(|refusal| self.refusal(path, refusal))
         });
         log::debug(|| format!("{path}: {} ({} bytes)", answer.status, answer.body.len()));
         answer
@@ -102,12 +107,13 @@ impl Answers {
     pub fn summary(&self) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         format!(
-            "requests={} cached={} fetched={} kept={} refused={} upstream={} upstream_immutable={}",
+            "requests={} cached={} fetched={} kept={} refused={} stale={} upstream={} upstream_immutable={}",
             count(&self.counts.requests),
             count(&self.counts.cached),
             count(&self.counts.fetched),
             count(&self.counts.kept),
             count(&self.counts.refused),
+            count(&self.counts.stale),
             self.upstreams.requests(),
             count(&self.counts.immutable)
         )
@@ -126,32 +132,33 @@ impl Answers {
         // Of all failures `go` makes the least of this one: what it then gets from its own
         // list is what it would have got without us. Behind `supported` it asks no list.
         let asks_on = !matches!(path, ModulePath::Sumdb(_, what) if *what != Sumdb::Supported);
-        let status = if self.before_list && asks_on && !refusal.is_not_found() {
-            404
-        } else {
-            refusal.status
-        };
+        let status =
+            if matches!(self.serves, Serves::Build(_)) && asks_on && !refusal.is_not_found() {
+                404
+            } else {
+                refusal.status
+            };
         Response { status, ..refusal }
     }
 
-    fn module(&self, path: &ModulePath) -> Outcome<Body> {
+    fn module(&self, path: &ModulePath) -> Outcome<Response> {
         if path.is_immutable() {
             let cached = (0..self.entries.len()).find_map(|index| self.cached(index, path));
-            if let Some(body) = cached {
-                return Ok(body);
+            if let Some(found) = cached {
+                return Ok(found);
             }
         }
-        self.try_entries(path).map(|(_, body)| body)
+        self.try_entries(path).map(|(_, found)| found)
     }
 
-    fn supported(&self, name: &SumdbName, path: &ModulePath) -> Outcome<Body> {
-        let (index, body) = self.try_entries(path)?;
+    fn supported(&self, name: &SumdbName, path: &ModulePath) -> Outcome<Response> {
+        let (index, found) = self.try_entries(path)?;
         self.databases().insert(name.clone(), index);
-        Ok(body)
+        Ok(found)
     }
 
     /// Asks a checksum database through the entry that supports it, and through no other.
-    fn database(&self, name: &SumdbName, path: &ModulePath) -> Outcome<Body> {
+    fn database(&self, name: &SumdbName, path: &ModulePath) -> Outcome<Response> {
         let known = self.databases().get(name).copied();
         let index = match known {
             Some(index) => index,
@@ -162,15 +169,21 @@ impl Answers {
             }
         };
         if path.is_immutable()
-            && let Some(body) = self.cached(index, path)
+            && let Some(found) = self.cached(index, path)
         {
-            return Ok(body);
+            return Ok(found);
         }
-        self.ask(index, path)
+        let answer = self.ask(index, path);
+        if let (Serves::Build(hashes), ModulePath::Sumdb(_, Sumdb::Lookup(..)), Ok(found)) =
+            (&self.serves, path, &answer)
+        {
+            hashes.learn(&found.body);
+        }
+        answer.or_else(|refusal| self.remembered(index, path, &refusal).ok_or(refusal))
     }
 
     /// Asks one entry after the other, and says which one gave the answer.
-    fn try_entries(&self, path: &ModulePath) -> Outcome<(usize, Body)> {
+    fn try_entries(&self, path: &ModulePath) -> Outcome<(usize, Response)> {
         let mut best: Option<Response> = None;
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.source == Source::Direct {
@@ -178,7 +191,7 @@ impl Answers {
                 return Err(Response::text(404, text));
             }
             let refusal = match self.ask(index, path) {
-                Ok(body) => return Ok((index, body)),
+                Ok(found) => return Ok((index, found)),
                 Err(refusal) => refusal,
             };
             let not_found = refusal.is_not_found();
@@ -190,31 +203,47 @@ impl Answers {
                 break;
             }
         }
-        Err(best.unwrap_or_else(|| Response::text(404, "not found: GOPROXY has no entries\n")))
+        let best =
+            best.unwrap_or_else(|| Response::text(404, "not found: GOPROXY has no entries\n"));
+        let remembered = (0..self.entries.len())
+            .find_map(|index| Some((index, self.remembered(index, path, &best)?)));
+        remembered.ok_or(best)
     }
 
     /// Asks one entry.
-    fn ask(&self, index: usize, path: &ModulePath) -> Outcome<Body> {
+    fn ask(&self, index: usize, path: &ModulePath) -> Outcome<Response> {
         match &self.entries[index].source {
+            Source::Upstream(_) if matches!(self.serves, Serves::Team { offline: true }) => {
+                let text = "nix-gocacheprog: offline, and this is not in the cache\n";
+                Err(Response::text(503, text))
+            }
             Source::Upstream(url) => {
                 if path.is_immutable() {
                     self.counts.immutable.fetch_add(1, Ordering::Relaxed);
                 }
                 let fetched = self.upstreams.fetch(&url.join(&path.url_path()))?;
                 self.counts.fetched.fetch_add(1, Ordering::Relaxed);
-                if let Err(why) = check(path, &fetched.body) {
-                    return Err(Response::not_the_file(&format!("{url}: {path} is {why}")));
+                let checked = check(path, &fetched.body).and_then(|()| match &self.serves {
+                    Serves::Build(hashes) => hashes.check(path, &fetched.body),
+                    Serves::Team { .. } => Ok(()),
+                });
+                if let Err(why) = checked {
+                    let why = format!("{url}: {path} is {}", why.chain());
+                    return Err(Response::not_the_file(&why));
                 }
                 if path.is_immutable() && fetched.complete {
-                    let action = self.action(index, path);
+                    let action = self.action(KEPT, index, path);
                     let audience = self.audience(index, path);
                     self.cache
                         .put(&action, &fetched.output, &fetched.body, audience);
                     self.counts.kept.fetch_add(1, Ordering::Relaxed);
+                } else if !path.is_immutable() && matches!(self.serves, Serves::Team { .. }) {
+                    self.remember(index, path, &fetched);
                 }
-                Ok(fetched.body)
+                Ok(Response::file(path.content_type(), fetched.body))
             }
-            Source::Directory(directory) => read(&directory.join(path.file_name())),
+            Source::Directory(directory) => read(&directory.join(path.file_name()))
+                .map(|body| Response::file(path.content_type(), body)),
             Source::Direct => Err(Response::text(404, "not found: GOPROXY=direct\n")),
             // The words are those of `go`.
             Source::Off => Err(Response::text(
@@ -224,14 +253,76 @@ impl Answers {
         }
     }
 
-    fn cached(&self, index: usize, path: &ModulePath) -> Option<Body> {
+    fn cached(&self, index: usize, path: &ModulePath) -> Option<Response> {
         if !matches!(self.entries[index].source, Source::Upstream(_)) {
             return None;
         }
         let audience = self.audience(index, path);
-        let body = self.cache.get(&self.action(index, path), audience)?;
+        let body = self.cache.get(&self.action(KEPT, index, path), audience)?;
+        if let Serves::Build(hashes) = &self.serves
+            && let Err(why) = hashes.check(path, &body)
+        {
+            log::warn(format!("{path}: dropped from the cache: {}", why.chain()));
+            return None;
+        }
         self.counts.cached.fetch_add(1, Ordering::Relaxed);
-        Some(body)
+        Some(Response::file(path.content_type(), body))
+    }
+
+    /// Remembers an answer that may change, for when the upstream is down.
+    fn remember(&self, index: usize, path: &ModulePath, fetched: &Fetched) {
+        let action = self.action(REMEMBERED, index, path);
+        let known = lock(&self.remembered).get(&action).copied();
+        if known
+            .is_some_and(|(output, at)| output == fetched.output && at.elapsed() < REMEMBERED_FOR)
+        {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut spool = Spool::default();
+        let mut reader = fetched.body.reader();
+        let head = now.unwrap_or_default().as_secs().to_le_bytes();
+        let mut piece = vec![0; 32 << 10];
+        let mut copied = spool.push(&head);
+        while copied.is_ok() {
+            match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => copied = spool.push(&piece[..n]),
+                Err(_) => return,
+            }
+        }
+        if copied.is_ok() {
+            let (body, output) = spool.finish();
+            self.cache.put(&action, &output, &body, Audience::Machine);
+            lock(&self.remembered).insert(action, (fetched.output, Instant::now()));
+        }
+    }
+
+    /// What an entry said last, if it does not answer now. A refusal of credentials is an answer.
+    fn remembered(&self, index: usize, path: &ModulePath, refusal: &Response) -> Option<Response> {
+        let is_down = refusal.status >= 500 || refusal.status == 429 || refusal.malformed;
+        if !is_down
+            || path.is_immutable()
+            || !matches!(self.serves, Serves::Team { .. })
+            || !matches!(self.entries[index].source, Source::Upstream(_))
+        {
+            return None;
+        }
+        let action = self.action(REMEMBERED, index, path);
+        let body = self.cache.get(&action, Audience::Machine)?;
+        let head = body.slice(0, 8).ok()?.try_into().ok()?;
+        let at = UNIX_EPOCH + Duration::from_secs(u64::from_le_bytes(head));
+        let age = SystemTime::now().duration_since(at).unwrap_or_default();
+        self.counts.stale.fetch_add(1, Ordering::Relaxed);
+        log::info(format!(
+            "{path}: answered as of {} s ago, because: {}",
+            age.as_secs(),
+            refusal.first_line()
+        ));
+        Some(Response {
+            stale: Some(age),
+            ..Response::file(path.content_type(), body.without_first(8).ok()?)
+        })
     }
 
     /// Who may have what an entry gives: what took credentials, be it those of an entry that was asked before, stays here.
@@ -250,9 +341,19 @@ impl Answers {
         }
     }
 
-    fn action(&self, index: usize, path: &ModulePath) -> ActionId {
-        let key = format!("{}\0{path}", self.keys[index]);
-        ActionId::of(b"nix-gocacheprog: a module file\0", key.as_bytes())
+    /// The key of a file. It holds all that decides which files an entry shows: the entry itself and those that are asked
+    /// before it, with their credentials as they are now.
+    fn action(&self, what: &[u8], index: usize, path: &ModulePath) -> ActionId {
+        let mut key = String::new();
+        for (nth, entry) in self.entries[..=index].iter().enumerate() {
+            if let Source::Upstream(url) = &entry.source {
+                key.push_str(&self.upstreams.secret(url));
+            }
+            if nth < index {
+                key.push(if entry.on_any_error { '|' } else { ',' });
+            }
+        }
+        ActionId::of(what, format!("{key}\0{path}").as_bytes())
     }
 
     fn databases(&self) -> MutexGuard<'_, HashMap<SumdbName, usize>> {

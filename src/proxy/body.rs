@@ -49,9 +49,28 @@ impl Body {
 
     /// Reads from its beginning to its end.
     pub fn reader(&self) -> Reader {
+        self.reader_at(0)
+    }
+
+    /// Reads from `at` to its end.
+    pub fn reader_at(&self, at: u64) -> Reader {
         Reader {
             body: self.clone(),
-            at: 0,
+            at,
+        }
+    }
+
+    /// A copy without its first bytes.
+    pub fn without_first(&self, length: u64) -> Result<Self> {
+        let mut spool = Spool::default();
+        let mut reader = self.reader_at(length);
+        let mut piece = vec![0; 32 << 10];
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return Ok(spool.finish().0),
+                Ok(n) => spool.push(&piece[..n])?,
+                Err(e) => return Err(Error::io("read", "a cached file", e)),
+            }
         }
     }
 
@@ -59,11 +78,7 @@ impl Body {
     pub fn slice(&self, at: u64, length: usize) -> Result<Vec<u8>> {
         let rest = self.len().saturating_sub(at);
         let mut bytes = vec![0; rest.min(length as u64) as usize];
-        let mut reader = Reader {
-            body: self.clone(),
-            at,
-        };
-        reader
+        self.reader_at(at)
             .read_exact(&mut bytes)
             .map_err(|e| Error::io("read", "an answer that was kept", e))?;
         Ok(bytes)

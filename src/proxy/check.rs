@@ -5,23 +5,12 @@
 
 use super::body::Body;
 use super::path::{Kind, Module, ModulePath, Sumdb, Version};
+use super::zip::Directory;
 use crate::error::{Error, Result};
 
 /// The largest `.info` or `.mod` file that is kept, in bytes; `go` takes no larger `go.mod`
 /// (golang.org/x/mod/zip, `MaxGoMod`).
 const TEXT_MAX: u64 = 16 << 20;
-
-/// The largest directory of a zip that is looked at, in bytes: some 100,000 files.
-const DIRECTORY_MAX: u64 = 32 << 20;
-
-/// The end record of a zip, without its comment, in bytes (APPNOTE.TXT 4.3.16).
-const END_LEN: usize = 22;
-
-/// The longest comment of a zip, in bytes.
-const COMMENT_MAX: usize = u16::MAX as usize;
-
-/// An entry of a zip's directory, without its names, in bytes (APPNOTE.TXT 4.3.12).
-const ENTRY_LEN: usize = 46;
 
 /// Fails with what is wrong with an answer, if anything is.
 ///
@@ -95,31 +84,12 @@ fn check_mod(text: &str) -> Result<()> {
 /// Follows a zip's directory from the end of the file, where it is cut off first, to the
 /// last entry. What is in the files is for `go` to check, by their hash.
 fn check_zip(module: &Module, version: &Version, body: &Body) -> Result<()> {
-    let directory = find_directory(body)?;
+    let directory = Directory::find(body)?;
     let prefix = format!("{}@{}/", module.as_str(), version.as_str());
-    let mut rest = &directory.bytes[..];
-    let mut entries = 0;
-    while !rest.is_empty() {
-        let names = number(rest, 28, 2)
-            .zip(number(rest, 30, 2))
-            .zip(number(rest, 32, 2));
-        let Some(((name, extra), comment)) = names.filter(|_| rest.starts_with(b"PK\x01\x02"))
-        else {
-            return wrong("a zip with a damaged directory");
-        };
-        let name_end = ENTRY_LEN + name as usize;
-        let end = name_end + extra as usize + comment as usize;
-        let (Some(name), Some(after)) = (rest.get(ENTRY_LEN..name_end), rest.get(end..)) else {
-            return wrong("a zip with a damaged directory");
-        };
-        if !name.starts_with(prefix.as_bytes()) {
+    for entry in directory.entries() {
+        if !entry?.name.starts_with(prefix.as_bytes()) {
             return wrong("the zip of another module or version");
         }
-        rest = after;
-        entries += 1;
-    }
-    if entries != directory.entries || entries == 0 {
-        return wrong("a zip with too few files");
     }
     if body.slice(0, 4)? != b"PK\x03\x04" {
         return wrong("a zip with a damaged beginning");
@@ -127,75 +97,10 @@ fn check_zip(module: &Module, version: &Version, body: &Body) -> Result<()> {
     Ok(())
 }
 
-struct Directory {
-    entries: u64,
-    bytes: Vec<u8>,
-}
-
-fn find_directory(body: &Body) -> Result<Directory> {
-    let tail_at = body.len().saturating_sub((END_LEN + COMMENT_MAX) as u64);
-    let tail = body.slice(tail_at, END_LEN + COMMENT_MAX)?;
-    // The last end record whose comment ends where the file ends.
-    let end_at = (0..tail.len().saturating_sub(END_LEN - 1))
-        .rev()
-        .find(|at| {
-            let end = &tail[*at..];
-            end.starts_with(b"PK\x05\x06")
-                && number(end, 20, 2) == Some((end.len() - END_LEN) as u64)
-        });
-    let Some(end_at) = end_at else {
-        return Err(Error::peer("a zip that is cut off, or no zip"));
-    };
-    let end = &tail[end_at..];
-    let fields = (number(end, 10, 2), number(end, 12, 4), number(end, 16, 4));
-    let (Some(mut entries), Some(mut length), Some(mut offset)) = fields else {
-        return Err(Error::peer("a zip that is cut off"));
-    };
-    let mut ends_at = tail_at + end_at as u64;
-    if entries == 0xffff || length == 0xffff_ffff || offset == 0xffff_ffff {
-        // The real numbers are in another record, which a locator in front of this one points to
-        // (APPNOTE.TXT 4.3.14 and 4.3.15).
-        let locator = body.slice(ends_at.saturating_sub(20), 20)?;
-        let record_at = number(&locator, 8, 8).unwrap_or(u64::MAX);
-        let record = body.slice(record_at, 56)?;
-        let fields = (
-            number(&record, 32, 8),
-            number(&record, 40, 8),
-            number(&record, 48, 8),
-        );
-        let (true, true, (Some(n), Some(l), Some(o))) = (
-            locator.starts_with(b"PK\x06\x07"),
-            record.starts_with(b"PK\x06\x06"),
-            fields,
-        ) else {
-            return Err(Error::peer("a zip with a damaged end"));
-        };
-        (entries, length, offset) = (n, l, o);
-        ends_at = record_at;
-    }
-    if offset.checked_add(length) != Some(ends_at) || length > DIRECTORY_MAX {
-        return Err(Error::peer("a zip with a misplaced directory"));
-    }
-    Ok(Directory {
-        entries,
-        bytes: body.slice(offset, length as usize)?,
-    })
-}
-
-/// A little-endian number of `length` bytes.
-fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at.checked_add(length)?)?;
-    Some(
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::zip::{END_LEN, number};
 
     /// A zip as Go's archive/zip writes it, of stored files.
     fn zip(names: &[&str]) -> Vec<u8> {

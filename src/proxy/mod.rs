@@ -9,6 +9,7 @@ mod answers;
 mod body;
 mod cache;
 mod check;
+mod go_sum;
 mod lifetime;
 mod link;
 pub mod list;
@@ -20,13 +21,15 @@ mod single_flight;
 mod standalone;
 mod token;
 mod upstream;
+mod zip;
 
 use crate::cache::store;
 use crate::error::{Error, Result};
 use crate::log;
 use crate::sys;
-use answers::Answers;
+use answers::{Answers, Serves};
 use cache::{Cache, Place};
+use go_sum::ExpectedHashes;
 use lifetime::BuildProcess;
 use list::{Entry, Source};
 use path::ModulePath;
@@ -35,7 +38,7 @@ use server::Server;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use token::Token;
@@ -51,6 +54,8 @@ pub struct Options {
     pub build: Option<u32>,
     /// A file with the token that clients must know.
     pub token_file: Option<PathBuf>,
+    /// Ask no upstream: answer with what is in the cache.
+    pub offline: bool,
     /// Where the daemon's sockets are, if not where a sandbox or the host has them.
     pub runtime_dir: Option<PathBuf>,
     /// What is waited for, and for how long.
@@ -66,6 +71,7 @@ pub struct Options {
 /// # Errors
 /// When GOPROXY or the token is malformed, or the address cannot be listened on.
 pub fn run(options: &Options) -> Result<()> {
+    let (serves, netrc_directories) = serves(options);
     if options.build.is_some() {
         // Whoever waits for the build's end waits for its descriptors to be closed.
         sys::close_inherited();
@@ -99,9 +105,9 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let answers = Arc::new(Answers::new(
         entries,
-        Upstreams::from_env(options.limits),
+        Upstreams::from_env(options.limits, &netrc_directories),
         Cache::new(options.runtime_dir.clone(), place),
-        build.is_some(),
+        serves,
     ));
     let answering = Arc::clone(&answers);
     let server = Server::start(
@@ -123,6 +129,25 @@ pub fn run(options: &Options) -> Result<()> {
     answers.end(is_idle);
     log::info(format!("proxy ended: {}", answers.summary()));
     ended
+}
+
+/// Whom to serve, and where a netrc may appear besides the usual place: a phase of a build sets HOME, after the proxy has
+/// begun, to where it may write.
+fn serves(options: &Options) -> (Serves, Vec<PathBuf>) {
+    if options.build.is_none() {
+        let offline = options.offline;
+        return (Serves::Team { offline }, Vec::new());
+    }
+    let [top, temporary] =
+        ["NIX_BUILD_TOP", "TMPDIR"].map(|name| std::env::var_os(name).map(PathBuf::from));
+    let hashes = match std::env::current_dir() {
+        Ok(directory) => ExpectedHashes::of_build(&directory, top.as_deref()),
+        Err(_) => ExpectedHashes::default(),
+    };
+    let has_home = std::env::var_os("HOME").is_some_and(|home| Path::new(&home).is_dir());
+    let others = top.into_iter().chain(temporary);
+    let netrc_directories = others.filter(|_| !has_home).collect();
+    (Serves::Build(hashes), netrc_directories)
 }
 
 /// The token that clients must know, and what to print of it: a build's is random and part of the URL,

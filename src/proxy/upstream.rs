@@ -9,7 +9,7 @@ use super::response::Response;
 use crate::error::Result;
 use crate::http::forward::Forward;
 use crate::http::names::Names;
-use crate::http::netrc::Netrc;
+use crate::http::netrc::NetrcFile;
 use crate::http::roots;
 use crate::http::url::{Credentials, Url};
 use crate::http::{describe, is_broken};
@@ -19,6 +19,7 @@ use crate::sync::lock;
 use flate2::bufread::MultiGzDecoder;
 use std::collections::HashMap;
 use std::io::{BufReader, ErrorKind, Read};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -40,6 +41,13 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// For so long an upstream that could not be reached is not tried again: with hundreds of
 /// files to fetch a build would wait for each of them.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(5);
+
+/// For so long an upstream that failed to answer is asked only once for each file: `go` alone would not
+/// ask again either.
+const FAILING_FOR: Duration = Duration::from_secs(60);
+
+/// How often a file is asked for at most, when the answer was of a kind that seldom gets better.
+const TRIES_OF_A_FAILURE: u32 = 2;
 
 /// Redirects that are followed, as many as `go` follows.
 const REDIRECTS_MAX: usize = 10;
@@ -67,13 +75,15 @@ pub struct Limits {
 pub struct Upstreams {
     limits: Limits,
     roots: RootCerts,
-    netrc: Netrc,
+    netrc: NetrcFile,
     forward: Forward,
     names: Names,
     /// One for each HTTP proxy, and one for none. Each keeps its own connections.
     agents: Mutex<HashMap<Option<ureq::Proxy>, Agent>>,
     /// Which could not be reached, when, and why.
     unreachable: Mutex<HashMap<String, (Instant, String)>>,
+    /// Which failed to answer however often they were asked, and when.
+    failing: Mutex<HashMap<String, Instant>>,
     requests: AtomicU64,
 }
 
@@ -92,6 +102,8 @@ struct Again {
     refusal: Response,
     /// At least so long, as the upstream wants it.
     wait: Duration,
+    /// How often the file may be asked for.
+    tries: u32,
 }
 
 enum Failure {
@@ -123,15 +135,18 @@ struct Resume {
 impl Upstreams {
     /// Reads from the environment whom to trust, which HTTP proxies to go through, and the
     /// user's netrc.
-    pub fn from_env(limits: Limits) -> Self {
+    ///
+    /// A netrc that is not there yet may also appear in one of these directories.
+    pub fn from_env(limits: Limits, netrc_directories: &[PathBuf]) -> Self {
         Self {
             limits,
             roots: roots::load(),
-            netrc: Netrc::of_user(),
+            netrc: NetrcFile::of_user(netrc_directories),
             forward: Forward::from_env(),
             names: Names::default(),
             agents: Mutex::default(),
             unreachable: Mutex::default(),
+            failing: Mutex::default(),
             requests: AtomicU64::new(0),
         }
     }
@@ -144,7 +159,7 @@ impl Upstreams {
     /// All that decides what an upstream shows us: its URL with the credentials that we have for
     /// it. It must not be shown to anybody.
     pub fn secret(&self, url: &Url) -> String {
-        match self.netrc.find(url) {
+        match self.netrc.current().find(url) {
             Some(Credentials { user, password }) => {
                 format!("{user:?} {password:?} {}", url.secret())
             }
@@ -154,7 +169,7 @@ impl Upstreams {
 
     /// Whether an upstream is shown anything that only some know.
     pub fn has_secret(&self, url: &Url) -> bool {
-        self.netrc.find(url).is_some() || url.credentials().is_some() || url.has_query()
+        self.netrc.current().find(url).is_some() || url.credentials().is_some() || url.has_query()
     }
 
     /// Fetches a file. Where it takes more than one try the calling thread waits.
@@ -171,13 +186,24 @@ impl Upstreams {
         {
             return Err(Response::bad_gateway(why));
         }
+        let is_failing = lock(&self.failing)
+            .get(&server)
+            .is_some_and(|since| since.elapsed() < FAILING_FOR);
         let mut transfer = Transfer::default();
         let mut wait = FIRST_WAIT;
         let mut tries = 1;
         loop {
             let again = match self.attempt(url, &mut transfer) {
-                Ok(fetched) => return Ok(fetched),
-                Err(Failure::Final(refusal)) => return Err(refusal),
+                Ok(fetched) => {
+                    lock(&self.failing).remove(&server);
+                    return Ok(fetched);
+                }
+                Err(Failure::Final(refusal)) => {
+                    if refusal.status < 500 {
+                        lock(&self.failing).remove(&server);
+                    }
+                    return Err(refusal);
+                }
                 Err(Failure::Unreachable { why, late }) => {
                     self.names.forget();
                     let why = format!("cannot reach {server}: {why}");
@@ -189,11 +215,13 @@ impl Upstreams {
                     Again {
                         refusal: Response::bad_gateway(&why),
                         wait: Duration::ZERO,
+                        tries: TRIES,
                     }
                 }
                 Err(Failure::Again(again)) => again,
             };
-            if tries >= TRIES || again.wait > RETRY_AFTER_MAX {
+            if is_failing || tries >= again.tries || again.wait > RETRY_AFTER_MAX {
+                lock(&self.failing).insert(server, Instant::now());
                 return Err(again.refusal);
             }
             log::debug(|| format!("try {tries} failed, {url}: {}", again.refusal.first_line()));
@@ -233,8 +261,9 @@ impl Upstreams {
     ) -> std::result::Result<http::Response<ureq::Body>, Failure> {
         let agent = self.agent(at).map_err(|e| Failure::ours(&e.chain()))?;
         let mut request = agent.get(at.request());
+        let netrc = self.netrc.current();
         let credentials = if at.same_origin(asked) {
-            self.netrc.find(asked).or(asked.credentials())
+            netrc.find(asked).or(asked.credentials())
         } else {
             at.credentials().filter(|_| at.is_https())
         };
@@ -375,7 +404,13 @@ impl Fetched {
                     let pushed = spool.push(&buffer[..n]);
                     pushed.map_err(|e| Failure::ours(&e.chain()))?;
                 }
-                Err(e) => return Err(Failure::again(&format!("cannot decompress: {e}"))),
+                Err(e) => {
+                    return Err(Failure::Again(Again {
+                        refusal: Response::bad_gateway(&format!("cannot decompress: {e}")),
+                        wait: Duration::ZERO,
+                        tries: TRIES_OF_A_FAILURE,
+                    }));
+                }
             }
         }
         let (body, output) = spool.finish();
@@ -440,6 +475,7 @@ impl Failure {
         Self::Again(Again {
             refusal: Response::bad_gateway(why),
             wait: Duration::ZERO,
+            tries: TRIES,
         })
     }
 }
@@ -469,7 +505,16 @@ fn refused(mut response: http::Response<ureq::Body>) -> Failure {
         ..Response::file(&content_type, Body::Memory(text.into()))
     };
     if matches!(status, 429 | 500 | 502 | 503 | 504) {
-        Failure::Again(Again { refusal, wait })
+        let tries = if status == 500 {
+            TRIES_OF_A_FAILURE
+        } else {
+            TRIES
+        };
+        Failure::Again(Again {
+            refusal,
+            wait,
+            tries,
+        })
     } else {
         Failure::Final(refusal)
     }

@@ -155,3 +155,35 @@ fn an_http_proxy_is_gone_through_unless_no_proxy_says_otherwise() {
     assert_eq!(proxy.get(INFO).status, 200);
     assert_eq!(forward.heads().len(), seen);
 }
+
+#[test]
+fn credentials_that_appear_after_the_proxy_began_are_seen() {
+    let daemon = Daemon::start();
+    let upstream = private_upstream();
+    let address = upstream.address();
+    let netrc = |password: &str| format!("machine {address}\n login me\n password {password}\n");
+    // In the usual place, and where a build without a home has one later.
+    for in_build in [false, true] {
+        let dir = TempDir::new();
+        let proxy = Proxy::start_with(&upstream.url, |command| {
+            command.arg("--runtime-dir").arg(daemon.runtime_dir());
+            command.env("SSL_CERT_FILE", AUTHORITY);
+            command.env("NIX_BUILD_TOP", dir.path());
+            if in_build {
+                command.env("HOME", "/homeless-shelter");
+                command.args(["--build", &std::process::id().to_string()]);
+            } else {
+                command.env("HOME", dir.path());
+            }
+        });
+        let refused = if in_build { 404 } else { 401 };
+        assert_eq!(proxy.get(LIST).status, refused);
+        std::fs::write(dir.path().join(".netrc"), netrc("wrong")).unwrap();
+        assert_eq!(proxy.get(LIST).status, refused);
+        std::fs::write(dir.path().join(".netrc"), netrc("s3cret")).unwrap();
+        assert_eq!(proxy.get(LIST).status, 200);
+        assert_eq!(proxy.get(ZIP).body, file(ZIP).unwrap());
+    }
+    // The second build's zip came from the cache: the key is that of the credentials.
+    assert_eq!(upstream.count(ZIP), 1);
+}

@@ -379,3 +379,22 @@ fn connections_to_the_upstream_are_kept() {
     }
     assert_eq!(connections.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
+
+#[test]
+fn an_upstream_that_fails_is_asked_again_for_one_file_and_not_for_each() {
+    let daemon = Daemon::start();
+    for headers in ["500 Oops\r\nX: ", "200 OK\r\nContent-Encoding: gzip"] {
+        let upstream = Upstream::start(move |_, to| {
+            let answer = format!("HTTP/1.1 {headers}\r\nContent-Length: 4\r\n\r\noops");
+            let _ = to.write_all(answer.as_bytes());
+            Then::Keep
+        });
+        let good = Upstream::start(module);
+        let proxy = Proxy::start(&daemon, &format!("{}|{}", upstream.url, good.url));
+        let versions = [INFO, MOD, ZIP, LIST, "/example.test/m/@latest"];
+        for path in versions {
+            assert_eq!(proxy.get(path).body, file(path).unwrap());
+        }
+        assert_eq!(upstream.heads().len(), versions.len() + 1);
+    }
+}

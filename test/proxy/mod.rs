@@ -2,12 +2,14 @@
 //!
 //! What a client gets must be what it would get from the upstream, and what is kept must be right.
 
+mod attacks;
 mod cache;
 mod credentials;
 mod lifetime;
 mod lists;
 mod mischief;
 mod server;
+mod stale;
 mod standalone;
 
 use crate::go::Go;
