@@ -4,9 +4,9 @@
 //! exit code. ARCHITECTURE.md says what the parts are.
 
 use nix_gocacheprog::cli::{self, Command};
-use nix_gocacheprog::host::{admin, doctor, install};
+use nix_gocacheprog::host::{admin, doctor, install, page, top};
 use nix_gocacheprog::nix::hook;
-use nix_gocacheprog::{client, daemon, log, output, proxy, stamp};
+use nix_gocacheprog::{client, config, daemon, log, output, proxy, stamp};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Command::Stamp(options)) => stamp::run(&options),
+        Ok(Command::Top(place)) => top::run(&config::control_socket(&place.runtime_dir), None),
+        Ok(Command::Report(place, since, file)) => page::run(&place, since, file.as_deref()),
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Install(options)) => install::install(&options),

@@ -13,6 +13,7 @@ mod nix;
 mod peer;
 mod proxy;
 mod remote;
+mod see;
 mod setup_hook;
 mod shell;
 mod store;

@@ -286,7 +286,7 @@ compdef() { }
 _describe() { print -l -- ${${(P)2}%%:*} }
 _arguments() {
     local spec
-    for spec in "$@"; do
+    for spec in "${@#\*}"; do
         if [[ $words[CURRENT-1] == ${spec%%[=\[]*} ]]; then
             case ${spec##*:} in
             _files) print -l -- $words[CURRENT]* ;;
@@ -295,7 +295,7 @@ _arguments() {
             return
         fi
     done
-    for spec in "$@"; do
+    for spec in "${@#\*}"; do
         case $spec in
         1:*) print -l -- ${=${${spec##*:\(}%\)}} ;;
         *) print -l -- ${spec%%[=\[]*} ;;

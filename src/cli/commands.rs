@@ -7,7 +7,7 @@ use crate::client;
 use crate::daemon;
 use crate::daemon::tiers::Trust;
 use crate::error::{Error, Result};
-use crate::host::admin::{Target, Task};
+use crate::host::admin::{Form, Target, Task};
 use crate::host::doctor;
 use crate::host::install::{self, Mode};
 use crate::nix::hook;
@@ -94,7 +94,26 @@ pub fn proxy(args: &Arguments) -> Result<Command> {
 
 pub fn stats(args: &Arguments) -> Result<Command> {
     let json = args.is_given("json");
-    Ok(Command::Admin(target(args)?, Task::Stats { json }))
+    let task = if args.is_given("builds") || args.is_given("since") {
+        let since = args.age("since")?.unwrap_or_default();
+        Task::Builds { since, json }
+    } else if args.is_given("prometheus") {
+        Task::Stats(Form::Prometheus)
+    } else if json {
+        Task::Stats(Form::Json)
+    } else {
+        Task::Stats(Form::Table)
+    };
+    Ok(Command::Admin(target(args)?, task))
+}
+
+pub fn top(args: &Arguments) -> Result<Command> {
+    Ok(Command::Top(target(args)?))
+}
+
+pub fn report(args: &Arguments) -> Result<Command> {
+    let since = args.age("since")?.unwrap_or_default();
+    Ok(Command::Report(target(args)?, since, args.file("output")?))
 }
 
 pub fn gc(args: &Arguments) -> Result<Command> {

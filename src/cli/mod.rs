@@ -36,6 +36,14 @@ pub enum Command {
     Hook(hook::Options),
     /// Look after the cache.
     Admin(admin::Target, admin::Task),
+    /// Show the running builds.
+    Top(admin::Target),
+    /// Write a page about what the cache did.
+    Report(
+        admin::Target,
+        std::time::Duration,
+        Option<std::path::PathBuf>,
+    ),
     /// Be a module proxy.
     Proxy(proxy::Options),
     /// Install on this host.

@@ -553,11 +553,43 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             brief: "show how large the cache is, and who uses it",
             about: &["Show how large the cache is, how well it serves, and who uses it most."],
             flags: &[
-                &[switch("json", "for programs: sizes in bytes, times in seconds")],
+                &[
+                    switch("json", "for programs: sizes in bytes, times in seconds"),
+                    switch("builds", "list the builds that have ended"),
+                    flag("since", Takes::Age, "list those that have ended since so long ago").default("1d"),
+                    switch("prometheus", "for Prometheus, in its text format").conflicts(&["json", "builds"]),
+                ],
                 PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
+            examples: &[("nix-gocacheprog stats --since 7d", "See the builds of a week.")],
             handler: commands::stats,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "top",
+            brief: "watch the running builds",
+            about: &["Show the running builds with their rates, refreshed in place until `q` or Ctrl-C. Where stdout is no \
+                      terminal it prints a plain line for each build each second."],
+            flags: &[PLACE],
+            handler: commands::top,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "report",
+            brief: "write an HTML page about what the cache did",
+            about: &["Write one self-contained HTML page: hits, misses and compiling saved by day, size, largest users, \
+                      last builds. It loads nothing and runs no script."],
+            flags: &[
+                &[
+                    flag("since", Takes::Age, "how far back it goes").default("30d"),
+                    flag("output", Takes::File, "write to FILE instead of stdout"),
+                ],
+                PLACE,
+            ],
+            notes: &[ASKS_THE_DAEMON],
+            examples: &[("nix-gocacheprog report --output report.html", "Look at the last month.")],
+            handler: commands::report,
             ..PLAIN
         },
         Subcommand {

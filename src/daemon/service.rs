@@ -159,7 +159,7 @@ impl Service {
             Ask::Builds { since, limit } => {
                 let since = Duration::from_secs(since);
                 let records = self.journal.read(since, limit.min(BUILDS_TOLD))?;
-                Ok(Reply::Builds(records))
+                Ok(Reply::Builds { builds: records })
             }
             Ask::CheckRemote => Ok(self.check_remote()),
             Ask::Verify { repair, .. } => self.verify(repair, meanwhile),

@@ -8,11 +8,14 @@ use crate::daemon::service::Service;
 use crate::daemon::tiers::Trust;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::host::page;
+use crate::metrics;
 use crate::output;
 use crate::protocol::control::{self, Ask, Gc, Reply};
-use crate::report::{Report, Swept, Verified};
+use crate::report::{BuildRecord, Report, Swept, Verified};
 use crate::size::{show_age, show_size};
 use crate::sys;
+use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -22,11 +25,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A walk over a large store on a slow disk takes minutes, and says nothing meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
+/// The most builds that are listed.
+const BUILDS_MAX: usize = 20_000;
+
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Say how things are.
-    Stats {
+    Stats(Form),
+    /// List the builds that have ended.
+    Builds {
+        /// How far back.
+        since: Duration,
         /// For programs.
         json: bool,
     },
@@ -42,6 +52,17 @@ pub enum Task {
         /// Remove what is damaged.
         repair: bool,
     },
+}
+
+/// In which form figures are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For a person.
+    Table,
+    /// For programs.
+    Json,
+    /// For Prometheus.
+    Prometheus,
 }
 
 /// Where the daemon and the cache are.
@@ -83,11 +104,13 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
     bar.clear();
     let mut done = Ok(());
     let text = match (reply, task) {
-        (Reply::Stats(report), Task::Stats { json: true }) => {
-            let json =
-                serde_json::to_string_pretty(&*report).map_err(|e| Error::input(e.to_string()))?;
-            format!("{json}\n")
-        }
+        (Reply::Stats(report), Task::Stats(Form::Json)) => json_text(&*report)?,
+        (Reply::Stats(report), Task::Stats(Form::Prometheus)) => metrics::text(&report),
+        (Reply::Builds { builds }, Task::Builds { json: true, .. }) => json_text(&BuildsReport {
+            schema: 1,
+            builds: &builds,
+        })?,
+        (Reply::Builds { builds }, Task::Builds { .. }) => builds_table(&builds),
         (Reply::Stats(report), _) => table(&report),
         (Reply::Swept(swept), Task::Gc { dry_run, .. }) => tell_swept(&swept, dry_run),
         (Reply::Verified(verified), Task::Verify { repair }) => {
@@ -107,11 +130,63 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
     printed.and(output::print(&text)).and(done)
 }
 
-fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+/// What `stats --builds --json` prints.
+#[derive(Serialize)]
+struct BuildsReport<'a> {
+    /// The version of this format: fields are added without a new one.
+    schema: u32,
+    /// Oldest first.
+    builds: &'a [BuildRecord],
+}
+
+fn json_text(what: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string_pretty(what).map_err(|e| Error::input(e.to_string()))?;
+    Ok(format!("{json}\n"))
+}
+
+fn builds_table(builds: &[BuildRecord]) -> String {
+    let mut out = format!(
+        "{:<16} {:<36} {:>12} {:>7} {:>7} {:>6} {:>10} {:>10}\n",
+        "ended (UTC)", "name", "took", "hits", "misses", "rate", "from cache", "tier"
+    );
+    for build in builds {
+        let name = if build.name.is_empty() {
+            "(dev shell)"
+        } else {
+            &build.name
+        };
+        let short: String = name.chars().take(36).collect();
+        let _ = writeln!(
+            out,
+            "{:<16} {short:<36} {:>12} {:>7} {:>7} {:>6} {:>10} {:>10}",
+            page::date_and_time(build.ended),
+            page::duration(build.ended.saturating_sub(build.started) * 1000),
+            build.counts.hits,
+            build.counts.misses(),
+            build.counts.rate(),
+            show_size(build.counts.bytes_read),
+            build.tier
+        );
+    }
+    if builds.is_empty() {
+        out = "no build has ended in that time\n".into();
+    }
+    out
+}
+
+/// Asks the daemon and, where none runs, the cache directory itself.
+///
+/// # Errors
+/// When neither can answer.
+pub fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
     let cache = place.is_named.then(|| place.cache_dir.clone());
     let question = || match task {
-        Task::Stats { .. } => Ask::Stats {
+        Task::Stats(_) => Ask::Stats {
             cache: cache.clone(),
+        },
+        Task::Builds { since, .. } => Ask::Builds {
+            since: since.as_secs(),
+            limit: BUILDS_MAX,
         },
         Task::Gc { what, dry_run } => Ask::Gc {
             cache: cache.clone(),

@@ -1,11 +1,16 @@
 //! `report`: one self-contained HTML page about what the cache did. It loads nothing, runs no script, and is readable in
 //! dark and light and on a phone. Every name in it comes from a build and is escaped.
 
+use crate::error::{Error, Result};
+use crate::host::admin::{self, Form, Target, Task};
+use crate::output;
+use crate::protocol::control::Reply;
 use crate::report::{BuildRecord, Report};
 use crate::size::{show_age, show_size};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -30,6 +35,31 @@ th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:50
 .key{font-size:13px;color:var(--dim)}.key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 4px 0 12px}
 .bar{height:10px;background:var(--line);border-radius:5px;overflow:hidden}.bar i{display:block;height:100%;background:var(--hit)}
 ";
+
+/// Writes the page to a file, or to stdout.
+///
+/// # Errors
+/// When the daemon and the cache directory cannot be asked, or the page cannot be written.
+pub fn run(place: &Target, since: Duration, file: Option<&Path>) -> Result<()> {
+    let answer = |task| admin::ask(place, task, &mut |_| {});
+    let (stats, builds) = (
+        answer(Task::Stats(Form::Json))?,
+        answer(Task::Builds { since, json: true })?,
+    );
+    let (Reply::Stats(report), Reply::Builds { builds }) = (stats, builds) else {
+        return Err(Error::peer(
+            "unexpected answer: is the daemon of another version?",
+        ));
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let page = page(&report, &builds, since, now.as_secs());
+    match file {
+        Some(file) => std::fs::write(file, page).map_err(|e| Error::io("write", file, e)),
+        None => output::print(&page),
+    }
+}
 
 /// What happened on one day.
 #[derive(Clone, Copy, Debug, Default)]

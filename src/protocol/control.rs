@@ -101,7 +101,10 @@ pub enum Reply {
     /// What is going on.
     Live(Box<Live>),
     /// Builds that have ended, oldest first.
-    Builds(Vec<BuildRecord>),
+    Builds {
+        /// Their records.
+        builds: Vec<BuildRecord>,
+    },
     /// What has come of asking the remote.
     Remote {
         /// Where it is; none when there is no remote.
