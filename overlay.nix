@@ -41,20 +41,46 @@ let
           { }
       );
 
-  # From Go 1.24 on `go` asks for GOCACHEPROG by itself.
+  # From Go 1.24 on `go` asks for GOCACHEPROG by itself. Before, the `go` command alone is built once more with the
+  # experiment, by a build tag: were it a setting of the whole of Go, every program that Go builds would say so.
   withExperiment =
     go:
     go.overrideAttrs (
       old:
-      let
-        join = attrs: {
-          GOEXPERIMENT =
-            if (attrs.GOEXPERIMENT or "") == "" then "cacheprog" else "${attrs.GOEXPERIMENT},cacheprog";
-        };
-      in
-      # nixpkgs allows a variable in one of the two places.
-      if old ? env.GOEXPERIMENT then { env = old.env // join old.env; } else join old
+      if isCross then
+        # What was built does not run here.
+        withSetting old
+      else
+        {
+          postInstall = (old.postInstall or "") + ''
+
+            (
+              cd "$TMPDIR"
+              unset GOOS GOARCH GOARM GO386 GOFLAGS GOROOT GOROOT_FINAL
+              export GOCACHE=''${GOCACHE:-$TMPDIR/go-cache} GOTOOLCHAIN=local
+              "$out/share/go/bin/go" build -tags goexperiment.cacheprog -o go-with-cacheprog cmd/go
+              mv -f go-with-cacheprog "$out/share/go/bin/go"
+            )
+          '';
+        }
     );
+
+  isCross =
+    let
+      system = platform: (final.stdenv.${platform} or { }).system or null;
+    in
+    system "buildPlatform" != system "hostPlatform";
+
+  withSetting =
+    old:
+    let
+      join = attrs: {
+        GOEXPERIMENT =
+          if (attrs.GOEXPERIMENT or "") == "" then "cacheprog" else "${attrs.GOEXPERIMENT},cacheprog";
+      };
+    in
+    # nixpkgs allows a variable in one of the two places.
+    if old ? env.GOEXPERIMENT then { env = old.env // join old.env; } else join old;
 
   # Names come and go with Go's versions, and old ones throw: none is evaluated before it is used.
   mapMatching =
