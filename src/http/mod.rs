@@ -9,8 +9,7 @@ pub mod url;
 
 use std::io::ErrorKind;
 
-/// Whether a connection has ended before its time: one that was kept, and that the server has closed just now, most
-/// likely.
+/// Whether a connection broke. Most likely it was kept open, and the server has closed it just now.
 pub fn is_broken(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -24,9 +23,9 @@ pub fn is_broken(kind: ErrorKind) -> bool {
 /// The error, without the URLs that some of them have.
 pub fn describe(e: &ureq::Error) -> String {
     match e {
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "a URL that is none".to_string(),
-        ureq::Error::InvalidProxyUrl => "the HTTP proxy's URL is none".to_string(),
-        ureq::Error::ConnectProxyFailed(_) => "the HTTP proxy refuses".to_string(),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "malformed URL".to_string(),
+        ureq::Error::InvalidProxyUrl => "malformed HTTP proxy URL".to_string(),
+        ureq::Error::ConnectProxyFailed(_) => "the HTTP proxy refused the connection".to_string(),
         other => other.to_string(),
     }
 }

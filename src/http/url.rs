@@ -34,7 +34,7 @@ impl Url {
     /// Reads a URL.
     ///
     /// # Errors
-    /// When it is none, or of another scheme. The text shows nothing of the URL, which may hold
+    /// When it is malformed or of another scheme. The text shows nothing of the URL, which may hold
     /// a password.
     pub fn parse(text: &str) -> Result<Self> {
         let (scheme, rest) = text
@@ -127,7 +127,7 @@ impl Url {
     /// Where a redirect from here leads.
     ///
     /// # Errors
-    /// When that is no URL of ours.
+    /// When that is not an http or https URL.
     pub fn redirected(&self, location: &str) -> Result<Self> {
         if location.contains("://") && !location.starts_with(['/', '?']) {
             return Self::parse(location);

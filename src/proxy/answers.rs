@@ -1,8 +1,8 @@
-//! From what is asked to the answer: the cache, then the upstreams in the order of the list.
+//! From a request to its answer: the cache first, then the upstreams in the order of the list.
 //!
-//! Which of them is asked next, and which failure is told in the end, is what `go` does with the
-//! same list (cmd/go/internal/modfetch/proxy.go, `TryProxies`). No answer has bytes that
-//! are not those of a whole file, as far as the upstream lets us know.
+//! Which upstream is asked next, and which failure is reported in the end, is what `go` does with the
+//! same list (cmd/go/internal/modfetch/proxy.go, `TryProxies`). No answer is a part of a file, as far as the
+//! upstream tells where the file ends.
 
 use super::body::{Body, Spool};
 use super::cache::{Audience, Cache};
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Answers requests.
+/// What answers the requests of all clients.
 pub struct Answers {
     entries: Vec<Entry>,
     upstreams: Upstreams,
@@ -48,10 +48,13 @@ pub enum Serves {
     },
 }
 
-/// What is remembered of an answer that may change is stored again this often.
+/// For so many answers it is known when they were stored last; above that all are stored again.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// An answer that may change is stored again this often, even if it has not changed.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// What happened.
+/// Counts for the last line of the log.
 #[derive(Default)]
 pub struct Counts {
     requests: AtomicU64,
@@ -129,8 +132,8 @@ impl Answers {
         if !refusal.is_not_found() {
             log::info(format!("{path}: {}", refusal.first_line()));
         }
-        // Of all failures `go` makes the least of this one: what it then gets from its own
-        // list is what it would have got without us. Behind `supported` it asks no list.
+        // After a 404 `go` asks its own list, and gets what it would get without a proxy. After
+        // `supported` it asks no list.
         let asks_on = !matches!(path, ModulePath::Sumdb(_, what) if *what != Sumdb::Supported);
         let status =
             if matches!(self.serves, Serves::Build(_)) && asks_on && !refusal.is_not_found() {
@@ -182,7 +185,7 @@ impl Answers {
         answer.or_else(|refusal| self.remembered(index, path, &refusal).ok_or(refusal))
     }
 
-    /// Asks one entry after the other, and says which one gave the answer.
+    /// Asks one entry after the other; returns the answer and which entry gave it.
     fn try_entries(&self, path: &ModulePath) -> Outcome<(usize, Response)> {
         let mut best: Option<Response> = None;
         for (index, entry) in self.entries.iter().enumerate() {
@@ -195,7 +198,7 @@ impl Answers {
                 Err(refusal) => refusal,
             };
             let not_found = refusal.is_not_found();
-            // Of several failures `go` tells the last one that means more than "not found".
+            // Of several failures `go` reports the last one that means more than "not found".
             if !not_found || best.as_ref().is_none_or(Response::is_not_found) {
                 best = Some(refusal);
             }
@@ -294,7 +297,11 @@ impl Answers {
         if copied.is_ok() {
             let (body, output) = spool.finish();
             self.cache.put(&action, &output, &body, Audience::Machine);
-            lock(&self.remembered).insert(action, (fetched.output, Instant::now()));
+            let mut remembered = lock(&self.remembered);
+            if remembered.len() >= REMEMBERED_MAX {
+                remembered.clear();
+            }
+            remembered.insert(action, (fetched.output, Instant::now()));
         }
     }
 
@@ -325,7 +332,7 @@ impl Answers {
         })
     }
 
-    /// Who may have what an entry gives: what took credentials, be it those of an entry that was asked before, stays here.
+    /// Who may have an entry's files: what took credentials, its own or those of an entry before it, stays on this machine.
     fn audience(&self, index: usize, path: &ModulePath) -> Audience {
         let url_path = path.url_path();
         let secret = self.entries[..=index]

@@ -41,7 +41,7 @@ pub struct Cache {
 pub enum Place {
     /// A build, which has a beginning and an end, and a directory of its own.
     Build,
-    /// Whoever asks. Without a daemon they are kept within these limits, in this directory or in one of
+    /// A team. Without a daemon modules are kept within these limits, in this directory or in one of
     /// this user's.
     Standalone(Option<PathBuf>, Limits),
 }
@@ -67,7 +67,7 @@ struct State {
 pub enum Audience {
     /// Nobody: it took credentials to get it.
     Machine,
-    /// Whoever uses the same remote, if the daemon has one.
+    /// Everybody who uses the same remote, if the daemon has one.
     Team,
 }
 
@@ -101,7 +101,7 @@ impl Cache {
         self.with_link(audience, |link| link.put(action, output, body));
     }
 
-    /// Ends the sessions that no request is using, and with them a build that is only ours. `is_idle` says
+    /// Ends the sessions that no request is using, and with them a build that this proxy registered. `is_idle` says
     /// that no request is running.
     pub fn end(&self, is_idle: bool) {
         let mut state = self.state();

@@ -50,7 +50,7 @@ use upstream::Upstreams;
 pub struct Options {
     /// The address and the port to listen on.
     pub listen: String,
-    /// The process of the build that is served, if it is only one.
+    /// The process of the build that is served, if it is one build.
     pub build: Option<u32>,
     /// A file with the token that clients must know.
     pub token_file: Option<PathBuf>,
@@ -58,11 +58,11 @@ pub struct Options {
     pub offline: bool,
     /// Where the daemon's sockets are, if not where a sandbox or the host has them.
     pub runtime_dir: Option<PathBuf>,
-    /// What is waited for, and for how long.
+    /// Time limits towards upstreams.
     pub limits: Limits,
     /// Where modules are kept when there is no daemon, if not in a directory of this user's.
     pub cache_dir: Option<PathBuf>,
-    /// What that is kept within.
+    /// The limits of that directory.
     pub keep: store::Limits,
 }
 
@@ -73,7 +73,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let (serves, netrc_directories) = serves(options);
     if options.build.is_some() {
-        // Whoever waits for the build's end waits for its descriptors to be closed.
+        // Nix waits for the build's end until all its descriptors are closed.
         sys::close_inherited();
         std::env::set_current_dir("/").map_err(|e| Error::io("change to", "/", e))?;
     }
@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> Result<()> {
         },
     )?;
     log::info(format!("proxy on http://{address}"));
-    // Closed at once: whoever reads the URL waits for nothing more.
+    // Closed at once: the reader of the URL waits for the end of the file.
     sys::stdout()
         .write_all(format!("http://{address}{secret_path}\n").as_bytes())
         .map_err(|e| Error::io("print the URL to", "stdout", e))?;
@@ -181,7 +181,7 @@ fn goproxy() -> Result<String> {
     }
 }
 
-/// Sets what connections have from their listener: they send at once what is written, and end
+/// Sets the options that connections inherit from their listener: they send at once what is written, and end
 /// when their client has vanished.
 fn set_up(listener: &TcpListener) -> std::io::Result<()> {
     sys::keep_alive(listener)?;

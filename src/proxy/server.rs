@@ -24,7 +24,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use tiny_http::{Header, Request, StatusCode};
+use tiny_http::{HTTPVersion, Header, Request, StatusCode};
 
 /// How long a connection may wait for its next request.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
@@ -167,14 +167,15 @@ impl Shared {
             return Ok(false);
         };
         let request = lock(&self.parser).parse(&head.bytes)?;
+        let version = request.http_version().clone();
+        let with_body = *request.method() != tiny_http::Method::Head;
+        // With its writer tiny_http would answer a request that is dropped, to its own end of the inlet.
+        drop(request.into_writer());
         let response = {
             let _slot = self.slots.take();
             (self.answer)(path)
         };
-        let mut piece = print_head(&request, &response, head.keep_alive);
-        let with_body = *request.method() != tiny_http::Method::Head;
-        // tiny_http answers by itself what is dropped with its writer.
-        drop(request.into_writer());
+        let mut piece = print_head(version, &response, head.keep_alive);
         let mut left = if with_body { response.body.len() } else { 0 };
         let mut reader = response.body.reader();
         loop {
@@ -300,7 +301,7 @@ fn refuse(mut stream: &TcpStream, refusal: &Response) {
 }
 
 /// The status line and the headers, always with a Content-Length.
-fn print_head(request: &Request, response: &Response, keep_alive: bool) -> Vec<u8> {
+fn print_head(version: HTTPVersion, response: &Response, keep_alive: bool) -> Vec<u8> {
     let mut headers = vec![("Content-Type", response.content_type.clone())];
     if let Some(age) = response.stale {
         headers.push(("Age", age.as_secs().to_string()));
@@ -322,7 +323,7 @@ fn print_head(request: &Request, response: &Response, keep_alive: bool) -> Vec<u
     let room = response.body.len().min(PIECE as u64) as usize;
     let mut head = Vec::with_capacity(HEAD_ROOM + room);
     // The client's headers could ask for another form of body. A Vec takes all that it is given.
-    let _ = printed.raw_print(&mut head, request.http_version().clone(), &[], true, None);
+    let _ = printed.raw_print(&mut head, version, &[], true, None);
     if !keep_alive && head.ends_with(b"\r\n\r\n") {
         // tiny_http prints no header of this name.
         head.truncate(head.len() - 2);

@@ -1,6 +1,6 @@
 //! Fetching from upstreams, over connections that are kept and within time limits.
 //!
-//! What breaks is tried again, a bounded number of times, and goes on from where it broke where
+//! A transfer that breaks is tried again, a bounded number of times, and resumed where
 //! the upstream can do that. Credentials go to the server they are meant for and nowhere else:
 //! not to where it redirects to, not over plain HTTP, not into a log or an error.
 
@@ -29,13 +29,13 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Timeout};
 
-/// How often one file is asked for.
+/// How often one file is requested.
 const TRIES: u32 = 4;
 
 /// The wait before the second try; each further one is four times as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// An upstream that wants to be left alone for longer than this is left to `go`.
+/// A request that may only be repeated after longer than this is left to `go`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// For so long an upstream that could not be reached is not tried again: with hundreds of
@@ -87,7 +87,7 @@ pub struct Upstreams {
     requests: AtomicU64,
 }
 
-/// What an upstream gave.
+/// A file that an upstream gave.
 pub struct Fetched {
     /// The whole body, unless `complete` says that this is unknown.
     pub body: Body,
@@ -156,7 +156,7 @@ impl Upstreams {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// All that decides what an upstream shows us: its URL with the credentials that we have for
+    /// Everything that decides which files an upstream shows: its URL with the user's credentials for
     /// it. It must not be shown to anybody.
     pub fn secret(&self, url: &Url) -> String {
         match self.netrc.current().find(url) {
@@ -246,9 +246,9 @@ impl Upstreams {
                 .and_then(|location| location.to_str().ok())
                 .and_then(|location| at.redirected(location).ok())
                 .filter(|to| to.is_https() || !url.is_https());
-            at = to.ok_or_else(|| Failure::ours("a redirect to where it must not lead"))?;
+            at = to.ok_or_else(|| Failure::bad_gateway("a redirect to where it must not lead"))?;
         }
-        Err(Failure::ours(&format!(
+        Err(Failure::bad_gateway(&format!(
             "more than {REDIRECTS_MAX} redirects"
         )))
     }
@@ -259,7 +259,9 @@ impl Upstreams {
         at: &Url,
         transfer: &Transfer,
     ) -> std::result::Result<http::Response<ureq::Body>, Failure> {
-        let agent = self.agent(at).map_err(|e| Failure::ours(&e.chain()))?;
+        let agent = self
+            .agent(at)
+            .map_err(|e| Failure::bad_gateway(&e.chain()))?;
         let mut request = agent.get(at.request());
         let netrc = self.netrc.current();
         let credentials = if at.same_origin(asked) {
@@ -297,7 +299,7 @@ impl Upstreams {
                 late: true,
             },
             ureq::Error::Io(io) if io.kind() == ErrorKind::InvalidData => {
-                Failure::ours(&format!("{at}: {}", describe(&e)))
+                Failure::bad_gateway(&format!("{at}: {}", describe(&e)))
             }
             ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
                 Failure::Unreachable {
@@ -305,7 +307,7 @@ impl Upstreams {
                     late: false,
                 }
             }
-            _ => Failure::ours(&format!("{at}: {}", describe(&e))),
+            _ => Failure::bad_gateway(&format!("{at}: {}", describe(&e))),
         })
     }
 
@@ -337,7 +339,7 @@ impl Upstreams {
                 Ok(0) => break,
                 Ok(n) => {
                     let pushed = transfer.spool.push(&buffer[..n]);
-                    pushed.map_err(|e| Failure::ours(&e.chain()))?;
+                    pushed.map_err(|e| Failure::bad_gateway(&e.chain()))?;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(transfer.broken(&e.to_string())),
@@ -402,7 +404,7 @@ impl Fetched {
                 Ok(0) => break,
                 Ok(n) => {
                     let pushed = spool.push(&buffer[..n]);
-                    pushed.map_err(|e| Failure::ours(&e.chain()))?;
+                    pushed.map_err(|e| Failure::bad_gateway(&e.chain()))?;
                 }
                 Err(e) => {
                     return Err(Failure::Again(Again {
@@ -467,7 +469,7 @@ impl Transfer {
 }
 
 impl Failure {
-    fn ours(why: &str) -> Self {
+    fn bad_gateway(why: &str) -> Self {
         Self::Final(Response::bad_gateway(why))
     }
 
@@ -520,8 +522,8 @@ fn refused(mut response: http::Response<ureq::Body>) -> Failure {
     }
 }
 
-/// How long an upstream wants to be left alone: it says so in seconds, or by a date. Where it says what
-/// time it is, that is what it means, whatever our clock says.
+/// How long an upstream asks to wait: in seconds, or until a date, which is read by the upstream's own clock where it
+/// tells the time.
 fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -556,7 +558,7 @@ mod tests {
             ("0", None, Some(0)),
             ("Sun, 06 Nov 1994 12:00:09 GMT", noon, Some(9)),
             ("Mon, 07 Nov 1994 12:00:00 GMT", noon, Some(86400)),
-            // Over by now: at its place, or at ours.
+            // Over by now: by its clock, or by this machine's.
             ("Sun, 06 Nov 1994 11:59:59 GMT", noon, Some(0)),
             ("Sun, 06 Nov 1994 12:00:09 GMT", None, Some(0)),
             ("Sun, 06 Nov 1994 12:00:09 GMT", Some("noon"), Some(0)),

@@ -145,7 +145,7 @@ fn outside_of_a_build_the_list_alone_decides() {
 }
 
 #[test]
-fn a_list_that_is_none_is_said_clearly() {
+fn a_malformed_list_is_refused_with_the_place_of_the_error() {
     for (list, named) in [
         (",", "no entries"),
         ("https://me:s3cret@ex ample", "place 1"),
