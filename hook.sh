@@ -163,12 +163,17 @@ nixGocacheprogStamp() {
         return 0
     fi
     # The whole of what was unpacked, of which the module may be a part.
-    local top=${NIX_BUILD_TOP-} tree=${PWD}
+    local top=${NIX_BUILD_TOP-} tree=$PWD module=$PWD
     if [[ -z $top || $tree/ != "$top"/?* ]]; then
         return 0
     fi
     tree=${tree#"$top"/}
     tree=$top/${tree%%/*}
+    # All of the module has to be in there.
+    while [[ ! -f $module/go.mod ]]; do
+        [[ $module != "$tree" ]] || return 0
+        module=${module%/*}
+    done
     # Files of an overlay take the place of others, with times of their own.
     if [[ "${GOFLAGS[*]-} ${buildFlags[*]-} ${checkFlags[*]-}" == *-overlay* ]] || ! nixGocacheprogRunsGoOnly "$1"; then
         return 0

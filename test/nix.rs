@@ -415,6 +415,24 @@ fn times_say_content_while_go_runs_and_nothing_that_is_installed_tells() {
 }
 
 #[test]
+fn a_go_that_the_overlay_gives_the_experiment_does_not_tell_its_programs() {
+    in_nix(|nix| {
+        let goroot = run(Command::new(repository("test/fetch-go")).args(["--have", "1.21"]));
+        let inputs = run(Command::new(repository("test/nix/inputs")).arg(goroot.trim_end()));
+        let old = inputs.lines().last().unwrap();
+        let daemon = nix.daemon();
+        let args = ["--argstr", "old", old];
+        let built = nix.with_hook(&daemon.runtime_dir(), "experiment.nix", "experiment", &args);
+        assert!(daemon.session_end().puts > 0);
+        assert_eq!(built.run(0, "hello"), "hello\n");
+        for said in ["hello: go1.21", "go version go1.21"] {
+            assert!(built.log.contains(said), "{}", built.log);
+        }
+        assert!(!built.log.contains("X:cacheprog"), "{}", built.log);
+    });
+}
+
+#[test]
 fn a_build_without_a_daemon_goes_on_and_says_so() {
     in_nix(|nix| {
         let nowhere = nix.dir.path().join("nowhere");

@@ -225,7 +225,7 @@ const STDENV: &str = r#"
     trap 'rm -rf "$NIX_BUILD_TOP"' EXIT
     mkdir -p "$NIX_BUILD_TOP/source/module/testdata"
     cd "$NIX_BUILD_TOP/source/module"
-    echo a >testdata/a; echo b >b.go
+    echo a >testdata/a; echo b >b.go; echo module m >go.mod
     find "$NIX_BUILD_TOP/source" -exec touch -h -d @1 {} +
     . "$hook"
     runHook postHook
@@ -332,6 +332,7 @@ fn times_stay_where_a_phase_could_notice_or_they_could_not_say_content() {
     phase(&plain, "outputHash=x");
     phase(&plain, "ln -s /etc/passwd link; touch -h -d @1 link .");
     phase(&plain, "NIX_BUILD_TOP=$PWD");
+    phase(&plain, "mv go.mod ../..; touch -d @1 .");
 }
 
 #[test]
