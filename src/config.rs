@@ -46,6 +46,9 @@ pub const MIN_FREE_LEAST_PART: u64 = 50;
 /// … but no more than this, in bytes.
 pub const MIN_FREE_LEAST_MAX: u64 = 32 << 20;
 
+/// The same part of its files can still be made, but no more than so many.
+pub const MIN_FREE_FILES_MAX: u64 = 50_000;
+
 /// When the limit is passed, eviction goes on down to this percentage of it, so that it is
 /// seldom needed.
 pub const EVICT_TO_PERCENT: u64 = 90;
@@ -75,6 +78,12 @@ pub const EVICT_AGAIN_AFTER: Duration = Duration::from_secs(2 * 60);
 /// How often what was written is brought to disk: after a crash of the machine, what came
 /// later has to be checked.
 pub const SYNC_EVERY: Duration = Duration::from_secs(3 * 60);
+
+/// It waits for a moment without a session, but no longer than this.
+pub const SYNC_AT_LEAST_EVERY: Duration = Duration::from_secs(30 * 60);
+
+/// Before anything is evicted for its size, build directories of dev shells go that were not used for so long.
+pub const IDLE_FIRST: Duration = Duration::from_secs(60 * 60);
 
 /// A clock may have been set between a write and a sync point, by so much.
 pub const SYNC_SLACK: Duration = Duration::from_secs(10 * 60);
@@ -109,6 +118,9 @@ pub const WELCOME_LIMIT: Duration = Duration::from_secs(20);
 /// 64 `go` commands each at one time do not reach it.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+/// Of these so many are kept for Nix's builds.
+pub const CONNECTIONS_RESERVED: usize = CONNECTIONS_MAX / 4;
+
 /// Connections of one user at one time: builds have users of their own in a sandbox, so
 /// that one of them cannot keep the others out.
 pub const CONNECTIONS_PER_USER_MAX: usize = CONNECTIONS_MAX / 2;
@@ -122,6 +134,18 @@ pub const BODY_MAX: u64 = 16 << 30;
 /// What one build may put in all, in bytes: more than the largest program's whole cache, and not
 /// enough to fill any disk by itself.
 pub const PUTS_PER_BUILD_MAX: u64 = 64 << 30;
+
+/// What an action counts for where outputs are counted, in bytes: it takes an inode and a name.
+pub const ACTION_SIZE: u64 = 4 << 10;
+
+/// The builds of a user who is not one of Nix's may put in so long what one build may put.
+pub const PUTS_PER_USER_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One build may put as much as this part of the cache's size limit in all …
+pub const PUTS_PER_BUILD_PART: u64 = 2;
+
+/// … but always so much, in bytes.
+pub const PUTS_PER_BUILD_MIN: u64 = 2 << 30;
 
 /// Build directories that are kept for builds which registered themselves, for each user. Those
 /// without a session go first, the oldest before the others, so that a build which registers itself
@@ -139,7 +163,8 @@ pub const REAP_EVERY: Duration = Duration::from_secs(15);
 
 /// A build directory whose build cannot be seen to end is kept this long after its
 /// last session: paths in it may have been handed on to linters and editors.
-pub const UNSEEN_BUILD_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// It goes earlier where space is wanted.
+pub const UNSEEN_BUILD_LIMIT: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 
 /// A build directory is not kept longer than this, even when the build's chroot is still there: a
 /// killed Nix leaves that behind.

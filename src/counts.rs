@@ -21,6 +21,19 @@ pub struct Counts {
     pub bytes_written: u64,
     /// Requests that failed.
     pub errors: u64,
+    /// Puts that an audit compared with what the cache held.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub compared: u64,
+    /// Those of them that differed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub different: u64,
+    /// Puts that replaced another output of the same action.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub replaced: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Counts {
@@ -40,6 +53,19 @@ impl Counts {
         } else {
             format!("{}.{}%", permille / 10, permille % 10)
         }
+    }
+
+    /// The line in an audited build's log; `None` when nothing was compared.
+    pub fn audit_summary(&self) -> Option<String> {
+        (self.compared > 0).then(|| {
+            format!(
+                "audit: {} action{} compared, {} equal, {} different",
+                size::show_count(self.compared),
+                if self.compared == 1 { "" } else { "s" },
+                size::show_count(self.compared.saturating_sub(self.different)),
+                size::show_count(self.different)
+            )
+        })
     }
 
     /// The line in a build's log; `None` when nothing was asked.
@@ -68,6 +94,9 @@ impl AddAssign for Counts {
         self.bytes_read += more.bytes_read;
         self.bytes_written += more.bytes_written;
         self.errors += more.errors;
+        self.compared += more.compared;
+        self.different += more.different;
+        self.replaced += more.replaced;
     }
 }
 
@@ -83,6 +112,9 @@ impl Sub for Counts {
             bytes_read: self.bytes_read - then.bytes_read,
             bytes_written: self.bytes_written - then.bytes_written,
             errors: self.errors - then.errors,
+            compared: self.compared - then.compared,
+            different: self.different - then.different,
+            replaced: self.replaced - then.replaced,
         }
     }
 }
@@ -96,13 +128,23 @@ impl fmt::Display for Counts {
             bytes_read,
             bytes_written,
             errors,
+            compared,
+            different,
+            replaced,
         } = self;
         let misses = self.misses();
         write!(
             f,
             "gets={gets} hits={hits} misses={misses} puts={puts} bytes_read={bytes_read} \
              bytes_written={bytes_written} errors={errors}"
-        )
+        )?;
+        if *compared > 0 {
+            write!(f, " compared={compared} different={different}")?;
+        }
+        if *replaced > 0 {
+            write!(f, " replaced={replaced}")?;
+        }
+        Ok(())
     }
 }
 
@@ -118,7 +160,7 @@ mod tests {
             puts: 2,
             bytes_read: 487 << 20,
             bytes_written: 6 * (1 << 20) / 5,
-            errors: 0,
+            ..Counts::default()
         };
         assert_eq!(
             counts.summary().unwrap(),
@@ -134,6 +176,20 @@ mod tests {
             one.summary().unwrap(),
             "1 hit, 1 miss (50.0%), 0 B from cache, 0 B added"
         );
+    }
+
+    #[test]
+    fn an_audit_is_summed_up_in_one_line() {
+        let counts = Counts {
+            compared: 3025,
+            different: 1,
+            ..Counts::default()
+        };
+        assert_eq!(
+            counts.audit_summary().unwrap(),
+            "audit: 3,025 actions compared, 3,024 equal, 1 different"
+        );
+        assert_eq!(Counts::default().audit_summary(), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod http;
 pub mod id;
 pub mod log;
 pub mod metrics;
+pub mod mode;
 pub mod nix;
 pub mod output;
 pub mod protocol;

@@ -79,6 +79,19 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
+/// A count with its thousands apart: `3,025`.
+pub fn show_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 /// An age as people write it: `12 d`, `3 h`.
 pub fn show_age(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -195,6 +208,18 @@ mod tests {
         for text in ["", "60", "d", "60 years", "-1d"] {
             let error = parse_age(text).unwrap_err().to_string();
             assert!(error.contains("60d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_kept_apart() {
+        for (count, shown) in [
+            (0, "0"),
+            (999, "999"),
+            (3025, "3,025"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(show_count(count), shown);
         }
     }
 }

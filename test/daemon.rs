@@ -1,7 +1,7 @@
 //! The daemon: what peers may say to it, what it survives, how it starts and ends.
 
 use crate::peer::{Peer, body_of, get_frame, put_frame};
-use crate::support::{Daemon, TempDir, binary};
+use crate::support::{BUILDER, Daemon, TempDir, binary};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -201,13 +201,13 @@ fn a_second_daemon_on_the_same_cache_or_sockets_says_who_is_there() {
 
 #[test]
 fn a_restarted_daemon_knows_the_builds_and_outputs_of_the_one_before() {
-    let mut daemon = Daemon::start();
-    let mut peer = Peer::connect(&daemon);
+    let mut daemon = Daemon::start_for_builder();
+    let mut peer = Peer::hello_as(&daemon, BUILDER, r#"{"version":1}"#).unwrap();
     assert_eq!(peer.put(1, b"body"), 's');
     let (build, files) = (peer.build.clone(), peer.files());
     daemon.restart();
     let hello = format!(r#"{{"version":1,"build":"{build}"}}"#);
-    let mut peer = Peer::hello(&daemon, &hello).unwrap();
+    let mut peer = Peer::hello_as(&daemon, BUILDER, &hello).unwrap();
     assert_eq!(peer.build, build);
     assert_eq!(peer.files(), files, "no file is taken from a running build");
     assert_eq!(peer.get(1), 'h');
@@ -258,12 +258,12 @@ fn sockets_from_systemd_are_used_and_an_idle_daemon_ends() {
 
 #[test]
 fn a_stolen_build_id_takes_no_file_from_the_build_it_was_stolen_from() {
-    let daemon = Daemon::start();
-    let mut owner = Peer::connect(&daemon);
+    let daemon = Daemon::start_for_builder();
+    let mut owner = Peer::hello_as(&daemon, BUILDER, r#"{"version":1}"#).unwrap();
     let (body, name) = body_of("the owner's");
     assert_eq!(owner.put(1, &body), 's');
     let hello = format!(r#"{{"version":1,"build":"{}"}}"#, owner.build);
-    let mut thief = Peer::hello(&daemon, &hello).unwrap();
+    let mut thief = Peer::hello_as(&daemon, BUILDER, &hello).unwrap();
     let (other, other_name) = body_of("the thief's");
     // The same action, and the same output with other bytes.
     assert_eq!(thief.put(1, &other), 's');

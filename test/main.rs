@@ -1,6 +1,7 @@
 //! Tests of the real binary.
 #![allow(clippy::unwrap_used, reason = "a test ends here when it must")]
 
+mod attacks;
 mod client;
 mod daemon;
 mod evaluation;

@@ -10,6 +10,8 @@ pub struct Peer {
     pub stream: BufReader<UnixStream>,
     pub build: String,
     pub directory: std::path::PathBuf,
+    /// All that the daemon has said.
+    pub welcome: serde_json::Value,
 }
 
 impl Peer {
@@ -21,7 +23,15 @@ impl Peer {
 
     /// Says this hello; what the daemon refuses is the error.
     pub fn hello(daemon: &Daemon, hello: &str) -> Result<Self, String> {
-        let mut stream = raw(daemon);
+        Self::hello_on(raw(daemon), hello)
+    }
+
+    /// Says this hello as this user, which takes root.
+    pub fn hello_as(daemon: &Daemon, user: u32, hello: &str) -> Result<Self, String> {
+        Self::hello_on(raw_as(daemon, user), hello)
+    }
+
+    fn hello_on(mut stream: UnixStream, hello: &str) -> Result<Self, String> {
         stream
             .write_all(format!("{hello}\n").as_bytes())
             .map_err(|e| e.to_string())?;
@@ -36,6 +46,7 @@ impl Peer {
             stream,
             build: welcome["build"].as_str().unwrap().to_string(),
             directory: welcome["directory"].as_str().unwrap().into(),
+            welcome,
         })
     }
 
@@ -94,6 +105,22 @@ impl Peer {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect()
     }
+}
+
+/// A connection of this user, on which nothing has been said. It takes root.
+#[allow(unsafe_code)]
+pub fn raw_as(daemon: &Daemon, user: u32) -> UnixStream {
+    let socket = daemon.runtime_dir().join("build/sock");
+    let connect = move || {
+        // SAFETY: the calls take numbers. They are the system's own and change this thread alone, which ends soon.
+        let done = unsafe {
+            libc::syscall(libc::SYS_setresgid, user, user, user) == 0
+                && libc::syscall(libc::SYS_setresuid, user, user, user) == 0
+        };
+        assert!(done, "root can act as user {user}");
+        UnixStream::connect(socket).unwrap()
+    };
+    std::thread::spawn(connect).join().unwrap()
 }
 
 /// A connection on which nothing has been said.

@@ -3,7 +3,7 @@
 
 use crate::go::{Go, Workspace, assert_same};
 use crate::peer::Peer;
-use crate::support::{Daemon, TempDir, binary, text};
+use crate::support::{BUILDER, Daemon, TempDir, binary, text};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -50,9 +50,11 @@ impl Build {
     fn start(daemon: &Daemon, dir: &Path, name: &str) -> Self {
         let top = dir.join(format!("top-{name}"));
         std::fs::create_dir(&top).unwrap();
+        // Links are for those who cannot change what they lead to.
+        std::os::unix::fs::chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
         let hello = serde_json::json!({"version": 1, "name": name, "top": top});
         Self {
-            peer: Peer::hello(daemon, &hello.to_string()).unwrap(),
+            peer: Peer::hello_as(daemon, BUILDER, &hello.to_string()).unwrap(),
             top,
         }
     }
@@ -352,11 +354,19 @@ fn a_floor_of_free_space_is_kept() {
     let dir = TempDir::new();
     let _disk = Mount::tmpfs(&dir.path().join("cache"), "32M");
     let daemon = Daemon::start_with(dir.path(), &["--min-free", "16M"]);
-    let mut build = Build::start(&daemon, dir.path(), "a");
-    for action in 0..24 {
-        build.put(action, 1 << 20);
-    }
+    let top = dir.path().join("top");
+    std::fs::create_dir(&top).unwrap();
+    std::os::unix::fs::chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
+    let hello = serde_json::json!({"version": 1, "top": top});
+    let mut build = Peer::hello_as(&daemon, BUILDER, &hello.to_string()).unwrap();
+    let answers: String = (0..24)
+        .map(|action| build.put(action, &body(action, 1 << 20)))
+        .collect();
+    let stored = answers.chars().filter(|answer| *answer == 's').count();
+    assert!(stored >= 15, "puts stop there and not before: {answers}");
+    assert!(answers.ends_with('r'), "{answers}");
     drop(build);
+    std::fs::remove_dir(&top).unwrap();
     // It looks every few seconds, and after this.
     daemon.wait_until("the floor is kept", || {
         let stats = stats(dir.path());

@@ -109,7 +109,7 @@ fn a_build_id_that_another_user_has_read_opens_nothing() {
     let registered = register(&daemon, "hello-1.0");
     let hello_of = format!("{{\"version\":1,\"build\":\"{registered}\",\"shared\":true}}");
     // Not even before the build has said anything.
-    assert!(hello(&daemon, ALICE, &hello_of).contains("none of Nix's build users"));
+    assert!(hello(&daemon, ALICE, &hello_of).contains("has no build of that ID"));
     let ours = hello(&daemon, BUILD_USER, &hello_of);
     assert!(
         ours.contains(&registered) && !ours.contains("error"),

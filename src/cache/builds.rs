@@ -10,22 +10,25 @@
 
 use crate::cache::prefetched;
 use crate::config::{
-    BUILD_LIMIT, OWN_BUILDS_MAX, PUTS_PER_BUILD_MAX, SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT,
+    ACTION_SIZE, BUILD_LIMIT, OWN_BUILDS_MAX, PUTS_PER_BUILD_MAX, PUTS_PER_USER_EVERY,
+    SESSIONS_PER_BUILD_MAX, UNSEEN_BUILD_LIMIT,
 };
 use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId, hex_path};
 use crate::log;
+use crate::mode::Mode;
 use crate::report::{BuildRecord, LiveBuild};
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// All builds that are registered.
 #[derive(Debug)]
@@ -33,9 +36,56 @@ pub struct Builds {
     directories: PathBuf,
     records: PathBuf,
     now: fn() -> SystemTime,
-    /// Guards the table and, with it, which directories exist.
+    /// What one build may put, and one user's builds in a day, in bytes.
+    put_limit: u64,
+    /// Guards the table and, with it, which directories exist. Nothing that a peer named is looked at under it.
     table: Mutex<HashMap<BuildId, Build>>,
+    /// What each user's builds have put.
+    users: Mutex<HashMap<u32, Spent>>,
+    /// Who looks at lifelines right now.
+    reapers: Mutex<Reapers>,
 }
+
+/// What is said of a build when it is registered.
+#[derive(Clone, Debug, Default)]
+pub struct Registration {
+    /// The derivation's name, or what the build calls itself.
+    pub name: String,
+    /// A path on this host that is there as long as the build is.
+    pub lifeline: Option<PathBuf>,
+    /// The user whose build registers itself; none when the hook does it.
+    pub user: Option<u32>,
+    /// What the build may do.
+    pub mode: Mode,
+    /// All builds of the user share one budget.
+    pub has_user_budget: bool,
+}
+
+/// What a user's builds have put since a point in time, in bytes.
+#[derive(Debug)]
+struct Spent {
+    since: SystemTime,
+    bytes: u64,
+}
+
+/// The threads that look at lifelines: a path of a peer's may lead to a server that does not answer.
+#[derive(Debug, Default)]
+struct Reapers {
+    /// When the latest began, unless it has ended.
+    running: Option<Instant>,
+    /// Those that did not come back in time.
+    stuck: usize,
+    serial: u64,
+}
+
+/// The longest name of a build, in bytes; a store path's has no more.
+const NAME_MAX: usize = 211;
+
+/// A thread that looks at lifelines for longer than this is left behind.
+const REAPER_LIMIT: Duration = Duration::from_secs(60);
+
+/// With so many threads left behind, lifelines that users have named are not looked at any more.
+const STUCK_MAX: usize = 8;
 
 /// What is known of a build, as it stands in its record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,14 +97,20 @@ struct Record {
     /// The user whose build registered itself; none when the hook did it.
     #[serde(default)]
     user: Option<u32>,
-    /// The user whose processes are the build: who said the first hello.
+    /// The user of a build that the hook registered: the first that said hello.
     #[serde(default)]
     pinned: Option<u32>,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    has_user_budget: bool,
 }
 
 #[derive(Debug)]
 struct Build {
     record: Record,
+    /// A thread looks at its lifeline.
+    is_looked_at: bool,
     created: SystemTime,
     last_used: SystemTime,
     sessions: usize,
@@ -68,7 +124,10 @@ struct Build {
 #[derive(Debug)]
 pub struct BuildDir {
     id: BuildId,
-    name: String,
+    name: Arc<str>,
+    mode: Mode,
+    is_hooked: bool,
+    budget_of: Option<u32>,
     path: PathBuf,
     counts: Arc<Mutex<Counts>>,
     builds: Arc<Builds>,
@@ -85,7 +144,10 @@ impl Builds {
             directories: cache.join("builds"),
             records: cache.join("registered"),
             now: SystemTime::now,
+            put_limit: PUTS_PER_BUILD_MAX,
             table: Mutex::default(),
+            users: Mutex::default(),
+            reapers: Mutex::default(),
         };
         fs::ensure_dir(&builds.directories, 0o711)?;
         fs::ensure_dir(&builds.records, 0o700)?;
@@ -110,29 +172,31 @@ impl Builds {
         Ok(builds)
     }
 
-    /// Registers a build and makes its directory. `lifeline` is a path on this host that
-    /// exists as long as the build; one that is not there now says nothing. `user` is whose build
-    /// registers itself, if it is not the hook that does it.
+    /// The same, with one build, and one user's builds in a day, putting at most so many bytes.
+    pub fn with_put_limit(self, put_limit: u64) -> Self {
+        Self { put_limit, ..self }
+    }
+
+    /// Registers a build and makes its directory. A lifeline that is not there, or that is not its user's own, says
+    /// nothing.
     ///
     /// # Errors
     /// When the record or the directory cannot be written, or the user has too many builds.
-    pub fn register(
-        &self,
-        name: &str,
-        lifeline: Option<&Path>,
-        user: Option<u32>,
-    ) -> Result<BuildId> {
-        if let Some(user) = user {
+    pub fn register(&self, build: Registration) -> Result<BuildId> {
+        if let Some(user) = build.user {
             self.make_room(user)?;
         }
         let id = BuildId::new()?;
+        let is_own = |metadata: &Metadata| build.user.is_none_or(|user| metadata.uid() == user);
         let record = Record {
-            name: name.chars().filter(|c| !c.is_control()).take(200).collect(),
-            lifeline: lifeline
-                .filter(|path| path.is_absolute() && is_lifeline_of(path, user))
-                .map(Path::to_path_buf),
-            user,
-            pinned: user,
+            name: bounded_name(&build.name),
+            lifeline: build.lifeline.filter(|path| {
+                path.is_absolute() && path.symlink_metadata().is_ok_and(|m| is_own(&m))
+            }),
+            user: build.user,
+            pinned: None,
+            mode: build.mode,
+            has_user_budget: build.has_user_budget,
         };
         let made = self
             .write_record(id, &record)
@@ -147,6 +211,7 @@ impl Builds {
             id,
             Build {
                 record,
+                is_looked_at: false,
                 created: now,
                 last_used: now,
                 sessions: 0,
@@ -157,46 +222,45 @@ impl Builds {
         Ok(id)
     }
 
-    fn write_record(&self, id: BuildId, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(|e| Error::input(e.to_string()))?;
-        let fresh = self.records.join(format!("{id}.new"));
-        let written = std::fs::write(&fresh, text)
-            .map_err(|e| Error::io("write", &fresh, e))
-            .and_then(|()| fs::rename(&fresh, &self.records.join(id.to_string())));
-        if written.is_err() {
-            fs::remove_file(&fresh)?;
-        }
-        written
-    }
-
     /// The path of a build's directory.
     pub fn directory(&self, id: BuildId) -> PathBuf {
         self.directories.join(id.to_string())
     }
 
-    /// Lets a user's process into a build. The first one says whose the build is: a build ID can be read in
-    /// `/proc/PID/mountinfo` by anybody, and opens nothing to anybody else.
+    fn write_record(&self, id: BuildId, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(|e| Error::input(e.to_string()))?;
+        let path = self.records.join(id.to_string());
+        let fresh = self.records.join(format!("{id}.new"));
+        let written = std::fs::write(&fresh, text)
+            .map_err(|e| Error::io("write", &fresh, e))
+            .and_then(|()| fs::rename(&fresh, &path));
+        if written.is_err() {
+            // The first error says more than a second one.
+            let _ = fs::remove_file(&fresh);
+        }
+        written
+    }
+
+    /// Holds a build's directory for a session of this user. A build that registered itself is its user's. One that the hook
+    /// registered belongs to the first of Nix's users that enters it: a build ID can be read in `/proc/PID/mountinfo` by
+    /// anybody, and opens nothing to anybody else.
     ///
     /// # Errors
-    /// When there is no such build, it is another user's, or it has too many sessions; or when the hook registered it and
-    /// this user is none of Nix's.
+    /// When there is no such build, it is another user's, or it has too many sessions.
     pub fn enter_as(self: &Arc<Self>, id: BuildId, user: u32, is_nix: bool) -> Result<BuildDir> {
-        let unknown = || Error::peer("no build of that ID is registered here");
+        // The same error, or it would say that there is one.
+        let unknown = || {
+            Error::peer(format!(
+                "user {user} has no build of that ID; for one of Nix's builds, start the daemon with \
+                 --build-users-group or --trusted-user"
+            ))
+        };
         let mut table = self.table();
         let record = &mut table.get_mut(&id).ok_or_else(unknown)?.record;
-        match record.pinned {
-            _ if record.user.is_none() && !is_nix => {
-                return Err(Error::peer(format!(
-                    "user {user} is none of Nix's build users, and this is a build of Nix: start the daemon with \
-                     --build-users-group or --trusted-user if it should be"
-                )));
-            }
-            Some(pinned) if pinned == user => drop(table),
-            Some(_) => {
-                return Err(Error::peer(format!(
-                    "the build of that ID is not one of user {user}"
-                )));
-            }
+        match record.user.or(record.pinned) {
+            Some(owner) if owner == user => drop(table),
+            Some(_) => return Err(unknown()),
+            None if !is_nix => return Err(unknown()),
             None => {
                 record.pinned = Some(user);
                 let record = record.clone();
@@ -210,7 +274,7 @@ impl Builds {
         self.enter(id)
     }
 
-    /// Holds a build's directory.
+    /// Holds a build's directory, whoever its user is.
     ///
     /// # Errors
     /// When there is no such build, or it has too many sessions.
@@ -227,7 +291,10 @@ impl Builds {
         build.sessions += 1;
         Ok(BuildDir {
             id,
-            name: build.record.name.clone(),
+            name: build.record.name.as_str().into(),
+            mode: build.record.mode,
+            is_hooked: build.record.user.is_none(),
+            budget_of: build.record.user.filter(|_| build.record.has_user_budget),
             path: self.directory(id),
             counts: Arc::clone(&build.counts),
             builds: Arc::clone(self),
@@ -242,15 +309,13 @@ impl Builds {
         let of = |build: &Build| *lock(&build.counts);
         match (id, top) {
             (Some(id), _) => {
-                let build = table.get(&id);
-                if let Some(build) = build.filter(|build| build.record.pinned == Some(user)) {
+                if let Some(build) = table.get(&id).filter(|build| build.is_of(user)) {
                     sum = of(build);
                 }
             }
             (None, Some(top)) => table
                 .values()
-                .filter(|build| build.record.pinned == Some(user))
-                .filter(|build| build.record.lifeline.as_deref() == Some(top))
+                .filter(|build| build.is_of(user) && build.record.lifeline.as_deref() == Some(top))
                 .for_each(|build| sum += of(build)),
             (None, None) => {}
         }
@@ -297,25 +362,103 @@ impl Builds {
     }
 
     /// Removes the directories of builds that have ended, and gives `record` what is to be recorded of each; says how many
-    /// builds are left.
+    /// builds are left. One thread at a time does so, and one that does not come back is left behind with what it looks at.
     pub fn reap(&self, record: &mut dyn FnMut(BuildRecord)) -> usize {
         let now = (self.now)();
+        let Some((turn, looks_at_users)) = self.begin_reaping() else {
+            return self.table().len();
+        };
+        let lifelines: Vec<_> = {
+            let mut table = self.table();
+            let idle = table.iter_mut().filter(|(_, build)| {
+                build.sessions == 0
+                    && !build.is_looked_at
+                    && (looks_at_users || build.record.user.is_none())
+            });
+            let looked_at = idle.map(|(id, build)| {
+                build.is_looked_at = true;
+                (
+                    build.record.user.is_some(),
+                    *id,
+                    build.record.lifeline.clone(),
+                )
+            });
+            looked_at.collect()
+        };
+        let (own, hooked): (Vec<_>, Vec<_>) = lifelines.into_iter().partition(|(own, ..)| *own);
         let mut ended = Vec::new();
         let mut records = Vec::new();
-        let mut table = self.table();
-        table.retain(|id, build| {
-            let over = build.sessions == 0 && build.has_ended(now);
-            if over {
-                ended.push(*id);
-                records.extend(build.to_record(*id));
+        // What users have named comes last: it may never end.
+        for (_, id, lifeline) in hooked.into_iter().chain(own) {
+            let sight = Sight::of(lifeline.as_deref());
+            let mut table = self.table();
+            let Some(build) = table.get_mut(&id) else {
+                continue;
+            };
+            build.is_looked_at = false;
+            if build.sessions == 0 && build.has_ended(sight, now) {
+                records.extend(build.to_record(id));
+                table.remove(&id);
+                ended.push(id);
             }
-            !over
-        });
-        let left = table.len();
-        drop(table);
+        }
+        self.end_reaping(turn);
+        let left = self.table().len();
         records.into_iter().for_each(record);
         self.remove(ended);
         left
+    }
+
+    /// Begins to look at lifelines, unless another thread does so; says too whether those may be looked at that users have
+    /// named.
+    fn begin_reaping(&self) -> Option<(u64, bool)> {
+        let mut reapers = lock(&self.reapers);
+        if let Some(since) = reapers.running {
+            if since.elapsed() < REAPER_LIMIT {
+                return None;
+            }
+            reapers.stuck += 1;
+            log::warn(
+                "the lifeline of a build that registered itself does not answer: the file system that it is on may hang",
+            );
+        }
+        reapers.running = Some(Instant::now());
+        reapers.serial += 1;
+        Some((reapers.serial, reapers.stuck < STUCK_MAX))
+    }
+
+    fn end_reaping(&self, turn: u64) {
+        let mut reapers = lock(&self.reapers);
+        if reapers.serial == turn {
+            reapers.running = None;
+        } else {
+            // It has come back after all.
+            reapers.stuck = reapers.stuck.saturating_sub(1);
+        }
+    }
+
+    /// Gives up builds that registered themselves, have no session and have not been used for so long, the oldest first.
+    /// Says how many went.
+    pub fn release_idle(&self, unused_for: Duration, record: &mut dyn FnMut(BuildRecord)) -> usize {
+        let now = (self.now)();
+        let mut table = self.table();
+        let is_old = |time| now.duration_since(time).is_ok_and(|age| age >= unused_for);
+        let mut idle: Vec<_> = table
+            .iter()
+            .filter(|(_, build)| build.record.user.is_some() && build.sessions == 0)
+            .filter(|(_, build)| unused_for.is_zero() || is_old(build.last_used))
+            .map(|(id, build)| (build.last_used, *id))
+            .collect();
+        idle.sort_unstable_by_key(|(last_used, _)| *last_used);
+        let records: Vec<_> = idle
+            .iter()
+            .filter_map(|(_, id)| table.remove(id)?.to_record(*id))
+            .collect();
+        drop(table);
+        records.into_iter().for_each(record);
+        let count = idle.len();
+        self.remove(idle.into_iter().map(|(_, id)| id).collect());
+        count
     }
 
     /// Makes sure that a user may have one more build that registered itself.
@@ -376,6 +519,7 @@ impl Builds {
             id,
             Build {
                 record,
+                is_looked_at: false,
                 created,
                 last_used,
                 sessions: 0,
@@ -397,7 +541,8 @@ impl Build {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         let counts = *lock(&self.counts);
         (counts != Counts::default()).then(|| BuildRecord {
-            user: self.record.pinned,
+            user: self.record.user.or(self.record.pinned),
+            mode: self.record.mode.name().into(),
             build: id.short().to_string(),
             name: self.record.name.clone(),
             started: seconds(self.created),
@@ -407,21 +552,38 @@ impl Build {
         })
     }
 
-    fn has_ended(&self, now: SystemTime) -> bool {
+    fn is_of(&self, user: u32) -> bool {
+        self.record.user.or(self.record.pinned) == Some(user)
+    }
+
+    fn has_ended(&self, sight: Sight, now: SystemTime) -> bool {
         let older = |time, limit| now.duration_since(time).is_ok_and(|age| age > limit);
-        if older(self.created.max(self.last_used), BUILD_LIMIT) {
-            return true;
-        }
-        match &self.record.lifeline {
-            Some(path) => match path.symlink_metadata() {
-                Ok(_) => false,
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    true
-                }
+        older(self.created.max(self.last_used), BUILD_LIMIT)
+            || match sight {
+                Sight::There => false,
+                Sight::Gone => true,
                 // Out of sight is not gone.
-                Err(_) => older(self.last_used, UNSEEN_BUILD_LIMIT),
-            },
-            None => older(self.last_used, UNSEEN_BUILD_LIMIT),
+                Sight::Unknown => older(self.last_used, UNSEEN_BUILD_LIMIT),
+            }
+    }
+}
+
+/// What can be seen of a lifeline.
+#[derive(Clone, Copy, Debug)]
+enum Sight {
+    There,
+    Gone,
+    Unknown,
+}
+
+impl Sight {
+    fn of(lifeline: Option<&Path>) -> Self {
+        match lifeline.map(Path::symlink_metadata) {
+            Some(Ok(_)) => Self::There,
+            Some(Err(e)) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Self::Gone
+            }
+            _ => Self::Unknown,
         }
     }
 }
@@ -433,8 +595,18 @@ impl BuildDir {
     }
 
     /// The derivation's name, or what the build calls itself.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What the build may do, as it was registered.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether the hook has registered it.
+    pub fn is_hooked(&self) -> bool {
+        self.is_hooked
     }
 
     /// The directory's path on the host.
@@ -447,19 +619,48 @@ impl BuildDir {
         *lock(&self.counts) += counts;
     }
 
-    /// Counts a put of so many bytes.
+    /// Counts a put of so many bytes, and its action.
     ///
     /// # Errors
-    /// When the build has put as much as one build may.
+    /// When the build, or all builds of its user together, have put as much as they may.
     pub fn charge(&self, size: u64) -> Result<()> {
+        let limit = self.builds.put_limit;
+        let size = size.saturating_add(ACTION_SIZE);
+        if let Some(user) = self.budget_of {
+            let now = (self.builds.now)();
+            let mut users = lock(&self.builds.users);
+            let is_over = |spent: &Spent| {
+                now.duration_since(spent.since)
+                    .map_or(true, |age| age > PUTS_PER_USER_EVERY)
+            };
+            users.retain(|of, spent| *of == user || !is_over(spent));
+            let spent = users.entry(user).or_insert(Spent {
+                since: now,
+                bytes: 0,
+            });
+            if is_over(spent) {
+                *spent = Spent {
+                    since: now,
+                    bytes: 0,
+                };
+            }
+            if spent.bytes.saturating_add(size) > limit {
+                return Err(Error::peer(format!(
+                    "the builds of user {user} have put {} bytes in a day already, and may put {limit}",
+                    spent.bytes
+                )));
+            }
+            spent.bytes += size;
+            return Ok(());
+        }
         let mut table = self.builds.table();
         let Some(build) = table.get_mut(&self.id) else {
             return Ok(());
         };
         let put = build.put.saturating_add(size);
-        if put > PUTS_PER_BUILD_MAX {
+        if put > limit {
             return Err(Error::peer(format!(
-                "the build has put {} bytes already, and may put {PUTS_PER_BUILD_MAX}",
+                "the build has put {} bytes already, and may put {limit}",
                 build.put
             )));
         }
@@ -478,11 +679,16 @@ impl Drop for BuildDir {
     }
 }
 
-/// Whether a path that a build names can say how long the build lives: it is there, and the build's user made it, so that
-/// nobody keeps files for as long as `/` exists. The hook names what Nix made.
-fn is_lifeline_of(path: &Path, user: Option<u32>) -> bool {
-    let owner = path.symlink_metadata().map(|metadata| metadata.uid());
-    owner.is_ok_and(|owner| user.is_none_or(|user| user == owner || user == 0))
+/// A name as it is kept, without what a terminal or a log would take for something else.
+fn bounded_name(name: &str) -> String {
+    let mut kept = String::new();
+    for c in name.chars().filter(|c| !c.is_control()) {
+        if kept.len() + c.len_utf8() > NAME_MAX {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
 }
 
 /// Removes a build directory, or what is in its place. What is ready in it is not found any more when it begins to go.
@@ -502,10 +708,8 @@ pub fn output_name(directory: &Path, output: &OutputId) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys;
     use crate::test_dir::TestDir;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     fn later() -> SystemTime {
         SystemTime::now() + UNSEEN_BUILD_LIMIT + Duration::from_secs(60)
@@ -513,6 +717,15 @@ mod tests {
 
     fn much_later() -> SystemTime {
         SystemTime::now() + BUILD_LIMIT + Duration::from_secs(60)
+    }
+
+    fn registration(name: &str, lifeline: Option<&Path>, user: Option<u32>) -> Registration {
+        Registration {
+            name: name.into(),
+            lifeline: lifeline.map(Path::to_path_buf),
+            user,
+            ..Registration::default()
+        }
     }
 
     fn builds(dir: &TestDir) -> Arc<Builds> {
@@ -523,7 +736,7 @@ mod tests {
     fn a_build_directory_can_be_entered_but_not_listed_by_others() {
         let dir = TestDir::new();
         let builds = builds(&dir);
-        let id = builds.register("hello", None, None).unwrap();
+        let id = builds.register(registration("hello", None, None)).unwrap();
         for path in [dir.path().join("builds"), builds.directory(id)] {
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o711);
         }
@@ -535,7 +748,9 @@ mod tests {
         let builds = builds(&dir);
         let chroot = dir.path().join("x.drv.chroot");
         std::fs::create_dir(&chroot).unwrap();
-        let id = builds.register("hello", Some(&chroot), None).unwrap();
+        let id = builds
+            .register(registration("hello", Some(&chroot), None))
+            .unwrap();
         let session = builds.enter(id).unwrap();
         assert_eq!(builds.reap(&mut |_| {}), 1);
         std::fs::remove_dir(&chroot).unwrap();
@@ -551,7 +766,7 @@ mod tests {
         let dir = TestDir::new();
         let mut builds = Builds::open(dir.path()).unwrap();
         builds
-            .register("hello", Some(Path::new("/no/such/top")), None)
+            .register(registration("hello", Some(Path::new("/no/such/top")), None))
             .unwrap();
         assert_eq!(builds.reap(&mut |_| {}), 1);
         builds.now = later;
@@ -562,7 +777,9 @@ mod tests {
     fn a_chroot_that_a_killed_nix_left_behind_does_not_keep_a_build_for_ever() {
         let dir = TestDir::new();
         let mut builds = Builds::open(dir.path()).unwrap();
-        builds.register("hello", Some(dir.path()), None).unwrap();
+        builds
+            .register(registration("hello", Some(dir.path()), None))
+            .unwrap();
         builds.now = later;
         assert_eq!(builds.reap(&mut |_| {}), 1);
         builds.now = much_later;
@@ -573,12 +790,15 @@ mod tests {
     fn a_build_may_put_only_so_much_and_have_only_so_many_sessions() {
         let dir = TestDir::new();
         let builds = builds(&dir);
-        let id = builds.register("greedy", None, None).unwrap();
+        let id = builds.register(registration("greedy", None, None)).unwrap();
         let session = builds.enter(id).unwrap();
-        session.charge(PUTS_PER_BUILD_MAX).unwrap();
+        session
+            .charge(PUTS_PER_BUILD_MAX - 2 * ACTION_SIZE)
+            .unwrap();
         assert!(session.charge(1).is_err());
         assert!(session.charge(u64::MAX).is_err());
         session.charge(0).unwrap();
+        assert!(session.charge(0).is_err(), "an action counts too");
         let mut sessions = vec![session];
         while let Ok(session) = builds.enter(id) {
             sessions.push(session);
@@ -592,14 +812,22 @@ mod tests {
     fn builds_that_register_themselves_are_kept_in_a_bounded_number_for_each_user() {
         let dir = TestDir::new();
         let builds = builds(&dir);
-        let of_hook = builds.register("of the hook", None, None).unwrap();
-        let of_other = builds.register("of another user", None, Some(2)).unwrap();
-        let held = builds.register("held", None, Some(1)).unwrap();
+        let of_hook = builds
+            .register(registration("of the hook", None, None))
+            .unwrap();
+        let of_other = builds
+            .register(registration("of another user", None, Some(2)))
+            .unwrap();
+        let held = builds
+            .register(registration("held", None, Some(1)))
+            .unwrap();
         let session = builds.enter(held).unwrap();
         // A lifeline that is there for ever is no way around it.
         for lifeline in [None, Some(dir.path())] {
             for _ in 0..OWN_BUILDS_MAX + 10 {
-                builds.register("abandoned", lifeline, Some(1)).unwrap();
+                builds
+                    .register(registration("abandoned", lifeline, Some(1)))
+                    .unwrap();
             }
             let (count, _) = builds.live();
             assert!(count <= OWN_BUILDS_MAX + 2, "{count}");
@@ -618,7 +846,9 @@ mod tests {
     fn a_restarted_daemon_keeps_running_builds_and_clears_the_rest() {
         let dir = TestDir::new();
         let builds_before = builds(&dir);
-        let running = builds_before.register("a", Some(dir.path()), None).unwrap();
+        let running = builds_before
+            .register(registration("a", Some(dir.path()), None))
+            .unwrap();
         let output = output_name(&builds_before.directory(running), &OutputId([1; 32]));
         std::fs::write(&output, "kept").unwrap();
         let stray = builds_before.directory(BuildId::new().unwrap());
@@ -627,7 +857,7 @@ mod tests {
         drop(builds_before);
         let builds = builds(&dir);
         assert_eq!(builds.reap(&mut |_| {}), 1);
-        assert_eq!(builds.enter(running).unwrap().name(), "a");
+        assert_eq!(&**builds.enter(running).unwrap().name(), "a");
         assert!(output.exists());
         assert!(!stray.exists());
     }
@@ -653,8 +883,10 @@ mod tests {
                         for round in 0..100 {
                             let chroot = outputs.path().join(format!("{thread}-{round}.chroot"));
                             std::fs::create_dir(&chroot).unwrap();
-                            let user = (round % 2 == 0).then(sys::effective_uid);
-                            let id = builds.register("race", Some(&chroot), user).unwrap();
+                            let user = (round % 2 == 0).then_some(crate::sys::effective_uid());
+                            let id = builds
+                                .register(registration("race", Some(&chroot), user))
+                                .unwrap();
                             let session = builds.enter(id).unwrap();
                             // The build may end before its last session does.
                             std::fs::remove_dir(&chroot).unwrap();
@@ -698,7 +930,11 @@ mod tests {
         let ended = others.path().join("ended.chroot");
         std::fs::create_dir(&ended).unwrap();
         let ids: Vec<_> = (0..3)
-            .map(|_| builds_before.register("x", Some(&ended), None).unwrap())
+            .map(|_| {
+                builds_before
+                    .register(registration("x", Some(&ended), None))
+                    .unwrap()
+            })
             .collect();
         let [link, hard_link, inner] =
             [ids[0], ids[1], ids[2]].map(|id| builds_before.directory(id));
@@ -721,5 +957,97 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    #[test]
+    fn a_build_of_the_hook_is_the_first_users_and_one_that_registered_itself_its_own() {
+        let dir = TestDir::new();
+        let before = builds(&dir);
+        let id = before.register(registration("hooked", None, None)).unwrap();
+        assert!(
+            before.enter_as(id, 5, false).is_err(),
+            "it cannot be theirs"
+        );
+        drop(before.enter_as(id, 1, true).unwrap());
+        drop(before);
+        // The next daemon knows it too.
+        let builds = builds(&dir);
+        assert!(builds.enter_as(id, 2, true).is_err());
+        assert!(builds.enter_as(id, 1, false).is_ok());
+        let own = builds.register(registration("own", None, Some(3))).unwrap();
+        assert!(builds.enter_as(own, 3, false).is_ok());
+        assert!(builds.enter_as(own, 0, true).is_err());
+        for (user, gets) in [(1, 7), (2, 0)] {
+            builds.enter(id).unwrap().count(Counts {
+                gets: if user == 1 { 7 } else { 0 },
+                ..Counts::default()
+            });
+            assert_eq!(builds.counts(Some(id), None, user).gets, gets);
+        }
+    }
+
+    #[test]
+    fn the_builds_of_a_user_share_a_budget_that_comes_back_after_a_day() {
+        let dir = TestDir::new();
+        let mut builds = Builds::open(dir.path()).unwrap().with_put_limit(1 << 20);
+        let enter = |builds: Builds, user| {
+            let builds = Arc::new(builds);
+            let id = builds.register(Registration {
+                user: Some(user),
+                has_user_budget: true,
+                ..Registration::default()
+            });
+            let entered = builds.enter(id.unwrap()).unwrap();
+            let charged = entered.charge(600 << 10);
+            drop(entered);
+            (Arc::into_inner(builds).unwrap(), charged.is_ok())
+        };
+        for (now, user, fits) in [
+            (SystemTime::now as fn() -> SystemTime, 1, true),
+            (SystemTime::now, 1, false),
+            (SystemTime::now, 2, true),
+            (later, 1, true),
+            (later, 1, false),
+        ] {
+            builds.now = now;
+            let charged;
+            (builds, charged) = enter(builds, user);
+            assert_eq!(charged, fits, "user {user}");
+        }
+    }
+
+    #[test]
+    fn idle_builds_that_registered_themselves_are_given_up_when_space_is_wanted() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let hooked = builds.register(registration("hooked", None, None)).unwrap();
+        let own: Vec<_> = (0..3)
+            .map(|_| builds.register(registration("own", None, Some(1))).unwrap())
+            .collect();
+        let open = builds.enter(own[0]).unwrap();
+        let hour = Duration::from_secs(60 * 60);
+        assert_eq!(builds.release_idle(hour, &mut |_| {}), 0, "they are new");
+        assert_eq!(builds.release_idle(Duration::ZERO, &mut |_| {}), 2);
+        drop(open);
+        assert!(builds.enter(own[0]).is_ok(), "it had a session");
+        assert!(builds.enter(hooked).is_ok());
+        assert!(!builds.directory(own[1]).exists());
+    }
+
+    #[test]
+    fn a_reaper_that_hangs_is_left_behind_and_stops_nobody() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let (first, _) = builds.begin_reaping().unwrap();
+        assert!(builds.begin_reaping().is_none(), "one at a time");
+        assert_eq!(builds.reap(&mut |_| {}), 0);
+        let back_then = Instant::now().checked_sub(REAPER_LIMIT).unwrap();
+        for left in 1..=STUCK_MAX {
+            lock(&builds.reapers).running = Some(back_then);
+            let (_, looks_at_users) = builds.begin_reaping().unwrap();
+            assert_eq!(looks_at_users, left < STUCK_MAX);
+        }
+        builds.end_reaping(first);
+        assert_eq!(lock(&builds.reapers).stuck, STUCK_MAX - 1);
     }
 }

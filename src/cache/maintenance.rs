@@ -3,7 +3,9 @@
 
 use crate::cache::stats::Stats;
 use crate::cache::store::{Goal, Limits, Store};
-use crate::config::{AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, SYNC_EVERY, UPKEEP_EVERY};
+use crate::config::{
+    AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, IDLE_FIRST, SYNC_AT_LEAST_EVERY, SYNC_EVERY, UPKEEP_EVERY,
+};
 use crate::error::Result;
 use crate::log;
 use crate::report::Swept;
@@ -12,7 +14,26 @@ use crate::sync::lock;
 use crate::sys;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What is asked of the builds that are registered.
+pub trait BuildsOfUsers {
+    /// Whether a session is open.
+    fn have_sessions(&self) -> bool;
+    /// Gives up those that registered themselves, have no session and were not used for so long; says how many went.
+    fn release_idle(&self, unused_for: Duration) -> usize;
+}
+
+/// A cache without build directories.
+impl BuildsOfUsers for () {
+    fn have_sessions(&self) -> bool {
+        false
+    }
+
+    fn release_idle(&self, _unused_for: Duration) -> usize {
+        0
+    }
+}
 
 /// Wakes the thread, and stops it.
 #[derive(Debug, Default)]
@@ -49,7 +70,7 @@ impl Maintenance {
     }
 
     /// The thread.
-    pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits) {
+    pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits, builds: &dyn BuildsOfUsers) {
         sys::lower_priority();
         if let Err(e) = self.check_after_crash(store)
             && !self.stop.load(Ordering::Relaxed)
@@ -75,7 +96,7 @@ impl Maintenance {
                 }
             };
             if let Some(goal) = goal {
-                match sweeper.sweep(store, &goal, &self.stop) {
+                match sweeper.sweep(store, &goal, builds, &self.stop) {
                     Ok(()) => {
                         stats.swept();
                         size_is_a_guess = false;
@@ -84,7 +105,9 @@ impl Maintenance {
                     Err(e) => log::warn(format!("eviction is broken off: {}", e.chain())),
                 }
             }
-            if synced.elapsed() >= SYNC_EVERY {
+            // It stalls whoever writes meanwhile.
+            let is_due = synced.elapsed() >= SYNC_EVERY && !builds.have_sessions();
+            if is_due || synced.elapsed() >= SYNC_AT_LEAST_EVERY {
                 if let Err(e) = store.sync() {
                     log::warn(e.chain());
                 }
@@ -128,11 +151,29 @@ impl Sweeper {
             .is_none_or(|then| then.elapsed() >= EVICT_AGAIN_AFTER)
     }
 
-    fn sweep(&mut self, store: &Store, goal: &Goal, stop: &AtomicBool) -> Result<()> {
+    fn sweep(
+        &mut self,
+        store: &Store,
+        goal: &Goal,
+        builds: &dyn BuildsOfUsers,
+        stop: &AtomicBool,
+    ) -> Result<()> {
         let begun = Instant::now();
         // Whatever comes of it, not at once again.
         self.in_vain = Some(begun);
-        let swept = store.sweep(goal, false, stop)?;
+        if store.size() > goal.keep {
+            builds.release_idle(IDLE_FIRST);
+        }
+        let mut swept = store.sweep(goal, false, stop)?;
+        if !reached(goal, &swept) && builds.release_idle(Duration::ZERO) > 0 {
+            let again = store.sweep(goal, false, stop)?;
+            swept = Swept {
+                outputs: swept.outputs + again.outputs,
+                actions: swept.actions + again.actions,
+                bytes: swept.bytes + again.bytes,
+                ..again
+            };
+        }
         if swept.outputs + swept.actions > 0 {
             log::info(format!(
                 "evicted {} outputs and {} actions, {} in {:.1}s; {} in {} outputs stay, the oldest last used \

@@ -7,6 +7,8 @@ pub mod journal;
 pub mod maintenance;
 pub mod prefetch;
 pub mod prefetched;
+pub mod putters;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod tier;

@@ -102,6 +102,7 @@ impl Prefetcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::builds::Registration;
     use crate::cache::prefetched::Prefetched;
     use crate::fs::faults::{self, Fault};
     use crate::id::{ActionId, OutputId};
@@ -147,7 +148,12 @@ mod tests {
         fn build(&self, name: &str) -> (Prefetched, BuildDir) {
             let lifeline = self.dir.path().join(name);
             std::fs::create_dir(&lifeline).unwrap();
-            let id = self.builds.register(name, Some(&lifeline), None).unwrap();
+            let registration = Registration {
+                name: name.into(),
+                lifeline: Some(lifeline),
+                ..Registration::default()
+            };
+            let id = self.builds.register(registration).unwrap();
             let build = self.builds.enter(id).unwrap();
             let preparations = Prefetcher::default();
             preparations.begin(&self.lists, id, name);

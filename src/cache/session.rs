@@ -5,6 +5,7 @@
 
 use crate::cache::builds::output_name;
 use crate::cache::store::Store;
+use crate::cache::tier::Tier;
 use crate::counts::Counts;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -17,6 +18,11 @@ use std::path::{Path, PathBuf};
 pub struct Session<'a> {
     store: &'a Store,
     directory: PathBuf,
+    /// Where copies of outputs are, for a user who could change the store's own files.
+    copies: Option<PathBuf>,
+    tier: Tier,
+    /// Every get is a miss.
+    is_audit: bool,
     /// What has happened so far.
     pub counts: Counts,
 }
@@ -28,8 +34,33 @@ impl<'a> Session<'a> {
         Self {
             store,
             directory: directory.to_path_buf(),
+            copies: None,
+            tier: Tier::Shared,
+            is_audit: false,
             counts: Counts::default(),
         }
+    }
+
+    /// A session for a user who could change the store's own files: what appears in `directory` are links to copies in
+    /// `copies`, so that nothing done to them reaches the store. Both must be on the store's file system.
+    ///
+    /// `go build -o x.a` renames the file that it was handed, where the file's owner or root runs it (`moveOrCopyFile` in
+    /// cmd/go), and makes it writable. With a directory for each session, no other session loses a name by that.
+    pub fn with_copies(store: &'a Store, directory: &Path, copies: &Path) -> Self {
+        Self {
+            copies: Some(copies.to_path_buf()),
+            ..Self::new(store, directory)
+        }
+    }
+
+    /// The same in another tier.
+    pub fn in_tier(self, tier: Tier) -> Self {
+        Self { tier, ..self }
+    }
+
+    /// The same with every get a miss, if it is an audit.
+    pub fn auditing(self, is_audit: bool) -> Self {
+        Self { is_audit, ..self }
     }
 
     /// Looks an action up; a hit's output is in the directory then.
@@ -47,6 +78,9 @@ impl<'a> Session<'a> {
     /// When the system fails to read an entry or to make the link.
     pub fn get_first(&mut self, actions: &[ActionId]) -> Result<Option<(ActionId, Entry)>> {
         self.counts.gets += 1;
+        if self.is_audit {
+            return Ok(None);
+        }
         let found = self.find_first(actions);
         match &found {
             Ok(Some((_, entry))) => {
@@ -71,11 +105,49 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the system fails to read the entry or to make the link.
     pub fn find(&self, action: &ActionId) -> Result<Option<Entry>> {
-        let Some(entry) = self.store.get(action)? else {
-            return Ok(None);
-        };
+        for key in self.tier.keys(action) {
+            if let Some(entry) = self.store.get(&key)?
+                && self.expose(&key, &entry)?
+            {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry that a put of this action is compared with, and whether that put replaces it: one of a lower tier never
+    /// replaces the shared one.
+    ///
+    /// # Errors
+    /// When the system fails to read an entry.
+    pub fn held(&self, action: &ActionId) -> Result<Option<(Entry, bool)>> {
+        let own = self.tier.key(action);
+        for key in self.tier.keys(action) {
+            if let Some(entry) = self.store.get(&key)? {
+                return Ok(Some((entry, key == own)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes the entry of an action that this session's tier has put.
+    ///
+    /// # Errors
+    /// When the system fails to remove it.
+    pub fn withdraw(&self, action: &ActionId) -> Result<()> {
+        self.store.withdraw(&self.tier.key(action))
+    }
+
+    /// Makes an entry's output appear in the directory; `false` when it is missing or damaged.
+    fn expose(&self, action: &ActionId, entry: &Entry) -> Result<bool> {
         let name = output_name(&self.directory, &entry.output);
-        Ok(self.store.link(action, &entry, &name)?.then_some(entry))
+        match &self.copies {
+            None => self.store.link(action, entry, &name),
+            Some(copies) => {
+                let copy = output_name(copies, &entry.output);
+                self.store.link_copy(action, entry, &copy, &name)
+            }
+        }
     }
 
     /// Looks several actions up, without counting it.
@@ -122,9 +194,9 @@ impl<'a> Session<'a> {
     ) -> Result<Entry> {
         // It stays until it is in the directory, which keeps it then.
         let _held = self.store.pin(output);
-        let entry = self.store.put(action, output, size, body)?;
-        let name = output_name(&self.directory, output);
-        if self.store.link(action, &entry, &name)? {
+        let key = self.tier.key(action);
+        let entry = self.store.put(&key, output, size, body)?;
+        if self.expose(&key, &entry)? {
             Ok(entry)
         } else {
             Err(Error::input(format!(

@@ -5,7 +5,6 @@ use super::{Command, VERSION, completions as shells, help as texts, manual, tabl
 use crate::cache::store::Limits;
 use crate::client;
 use crate::daemon;
-use crate::daemon::tiers::Trust;
 use crate::error::{Error, Result};
 use crate::host::admin::{Form, Target, Task};
 use crate::host::doctor;
@@ -37,15 +36,27 @@ pub fn daemon(args: &Arguments) -> Result<Command> {
         runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
         limits: limits(args, args.size("min-free")?)?,
         idle_exit: args.age("idle-exit")?.unwrap_or_default(),
-        trust: Trust {
-            build_users_group: args.text("build-users-group")?.unwrap_or_default(),
-            users: args
-                .all("trusted-user")
-                .map(|user| user.to_string_lossy().into_owned())
-                .collect(),
-        },
         remote,
+        policy: policy(args)?.into(),
     }))
+}
+
+fn policy(args: &Arguments) -> Result<daemon::policy::Options> {
+    let all = |name| -> Result<Vec<String>> {
+        let texts = args.all(name).map(|value| value.to_str().map(String::from));
+        texts
+            .collect::<Option<_>>()
+            .ok_or_else(|| Error::input(format!("--{name} takes text")))
+    };
+    Ok(daemon::policy::Options {
+        build_users_group: args.text("build-users-group")?.unwrap_or_default(),
+        trusted_users: all("trusted-user")?,
+        readonly_names: all("readonly-name")?,
+        off_names: all("off-name")?,
+        audit_one_in: args.number("audit-one-in")?.unwrap_or(0),
+        no_shared_inodes: args.is_given("no-shared-inodes"),
+        ..daemon::policy::Options::default()
+    })
 }
 
 pub fn client(args: &Arguments) -> Result<Command> {

@@ -390,19 +390,41 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "when systemd has started it, exit after so long without a build",
                     )
                     .default("10m"),
-                    flag(
-                        "build-users-group",
-                        Takes::Text("NAME"),
-                        "the group of Nix's build users, as in nix.conf: they share one tier of the cache, and every other \
-                         user has a tier of their own",
-                    )
-                    .default("nixbld"),
+                ],
+                &[
                     flag(
                         "trusted-user",
                         Takes::Text("USER"),
-                        "a further user whose puts builds of Nix may get",
+                        "builds of this user, a name or a number, feed Nix's builds too",
                     )
                     .repeats(),
+                    flag(
+                        "build-users-group",
+                        Takes::Text("GROUP"),
+                        "the group of the users that Nix builds as",
+                    )
+                    .default("nixbld"),
+                    flag(
+                        "readonly-name",
+                        Takes::Text("PATTERN"),
+                        "builds of such a name, in which * stands for anything, only read",
+                    )
+                    .repeats(),
+                    flag(
+                        "off-name",
+                        Takes::Text("PATTERN"),
+                        "builds of such a name do without the cache",
+                    )
+                    .repeats(),
+                    flag(
+                        "audit-one-in",
+                        Takes::Text("N"),
+                        "run every Nth build from nothing and compare what it puts with the cache",
+                    ),
+                    switch(
+                        "no-shared-inodes",
+                        "give builds copies of outputs instead of hard links",
+                    ),
                 ],
                 REMOTE,
             ],

@@ -37,7 +37,11 @@ pub fn open(cache_dir: Option<&Path>) -> Result<(Session<'static>, PathBuf)> {
         files.push(today().to_string());
         fs::ensure_dir(&files, 0o700)?;
     }
-    Ok((Session::new(store, &files), files))
+    // This user could change the store's own files, and `go` does.
+    let copies = files.clone();
+    files.push(format!("s{}", BuildId::new()?));
+    fs::create_dir(&files, 0o700)?;
+    Ok((Session::with_copies(store, &files, &copies), files))
 }
 
 /// Whether an earlier command of this build has begun one.

@@ -21,7 +21,11 @@ pub fn run(options: Options) {
     });
     match receive.recv_timeout(SUMMARY_LIMIT) {
         Ok(Ok(counts)) => {
-            if let Some(line) = counts.and_then(|counts| counts.summary()) {
+            for line in counts
+                .into_iter()
+                .flat_map(|counts| [counts.summary(), counts.audit_summary()])
+                .flatten()
+            {
                 log::info(line);
             }
         }

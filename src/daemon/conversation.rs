@@ -1,36 +1,39 @@
 //! One conversation with a client on the build socket: the hello, then requests and answers.
 
-use crate::cache::builds::{BuildDir, Builds};
+use crate::cache::builds::{BuildDir, Registration};
 use crate::cache::session::Session;
-use crate::cache::stats::Stats;
+use crate::cache::store::Store;
+use crate::cache::tier::Tier;
 use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
 use crate::counts::Counts;
+use crate::daemon::comparison::Held;
 use crate::daemon::remote_gets::RemoteGets;
+use crate::daemon::service::Service;
 use crate::daemon::sessions::OpenSession;
-use crate::daemon::tiers::Tier;
 use crate::daemon::uses::Uses;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::fs;
 use crate::id::{ActionId, BuildId};
 use crate::log;
+use crate::mode::Mode;
 use crate::protocol::wire::{self, Answer, Hello, Request, Welcome};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Serves one client until it closes its side, breaks the rules or is told to end; logs
 /// the session's line. What it may share goes to the remote too, if there is one.
 pub fn serve(stream: &UnixStream, open: &OpenSession) {
     let service = open.service();
-    let (store, builds) = (&service.store, &service.builds);
+    let store = &service.store;
     let connection = Connection {
         stream,
         hello_until: Some(Instant::now() + HELLO_LIMIT),
     };
     let mut reader = BufReader::with_capacity(READ_BUFFER, connection);
-    let (build, is_shared) = match greet(&mut reader, builds, open) {
+    let (build, view, is_shared) = match greet(&mut reader, open) {
         Ok(Some(entered)) => entered,
         Ok(None) => return,
         Err(e) => {
@@ -38,16 +41,24 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
             return;
         }
     };
-    let mut session = Session::new(store, build.path());
+    let mut session = view.session(store);
     let mut counter = Counter {
         build: &build,
+        view: &view,
         open,
         counted: Counts::default(),
     };
     let uses = Uses::new(&service.uses_noted);
     let (ended, later) = match service.remote.as_ref().filter(|_| is_shared) {
-        Some(remote) => {
-            RemoteGets::run(remote, store, &build, stream, &uses, open, |remote_gets| {
+        Some(remote) => RemoteGets::run(
+            remote,
+            store,
+            &build,
+            &view,
+            stream,
+            &uses,
+            open,
+            |remote_gets| {
                 converse(
                     &mut reader,
                     &mut session,
@@ -55,8 +66,8 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
                     &uses,
                     Some(remote_gets),
                 )
-            })
-        }
+            },
+        ),
         None => {
             let ended = converse(&mut reader, &mut session, &mut counter, &uses, None);
             // The peer need not wait for what comes.
@@ -65,7 +76,12 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
         }
     };
     counter.count(session.counts);
-    let build = format!("build={} name={:?}", build.id().short(), build.name());
+    let build = format!(
+        "build={} name={:?}{}",
+        build.id().short(),
+        build.name(),
+        view.shown()
+    );
     let mut counts = session.counts;
     counts += later;
     match ended {
@@ -87,6 +103,7 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
 /// Passes on what has happened in a session while it goes on.
 struct Counter<'a> {
     build: &'a BuildDir,
+    view: &'a View,
     open: &'a OpenSession,
     counted: Counts,
 }
@@ -96,7 +113,7 @@ impl Counter<'_> {
         let since = counts - self.counted;
         if since != Counts::default() {
             self.build.count(since);
-            self.open.count(self.build.name(), since);
+            self.open.count(&self.view.name, since);
             self.counted = counts;
         }
     }
@@ -116,15 +133,14 @@ pub fn refuse(mut stream: &UnixStream, why: &Error) {
 /// know no more than what has happened in its build. With the build comes whether what it uses may be shared.
 fn greet(
     reader: &mut BufReader<Connection<'_>>,
-    builds: &Arc<Builds>,
     open: &OpenSession,
-) -> Result<Option<(BuildDir, bool)>> {
+) -> Result<Option<(BuildDir, View, bool)>> {
     let mut is_shared = false;
     let entered = match wire::read_line::<Hello>(reader) {
         Ok(None) => return Ok(None),
         Ok(Some(hello)) if hello.summary => {
             let welcome = Welcome {
-                counts: Some(builds.counts(
+                counts: Some(open.service().builds.counts(
                     hello.build.as_deref().and_then(BuildId::parse),
                     hello.top.as_deref().map(Path::new),
                     open.user(),
@@ -134,27 +150,105 @@ fn greet(
             return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
         }
         Ok(Some(hello)) => {
-            is_shared = hello.shared && open.tier() == Tier::Shared;
-            enter(&hello, builds, open)
+            is_shared = hello.shared;
+            enter(&hello, open)
         }
         Err(e) => Err(e),
     };
     let mut welcome = Welcome::of_this_release();
     match &entered {
-        Ok(build) => {
+        Ok((build, view)) => {
+            is_shared &= view.tier == Tier::Shared && view.mode != Mode::Audit;
             welcome.build = build.id().to_string();
-            welcome.directory = build.path().to_string_lossy().into_owned();
+            welcome.directory = view.directory.to_string_lossy().into_owned();
             welcome.first = true;
-            welcome.ready = is_shared && open.makes_ready(build.name());
+            welcome.ready = is_shared && view.copies.is_none() && open.makes_ready(build.name());
+            if view.mode != view.said {
+                welcome.mode = Some(view.mode.name().into());
+            }
         }
         Err(e) => welcome.error = Some(e.to_string()),
     }
     let connection = reader.get_mut();
     let answered = wire::write_line(&mut connection.stream, &welcome);
-    let build = entered?;
+    let (build, view) = entered?;
     answered?;
     connection.take_time()?;
-    Ok(Some((build, is_shared)))
+    Ok(Some((build, view, is_shared)))
+}
+
+/// What a session sees of the cache and of its build, and what it may do.
+#[derive(Clone, Debug)]
+pub struct View {
+    directory: PathBuf,
+    /// Where the copies are of what is in it, for a peer that could change the store's own files.
+    copies: Option<PathBuf>,
+    tier: Tier,
+    mode: Mode,
+    /// What the peer has said that its mode is.
+    said: Mode,
+    /// What its counts are kept under.
+    name: String,
+}
+
+impl View {
+    /// What this user's session sees of its build. Root, and this daemon's own user, could change the mode and the bytes of a
+    /// link to the store's file, and `go` does: they get copies. Outside of a sandbox, where nothing keeps `go` from moving
+    /// them away, each session has a directory of its own.
+    fn of(build: &BuildDir, hello: &Hello, open: &OpenSession) -> Result<Self> {
+        let (policy, user) = (&open.service().policy, open.user());
+        let tier = policy.tier(user, build.is_hooked());
+        let said = Mode::parse(hello.mode.as_deref().unwrap_or_default());
+        let mode = policy.mode(build.name(), said).max(build.mode());
+        if mode == Mode::Off {
+            return Err(Error::peer(format!(
+                "the shared cache is off for build {:?}",
+                build.name()
+            )));
+        }
+        let path = build.path().to_path_buf();
+        let copies = policy.gets_copies(user).then(|| path.clone());
+        let mut directory = path;
+        if copies.is_some() && !build.is_hooked() {
+            directory.push(format!("s{}", BuildId::new()?));
+            fs::create_dir(&directory, 0o711)?;
+        }
+        Ok(Self {
+            directory,
+            copies,
+            tier,
+            mode,
+            said,
+            // Nobody counts under the name of a build of Nix.
+            name: match tier {
+                Tier::Shared => build.name().to_string(),
+                Tier::Own(..) => tier.name(),
+            },
+        })
+    }
+
+    /// A session that sees this.
+    pub fn session<'a>(&self, store: &'a Store) -> Session<'a> {
+        let session = match &self.copies {
+            None => Session::new(store, &self.directory),
+            Some(copies) => Session::with_copies(store, &self.directory, copies),
+        };
+        session
+            .in_tier(self.tier)
+            .auditing(self.mode == Mode::Audit)
+    }
+
+    /// What is unusual about it, for the log.
+    fn shown(&self) -> String {
+        let tier = match self.tier {
+            Tier::Shared => String::new(),
+            Tier::Own(user, _) => format!(" user={user}"),
+        };
+        match self.mode {
+            Mode::On => tier,
+            mode => format!("{tier} mode={}", mode.name()),
+        }
+    }
 }
 
 /// A connection, on which the hello must be said before a point in time: a peer that
@@ -187,7 +281,7 @@ impl Read for Connection<'_> {
     }
 }
 
-fn enter(hello: &Hello, builds: &Arc<Builds>, open: &OpenSession) -> Result<BuildDir> {
+fn enter(hello: &Hello, open: &OpenSession) -> Result<(BuildDir, View)> {
     if hello.version != wire::VERSION {
         return Err(Error::peer(format!(
             "the client speaks version {} of the protocol, this daemon version {}: install the same release on \
@@ -196,20 +290,34 @@ fn enter(hello: &Hello, builds: &Arc<Builds>, open: &OpenSession) -> Result<Buil
             wire::VERSION
         )));
     }
-    let id = match &hello.build {
-        Some(text) => BuildId::parse(text)
-            .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
-        None => {
-            let name = hello.name.as_deref().unwrap_or_default();
-            let id =
-                builds.register(name, hello.top.as_deref().map(Path::new), Some(open.user()))?;
-            if hello.shared && open.tier() == Tier::Shared {
-                open.begun(id, name);
-            }
-            id
-        }
+    let service = open.service();
+    let (policy, builds, user) = (&service.policy, &service.builds, open.user());
+    let named = match &hello.build {
+        Some(text) => Some(
+            BuildId::parse(text)
+                .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
+        ),
+        None => None,
     };
-    builds.enter_as(id, open.user(), open.tier() == Tier::Shared)
+    let id = match named {
+        Some(id) => id,
+        None => builds.register(Registration {
+            name: hello.name.clone().unwrap_or_default(),
+            lifeline: hello.top.as_deref().map(PathBuf::from),
+            user: Some(user),
+            mode: Mode::On,
+            // A build user builds for everybody in turn.
+            has_user_budget: !policy.is_builder(user) && user != 0,
+        })?,
+    };
+    let build = builds.enter_as(id, user, policy.is_trusted(user))?;
+    let view = View::of(&build, hello, open)?;
+    // Nobody learns from it what others have built, and root and the daemon's own user could change what it links.
+    let is_fed = hello.shared && view.tier == Tier::Shared && view.mode != Mode::Audit;
+    if named.is_none() && is_fed {
+        open.begun(id, build.name(), view.copies.is_none());
+    }
+    Ok((build, view))
 }
 
 fn converse(
@@ -220,8 +328,7 @@ fn converse(
     remote_gets: Option<&RemoteGets<'_>>,
 ) -> Result<()> {
     let (build, open) = (counter.build, counter.open);
-    let stats = &open.service().stats;
-    let tier = open.tier();
+    let service = open.service();
     let mut stream = reader.get_ref().stream;
     let mut answers = Vec::new();
     loop {
@@ -246,27 +353,13 @@ fn converse(
         };
         let (request, answer) = match request {
             Request::Get { request, action } => {
-                match get(
-                    session,
-                    uses,
-                    stats,
-                    remote_gets,
-                    request,
-                    tier.look_up(vec![action]),
-                ) {
+                match get(session, uses, service, remote_gets, request, vec![action]) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
             }
             Request::First { request, actions } => {
-                match get(
-                    session,
-                    uses,
-                    stats,
-                    remote_gets,
-                    request,
-                    tier.look_up(actions),
-                ) {
+                match get(session, uses, service, remote_gets, request, actions) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
@@ -290,10 +383,13 @@ fn converse(
                 size,
             } => {
                 let since = Instant::now();
-                let action = tier.key(&action);
                 let mut body = reader.take(size);
-                let stored = may_put(build, size)
-                    .and_then(|()| session.put(&action, &output, size, &mut body));
+                let stored = may_put(build, counter.view, service, size).and_then(|()| {
+                    let held = Held::before(session, &service.store, &action);
+                    let entry = session.put(&action, &output, size, &mut body)?;
+                    compare(session, counter, &action, held, &entry);
+                    Ok(entry)
+                });
                 // What was refused must still be read, or the next request is not found.
                 std::io::copy(&mut body, &mut std::io::sink())
                     .map_err(|e| Error::io("read", "the body", e))?;
@@ -301,8 +397,8 @@ fn converse(
                     return Err(Error::peer("the connection ended within a body"));
                 }
                 if let Ok(entry) = &stored {
-                    stats.puts.add(since.elapsed().as_micros() as u64);
-                    stats.outputs.add(size);
+                    service.stats.puts.add(since.elapsed().as_micros() as u64);
+                    service.stats.outputs.add(size);
                     uses.add(&action, Some(*entry));
                     if let Some(remote_gets) = remote_gets {
                         remote_gets.stored(&action);
@@ -320,14 +416,14 @@ fn converse(
 fn get(
     session: &mut Session<'_>,
     uses: &Uses,
-    stats: &Stats,
+    service: &Service,
     remote_gets: Option<&RemoteGets<'_>>,
     request: u64,
     actions: Vec<ActionId>,
 ) -> Option<Answer> {
     let since = Instant::now();
     let found = session.get_first(&actions);
-    stats.gets.add(since.elapsed().as_micros() as u64);
+    service.stats.gets.add(since.elapsed().as_micros() as u64);
     match found {
         Ok(Some((action, entry))) => {
             uses.add(&action, Some(entry));
@@ -339,13 +435,59 @@ fn get(
     }
 }
 
-fn may_put(build: &BuildDir, size: u64) -> Result<()> {
+fn may_put(build: &BuildDir, view: &View, service: &Service, size: u64) -> Result<()> {
+    if view.mode == Mode::Readonly {
+        return Err(Error::peer("this build may only read from the cache"));
+    }
     if size > BODY_MAX {
         return Err(Error::peer(format!(
             "a body of {size} bytes is larger than the {BODY_MAX} that a build may put"
         )));
     }
-    build.charge(size)
+    build.charge(size)?;
+    service
+        .room
+        .check(service.store.root(), &service.limits, size)
+}
+
+/// Compares what a build has put with what the cache held before.
+fn compare(
+    session: &mut Session<'_>,
+    counter: &Counter<'_>,
+    action: &ActionId,
+    held: Option<Held>,
+    put: &Entry,
+) {
+    let service = counter.open.service();
+    let (view, build) = (counter.view, counter.build);
+    let key = view.tier.key(action);
+    let is_audit = view.mode == Mode::Audit;
+    if let Some(held) = held.filter(Held::is_comparable) {
+        session.counts.compared += u64::from(is_audit);
+        if held.differs(put) {
+            let before = service.putters.of(&key);
+            let names = [
+                before.as_deref().unwrap_or("of unknown name"),
+                build.name().as_ref(),
+            ];
+            let line = || held.describe(&service.store, action, put, names);
+            if is_audit {
+                session.counts.different += 1;
+                log::warn(format!("the audit found a difference: {}", line()));
+                if let Err(e) = session.withdraw(action) {
+                    log::warn(e.chain());
+                }
+                return;
+            }
+            if held.is_own {
+                session.counts.replaced += 1;
+                if service.putters.is_first_difference(&key) {
+                    log::warn(format!("a put replaces another output: {}", line()));
+                }
+            }
+        }
+    }
+    service.putters.record(&key, build.name());
 }
 
 impl From<Result<Option<Entry>>> for Answer {

@@ -3,12 +3,13 @@
 //! It runs unprivileged and knows nothing of Nix. What a build may do comes in on the
 //! build socket alone; the control socket is for the hook and the administrator.
 
+mod comparison;
 mod conversation;
+pub mod policy;
 mod remote_gets;
 pub mod service;
 mod sessions;
 mod sockets;
-pub mod tiers;
 mod uses;
 
 use crate::cache::store::{Limits, Store};
@@ -26,7 +27,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use tiers::Trust;
 
 /// How a daemon is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub struct Options {
     pub limits: Limits,
     /// A daemon that systemd starts on demand ends after so long without a session.
     pub idle_exit: Duration,
-    /// Who feeds the tier that Nix's builds share.
-    pub trust: Trust,
     /// The cache of a team behind this one.
     pub remote: Option<remote::Options>,
+    /// Who may do what.
+    pub policy: Box<policy::Options>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until it has been idle for long.
@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
     let service = Service::open(
         store,
         options.limits,
-        options.trust.clone(),
+        (*options.policy).clone(),
         options.remote.as_ref(),
     )?;
     let sockets = Sockets::new(&options.runtime_dir)?;
@@ -147,7 +147,7 @@ impl Daemon {
                 let service = &daemon.service;
                 service
                     .maintenance
-                    .run(&service.store, &service.stats, &service.limits);
+                    .run(&service.store, &service.stats, &service.limits, service);
             })
             .map_err(|e| Error::io("start", "a thread", e))
     }
@@ -255,6 +255,7 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::builds::Registration;
     use crate::test_dir::TestDir;
     use std::io::{BufRead, BufReader, Read, Write};
 
@@ -263,7 +264,7 @@ mod tests {
             service: Service::open(
                 Store::open(dir.path()).unwrap(),
                 Limits::default(),
-                Trust::default(),
+                policy::Options::default(),
                 None,
             )
             .unwrap(),
@@ -286,7 +287,11 @@ mod tests {
 
         let (mut other_end, stream) = UnixStream::pair().unwrap();
         let open = OpenSession::new(&daemon, &stream).unwrap();
-        let build = daemon.service.builds.register("bad", None, None).unwrap();
+        let build = daemon
+            .service
+            .builds
+            .register(Registration::default())
+            .unwrap();
         start("session", move || {
             let _stream = stream;
             let daemon = Arc::clone(&open.daemon);

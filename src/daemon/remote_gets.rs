@@ -10,6 +10,7 @@ use crate::cache::session::Session;
 use crate::cache::store::Store;
 use crate::config::{REMOTE_GET_LIMIT, REMOTE_GETS_PER_SESSION};
 use crate::counts::Counts;
+use crate::daemon::conversation::View;
 use crate::daemon::sessions::OpenSession;
 use crate::daemon::uses::Uses;
 use crate::id::ActionId;
@@ -32,6 +33,7 @@ pub struct RemoteGets<'a> {
     remote: &'a Remote,
     store: &'a Store,
     build: &'a BuildDir,
+    view: &'a View,
     stream: &'a UnixStream,
     patience: Arc<WaitBudget>,
     /// Held while frames are written, so that they stay whole.
@@ -67,10 +69,12 @@ struct Waiting {
 
 impl<'a> RemoteGets<'a> {
     /// Runs a session that may use the remote; gives what it gives, and what was answered by the second thread.
+    #[allow(clippy::too_many_arguments, reason = "all that a session has")]
     pub fn run<T>(
         remote: &'a Remote,
         store: &'a Store,
         build: &'a BuildDir,
+        view: &'a View,
         stream: &'a UnixStream,
         uses: &'a Uses<'a>,
         open: &OpenSession,
@@ -81,6 +85,7 @@ impl<'a> RemoteGets<'a> {
             remote,
             store,
             build,
+            view,
             stream,
             patience: remote.patience(build.id()),
             turn: Mutex::default(),
@@ -165,7 +170,7 @@ impl<'a> RemoteGets<'a> {
 
     /// The second thread.
     fn answer(&self, from: &Receiver<Message>, open: &OpenSession) -> Counts {
-        let mut session = Session::new(self.store, self.build.path());
+        let mut session = self.view.session(self.store);
         let mut counts = Counts::default();
         let mut waiting: HashMap<u64, Waiting> = HashMap::new();
         loop {

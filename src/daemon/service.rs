@@ -1,16 +1,20 @@
 //! What the daemon offers, and how it answers on the control socket.
 
-use crate::cache::builds::Builds;
+use crate::cache::builds::{Builds, Registration};
 use crate::cache::history::UsageHistory;
 use crate::cache::journal::Journal;
-use crate::cache::maintenance::Maintenance;
+use crate::cache::maintenance::{BuildsOfUsers, Maintenance};
 use crate::cache::prefetch::Prefetcher;
+use crate::cache::putters::Putters;
 use crate::cache::stats::Stats;
-use crate::cache::store::{Damage, Goal, Limits, Store};
-use crate::daemon::tiers::{Tier, Tiers, Trust};
-use crate::error::Result;
+use crate::cache::store::{Damage, Goal, Limits, Room, Store};
+use crate::cache::tier::{Secret, Tier};
+use crate::config::{PUTS_PER_BUILD_MAX, PUTS_PER_BUILD_MIN, PUTS_PER_BUILD_PART};
+use crate::daemon::policy::{self, Policy};
+use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
+use crate::mode::Mode;
 use crate::protocol::control::{Ask, Gc, Reply};
 use crate::protocol::wire;
 use crate::remote::{self, Remote};
@@ -40,8 +44,6 @@ pub struct Service {
     pub builds: Arc<Builds>,
     /// What was served.
     pub stats: Stats,
-    /// Who feeds the shared tier.
-    pub tiers: Tiers,
     /// The builds that have ended.
     pub journal: Journal,
     /// What the store is kept within.
@@ -54,6 +56,12 @@ pub struct Service {
     pub prefetcher: Prefetcher,
     /// The cache of a team behind it.
     pub remote: Option<Remote>,
+    /// Who may do what.
+    pub policy: Policy,
+    /// Which build has put an action.
+    pub putters: Putters,
+    /// Whether there is room for more.
+    pub room: Room,
     /// How many uses all sessions together have noted.
     pub uses_noted: AtomicUsize,
 }
@@ -81,6 +89,17 @@ pub fn serve(mut stream: &UnixStream, service: &Service) -> Result<()> {
     wire::write_line(&mut stream, &reply)
 }
 
+impl BuildsOfUsers for Service {
+    fn have_sessions(&self) -> bool {
+        self.builds.live().1 > 0
+    }
+
+    fn release_idle(&self, unused_for: Duration) -> usize {
+        self.builds
+            .release_idle(unused_for, &mut |record| self.record(record))
+    }
+}
+
 impl Service {
     /// Opens a cache and everything around it; nothing runs yet.
     ///
@@ -89,7 +108,7 @@ impl Service {
     pub fn open(
         store: Store,
         limits: Limits,
-        trust: Trust,
+        policy: policy::Options,
         remote: Option<&remote::Options>,
     ) -> Result<Self> {
         let root = store.root().to_path_buf();
@@ -98,10 +117,15 @@ impl Service {
             Some(remote) => Some(Remote::open(remote, &root, Arc::clone(&history))?),
             None => None,
         };
+        // One build evicts no more than a part of what the others have put.
+        let put_limit =
+            (limits.max_size / PUTS_PER_BUILD_PART).clamp(PUTS_PER_BUILD_MIN, PUTS_PER_BUILD_MAX);
         Ok(Self {
-            builds: Arc::new(Builds::open(&root)?),
+            builds: Arc::new(Builds::open(&root)?.with_put_limit(put_limit)),
+            policy: Policy::new(policy, Secret::open(&root)?),
+            putters: Putters::default(),
+            room: Room::default(),
             stats: Stats::open(&root),
-            tiers: Tiers::new(trust),
             journal: Journal::open(&root),
             limits,
             maintenance: Maintenance::default(),
@@ -133,9 +157,22 @@ impl Service {
             _ => {}
         }
         match ask {
-            Ask::Register { name, chroot } => {
-                let id = self.builds.register(&name, chroot.as_deref(), None)?;
-                self.begun(id, &name);
+            Ask::Register { name, chroot, mode } => {
+                let mode = self.policy.hooked_mode(&name, mode);
+                if mode == Mode::Off {
+                    return Err(Error::input(format!(
+                        "the shared cache is off for build {name:?}"
+                    )));
+                }
+                let id = self.builds.register(Registration {
+                    name: name.clone(),
+                    lifeline: chroot,
+                    mode,
+                    ..Registration::default()
+                })?;
+                if mode != Mode::Audit {
+                    self.begun(id, &name, true);
+                }
                 Ok(Reply::Registered {
                     build: id.to_string(),
                     directory: self.builds.directory(id),
@@ -143,6 +180,9 @@ impl Service {
             }
             Ask::Stats { .. } => Ok(Reply::Stats(Box::new(self.report()?))),
             Ask::Gc { what, dry_run, .. } => {
+                if what == Gc::All && !dry_run {
+                    self.release_idle(Duration::ZERO);
+                }
                 let goal = self.goal(what)?;
                 let swept = self
                     .store
@@ -167,8 +207,10 @@ impl Service {
     }
 
     /// A build has been registered: what builds of its name use is fetched, and made ready.
-    pub fn begun(&self, build: BuildId, name: &str) {
-        self.prefetcher.begin(&self.history, build, name);
+    pub fn begun(&self, build: BuildId, name: &str, prefetches: bool) {
+        if prefetches && self.policy.links() {
+            self.prefetcher.begin(&self.history, build, name);
+        }
         if let Some(remote) = &self.remote {
             remote.begin(name);
         }
@@ -190,8 +232,10 @@ impl Service {
     }
 
     fn record(&self, mut record: BuildRecord) {
-        let tier = record.user.map_or(Tier::Shared, |user| self.tiers.of(user));
-        record.tier = tier.to_string();
+        let tier = record
+            .user
+            .map_or(Tier::Shared, |user| self.policy.tier(user, false));
+        record.tier = tier.name();
         self.journal.append(&record);
     }
 

@@ -2,11 +2,10 @@
 
 use crate::cache::builds::BuildDir;
 use crate::cache::history::{self, Use};
-use crate::config::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, STOP_LIMIT};
+use crate::config::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, CONNECTIONS_RESERVED, STOP_LIMIT};
 use crate::counts::Counts;
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
-use crate::daemon::tiers::Tier;
 use crate::error::{Error, Result};
 use crate::id::BuildId;
 use crate::log;
@@ -44,7 +43,6 @@ pub struct OpenSession {
     pub(super) daemon: Arc<Daemon>,
     serial: u64,
     user: u32,
-    tier: Tier,
 }
 
 impl OpenSession {
@@ -55,9 +53,15 @@ impl OpenSession {
     pub fn new(daemon: &Arc<Daemon>, stream: &UnixStream) -> Result<Self> {
         let user = sys::peer_user(stream)
             .map_err(|e| Error::io("find the user of", "the connection", e))?;
+        // Nix's builds always find room, whatever others do.
+        let limit = if daemon.service.policy.is_trusted(user) {
+            CONNECTIONS_MAX
+        } else {
+            CONNECTIONS_MAX - CONNECTIONS_RESERVED
+        };
         let mut table = daemon.sessions.table();
         let of_user = table.open.values().filter(|c| c.user == user).count();
-        if table.open.len() >= CONNECTIONS_MAX || of_user >= CONNECTIONS_PER_USER_MAX {
+        if table.open.len() >= limit || of_user >= CONNECTIONS_PER_USER_MAX {
             return Err(Error::peer(format!(
                 "too many connections ({} in all, {of_user} of user {user})",
                 table.open.len()
@@ -81,7 +85,6 @@ impl OpenSession {
             daemon: Arc::clone(daemon),
             serial,
             user,
-            tier: daemon.service.tiers.of(user),
         })
     }
 }
@@ -127,14 +130,9 @@ impl OpenSession {
         &self.daemon.service
     }
 
-    /// The peer's user, as the kernel says.
+    /// The user at the other end.
     pub fn user(&self) -> u32 {
         self.user
-    }
-
-    /// Whose puts it may get.
-    pub fn tier(&self) -> Tier {
-        self.tier
     }
 
     /// A request has begun.
@@ -164,9 +162,9 @@ impl OpenSession {
         }
     }
 
-    /// A build has registered itself.
-    pub fn begun(&self, build: BuildId, name: &str) {
-        self.daemon.service.begun(build, name);
+    /// A build of the shared tier has registered itself.
+    pub fn begun(&self, build: BuildId, name: &str, prefetches: bool) {
+        self.daemon.service.begun(build, name, prefetches);
     }
 
     /// Whether outputs are prefetched for builds of this name.

@@ -4,8 +4,8 @@
 use crate::cache::store::{Limits, Store};
 use crate::config;
 use crate::counts::Counts;
+use crate::daemon::policy;
 use crate::daemon::service::Service;
-use crate::daemon::tiers::Trust;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::host::page;
@@ -235,7 +235,12 @@ fn open(place: &Target) -> Result<Service> {
     if sys::effective_uid() == 0 && owner.uid() != 0 {
         sys::drop_privileges(owner.uid(), owner.gid())?;
     }
-    Service::open(Store::open(dir)?, Limits::default(), Trust::default(), None)
+    Service::open(
+        Store::open(dir)?,
+        Limits::default(),
+        policy::Options::default(),
+        None,
+    )
 }
 
 fn table(report: &Report) -> String {

@@ -65,28 +65,79 @@ fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
     }))
 }
 
+/// An environment variable of the build; `None` when the derivation does not set it.
+///
+/// # Errors
+/// When the text is not a derivation.
+pub fn variable(text: &[u8], name: &str) -> Result<Option<String>> {
+    if text.first() == Some(&b'{') {
+        let json: Value = serde_json::from_slice(text)
+            .map_err(|e| Error::input(format!("it is not a derivation in JSON: {e}")))?;
+        let found = json["env"][name].as_str().map(String::from);
+        let attributes = [&json["structuredAttrs"], &json["env"]["__json"]];
+        return Ok(found.or_else(|| {
+            attributes
+                .into_iter()
+                .find_map(|attributes| match attributes {
+                    Value::String(text) => structured(text, name),
+                    attributes => structured_in(attributes, name),
+                })
+        }));
+    }
+    let arguments = arguments(text)?;
+    let Some(Term::Many(environment)) = arguments.get(6) else {
+        return Err(Error::input("it has no environment"));
+    };
+    let value = |wanted: &str| {
+        environment.iter().find_map(|pair| match pair {
+            Term::Many(pair) => match &pair[..] {
+                [Term::Text(name), Term::Text(value)] if *name == wanted.as_bytes() => {
+                    Some(unescaped(value))
+                }
+                _ => None,
+            },
+            Term::Text(_) => None,
+        })
+    };
+    Ok(value(name).or_else(|| structured(&value("__json")?, name)))
+}
+
+/// A variable among structured attributes, which are the variables' values by name, or have them in `env`.
+fn structured(json: &str, name: &str) -> Option<String> {
+    structured_in(&serde_json::from_str(json).ok()?, name)
+}
+
+fn structured_in(attributes: &Value, name: &str) -> Option<String> {
+    let found = [&attributes["env"][name], &attributes[name]];
+    found.into_iter().find_map(Value::as_str).map(String::from)
+}
+
+/// A string's text, as `printString` in Nix's `libstore/derivations.cc` escapes it.
+fn unescaped(text: &[u8]) -> String {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'\\' => match bytes.next() {
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(other) => *other,
+                None => break,
+            },
+            other => *other,
+        });
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
 /// The names (without directory and hash) of the store paths that a derivation takes as
 /// inputs: derivations, ending in `.drv`, and sources.
 ///
 /// # Errors
 /// When the text is not a term of a derivation.
 pub fn input_names(text: &[u8]) -> Result<Vec<&str>> {
-    let mut parser = Parser {
-        text,
-        at: 0,
-        depth: 0,
-    };
-    let arguments = if parser.take(b"Derive") {
-        parser.many(b'(', b')')?
-    } else if parser.take(b"DrvWithVersion") {
-        let mut arguments = parser.many(b'(', b')')?;
-        arguments.drain(..1.min(arguments.len()));
-        arguments
-    } else {
-        return Err(Error::input(
-            "it does not begin with Derive or DrvWithVersion",
-        ));
-    };
+    let arguments = arguments(text)?;
     let (Some(Term::Many(derivations)), Some(Term::Many(sources))) =
         (arguments.get(1), arguments.get(2))
     else {
@@ -103,6 +154,27 @@ pub fn input_names(text: &[u8]) -> Result<Vec<&str>> {
             Term::Many(_) => None,
         })
         .collect())
+}
+
+/// The arguments of a term of a derivation.
+fn arguments(text: &[u8]) -> Result<Vec<Term<'_>>> {
+    let mut parser = Parser {
+        text,
+        at: 0,
+        depth: 0,
+    };
+    let arguments = if parser.take(b"Derive") {
+        parser.many(b'(', b')')?
+    } else if parser.take(b"DrvWithVersion") {
+        let mut arguments = parser.many(b'(', b')')?;
+        arguments.drain(..1.min(arguments.len()));
+        arguments
+    } else {
+        return Err(Error::input(
+            "it does not begin with Derive or DrvWithVersion",
+        ));
+    };
+    Ok(arguments)
 }
 
 /// The name in a store path: what comes after the directory, the hash and a dash.
@@ -279,5 +351,33 @@ mod tests {
             let found = has_input(text.as_bytes(), wanted).ok();
             assert_eq!(found, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_variable_is_found_in_every_form_of_a_derivation() {
+        let term = |environment: &str| {
+            format!(
+                r#"Derive([("out","/nix/store/o","","")],[],[],"x86_64-linux","/bin/sh",[],[{environment}])"#
+            )
+        };
+        let structured = r#"("__json","{\"env\":{\"MODE\":\"audit\"},\"name\":\"x\"}")"#;
+        for (text, expected) in [
+            (
+                term(r#"("A","b"),("MODE","read\"only\n")"#),
+                Some("read\"only\n"),
+            ),
+            (term(r#"("A","MODE")"#), None),
+            (term(structured), Some("audit")),
+            (r#"{"env":{"MODE":"off"},"inputs":{}}"#.into(), Some("off")),
+            (
+                r#"{"env":{},"structuredAttrs":{"MODE":"on"}}"#.into(),
+                Some("on"),
+            ),
+            (r#"{"env":{"__json":"{\"MODE\":\"x\"}"}}"#.into(), Some("x")),
+        ] {
+            let found = variable(text.as_bytes(), "MODE").unwrap();
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+        assert!(variable(b"nonsense", "MODE").is_err());
     }
 }

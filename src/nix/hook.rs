@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::log;
+use crate::mode::Mode;
 use crate::nix::derivation;
 use crate::protocol::control::{self, Ask, Reply};
 use crate::sys;
@@ -128,7 +129,12 @@ fn append(answer: &mut Vec<u8>, ours: &[u8]) {
 
 /// What to print: empty for a build that does not use the setup hook.
 fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u8>> {
-    if !wants_cache(drv, chroot) {
+    let text = derivation_text(drv, chroot);
+    if !wants_cache(drv, text.as_deref()) {
+        return Ok(Vec::new());
+    }
+    let mode = mode(text.as_deref().unwrap_or_default());
+    if mode == Mode::Off {
         return Ok(Vec::new());
     }
     let client = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
@@ -138,6 +144,7 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
     let ask = Ask::Register {
         name: name.strip_suffix(".drv").unwrap_or(name).to_string(),
         chroot: chroot.map(lifeline),
+        mode,
     };
     let Reply::Registered { build, directory } =
         control::ask(&socket, &ask, HOOK_LIMIT, &mut |_| {})?
@@ -190,28 +197,50 @@ fn build_directory(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Whether the derivation has the setup hook among its inputs. Where that cannot be known
-/// the answer is yes: the mounts do no harm to a build that does not use them.
-fn wants_cache(drv: &Path, chroot: Option<&Path>) -> bool {
-    // Determinate Nix says what it builds, also where no file does.
+/// What is to be built: Determinate Nix says so itself, also where no file does.
+fn derivation_text(drv: &Path, chroot: Option<&Path>) -> Option<Vec<u8>> {
     if let Some(json) = std::env::var_os("NIX_DERIVATION_V4") {
-        match derivation::has_input(json.as_bytes(), is_setup_hook) {
-            Ok(wanted) => return wanted,
+        let json = json.into_vec();
+        match derivation::has_input(&json, |_| false) {
+            Ok(_) => return Some(json),
             Err(e) => log::debug(|| format!("cannot read NIX_DERIVATION_V4: {}", e.chain())),
         }
     }
     read_derivation(drv, chroot)
-        .and_then(|text| derivation::has_input(&text, is_setup_hook))
-        .unwrap_or_else(|e| {
-            log::debug(|| {
-                format!(
-                    "whether {} wants the cache is unknown: {}",
-                    drv.display(),
-                    e.chain()
-                )
-            });
-            true
-        })
+        .inspect_err(|e| log::debug(|| e.chain()))
+        .ok()
+}
+
+/// Whether the derivation has the setup hook among its inputs. Where that cannot be known
+/// the answer is yes: the mounts do no harm to a build that does not use them.
+fn wants_cache(drv: &Path, text: Option<&[u8]>) -> bool {
+    let Some(text) = text else { return true };
+    derivation::has_input(text, is_setup_hook).unwrap_or_else(|e| {
+        log::debug(|| {
+            format!(
+                "whether {} wants the cache is unknown: {}",
+                drv.display(),
+                e.chain()
+            )
+        });
+        true
+    })
+}
+
+/// What the derivation says that its build may do with the cache. One that cannot be read says nothing.
+fn mode(text: &[u8]) -> Mode {
+    match derivation::variable(text, "NIX_GOCACHEPROG") {
+        Ok(Some(said)) => {
+            let mode = Mode::parse(&said);
+            if mode == Mode::Off && said != "off" {
+                log::warn(format!(
+                    "NIX_GOCACHEPROG={said:?} is unknown, which means off: this build goes on without the shared cache"
+                ));
+            }
+            mode
+        }
+        Ok(None) | Err(_) => Mode::On,
+    }
 }
 
 /// Whether an input of this name is the setup hook. nixpkgs appends the platform to names of

@@ -4,6 +4,7 @@
 //! bound into a sandbox.
 
 use crate::error::{Error, Result};
+use crate::mode::Mode;
 use crate::protocol::wire;
 use crate::report::{BuildRecord, Live, Report, Swept, Verified};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub enum Ask {
         name: String,
         /// Nix's chroot for the build, which is gone when the build has ended.
         chroot: Option<PathBuf>,
+        /// What the derivation says that it may do.
+        #[serde(default)]
+        mode: Mode,
     },
     /// Say how things are.
     Stats {

@@ -63,7 +63,7 @@ impl StandaloneCache {
             .spawn(|| {
                 cache
                     .maintenance
-                    .run(&cache.store, &cache.stats, &cache.limits)
+                    .run(&cache.store, &cache.stats, &cache.limits, &())
             })
             .map_err(|e| Error::io("start", "a thread", e))?;
         *cache.thread() = Some(thread);

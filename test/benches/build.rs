@@ -1,8 +1,9 @@
 //! A build of the benchmarks' own, on the daemon's socket.
 
 use crate::peer::Peer;
-use crate::support::Daemon;
+use crate::support::{BUILDER, Daemon};
 use sha2::{Digest, Sha256};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 /// A build that lasts as long as this: what it gets is linked for the first time, as for every build.
@@ -16,9 +17,10 @@ impl Build {
     pub fn new(daemon: &Daemon, dir: &Path, name: &str) -> Self {
         let top = dir.join(name);
         std::fs::create_dir(&top).unwrap();
+        chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
         let hello = serde_json::json!({"version": 1, "name": "bench", "top": top});
         Self {
-            peer: Peer::hello(daemon, &hello.to_string()).unwrap(),
+            peer: Peer::hello_as(daemon, BUILDER, &hello.to_string()).unwrap(),
             top,
         }
     }

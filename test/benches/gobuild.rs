@@ -4,8 +4,9 @@
 
 use crate::Options;
 use crate::figures::{Report, median, ratios, row};
-use crate::support::{Daemon, TempDir, binary};
+use crate::support::{BUILDER, Daemon, TempDir, binary};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,7 +42,7 @@ impl Cache {
         Self {
             name: "ours".into(),
             prog: Some("/gocache/client".into()),
-            daemon: Some(Daemon::start()),
+            daemon: Some(Daemon::start_for_builder()),
             dir: TempDir::new(),
         }
     }
@@ -65,11 +66,16 @@ impl Cache {
         let before = self.cpu();
         let top = self.dir.path().join("top");
         std::fs::create_dir(&top).unwrap();
+        for path in [self.dir.path(), &top] {
+            chown(path, Some(BUILDER), Some(BUILDER)).expect("root");
+        }
         let goroot = PathBuf::from(std::env::var_os("GOROOT").unwrap());
         let program = PathBuf::from(std::env::var_os("NIX_GOCACHEPROG_BENCH_PROGRAM").unwrap());
         let mut namespace = Command::new("unshare");
         namespace.args(["--mount", "--pid", "--fork"]);
         namespace.args(["sh", "-euc", NAMESPACE, "sh"]);
+        // As in a sandbox: root, and the daemon's own user, get copies instead of links.
+        namespace.arg(BUILDER.to_string());
         namespace.arg(&program);
         match &self.daemon {
             Some(daemon) => {
@@ -128,11 +134,11 @@ impl Cache {
 
 /// Sets up a mount namespace in which a program is started once a line is read, and says when it has ended. `go` waits for
 /// no GOCACHEPROG to end: whatever it leaves ends with the shell, which is the first process of a namespace, and so its CPU
-/// time is the shell's too. Arguments: the directory to start it in; for a build of ours the client, the runtime
+/// time is the shell's too. Arguments: the user to start it as, and the directory; for a build of ours the client, the runtime
 /// directory, the build's ID and its directory; the command.
 const NAMESPACE: &str = r#"
-root=/mnt cwd=$1 client=$2 runtime=$3 id=$4 directory=$5
-shift 5
+root=/mnt user=$1 cwd=$2 client=$3 runtime=$4 id=$5 directory=$6
+shift 6
 mount -t tmpfs none "$root"
 for path in /*; do
     if [ -L "$path" ]; then cp -P "$path" "$root$path"
@@ -148,7 +154,7 @@ if [ -n "$id" ]; then
 fi
 echo ready
 read -r _
-exec chroot "$root" sh -euc 'cd "$1"; shift; "$@" >&2; echo built' sh "$cwd" "$@"
+exec chroot --userspec="$user:$user" --groups= "$root" sh -euc 'cd "$1"; shift; "$@" >&2; echo built' sh "$cwd" "$@"
 "#;
 
 /// Registers a build as the hook does.

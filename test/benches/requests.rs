@@ -4,12 +4,14 @@ use crate::Options;
 use crate::build::{Build, action};
 use crate::figures::{Report, Row, median, quantile, ratios, row};
 use crate::gobuild::{children_cpu, cpu};
-use crate::support::{Daemon, TempDir, binary};
+use crate::support::{BUILDER, Daemon, TempDir, binary};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
@@ -24,7 +26,7 @@ const GETS: u64 = 40_000;
 const CLIENTS: u64 = 2;
 
 fn filled(dir: &TempDir) -> Daemon {
-    let daemon = Daemon::start();
+    let daemon = Daemon::start_for_builder();
     let mut build = Build::new(&daemon, dir.path(), "filling");
     for nth in 0..ACTIONS {
         let mut body = [1; 4096];
@@ -162,12 +164,15 @@ impl Client {
     fn start(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> Self {
         let top = dir.path().join("client");
         std::fs::create_dir(&top).unwrap();
+        chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
         let mut child = Command::new(binary())
             .args(["client", "--runtime-dir"])
             .arg(daemon.runtime_dir())
             .env("NIX_BUILD_TOP", &top)
             .env("name", name.unwrap_or_default())
             .env_remove("IN_NIX_SHELL")
+            .uid(BUILDER)
+            .gid(BUILDER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -14,8 +14,8 @@ use super::crash_state::Size;
 use super::walk::ALL;
 use super::{Store, modified, size_on_disk};
 use crate::config::{
-    ACTION_USE_RECORDED_EVERY, EVICT_TO_PERCENT, MAX_AGE, MAX_SIZE, MIN_FREE_LEAST_MAX,
-    MIN_FREE_LEAST_PART, MIN_FREE_MAX, MIN_FREE_PART, USE_RECORDED_EVERY,
+    ACTION_USE_RECORDED_EVERY, EVICT_TO_PERCENT, MAX_AGE, MAX_SIZE, MIN_FREE_FILES_MAX,
+    MIN_FREE_LEAST_MAX, MIN_FREE_LEAST_PART, MIN_FREE_MAX, MIN_FREE_PART, USE_RECORDED_EVERY,
 };
 use crate::entry::Entry;
 use crate::error::Result;
@@ -34,7 +34,7 @@ use std::time::{Duration, SystemTime};
 
 /// How many outputs make a batch, about: some 20 MB of memory. A million of them, which is a
 /// cache of tens of gigabytes, are two, and two walks over all actions.
-const BATCH: u64 = 1 << 19;
+pub(super) const BATCH: u64 = 1 << 19;
 
 /// A shard that changes while it is counted is counted again, this often at most.
 const COUNTS: u32 = 5;
@@ -67,6 +67,11 @@ impl Limits {
         self.min_free
             .unwrap_or_else(|| (space.total / MIN_FREE_PART).min(MIN_FREE_MAX))
             .max((space.total / MIN_FREE_LEAST_PART).min(MIN_FREE_LEAST_MAX))
+    }
+
+    /// How many files such a file system must still be able to take. Some file systems have no limit.
+    pub fn files_floor(&self, space: sys::Space) -> u64 {
+        (space.files / MIN_FREE_LEAST_PART).min(MIN_FREE_FILES_MAX)
     }
 }
 
@@ -103,6 +108,11 @@ impl Store {
             let wanted = floor - space.free + floor / 10;
             keep = keep.min(self.size().saturating_sub(wanted));
         }
+        let floor = limits.files_floor(space);
+        if space.free_files < floor {
+            let wanted = floor - space.free_files + floor / 10;
+            keep = keep.min(without_files(self.usage.size(), wanted));
+        }
         Ok(Goal {
             keep,
             max_age: limits.max_age,
@@ -126,15 +136,17 @@ impl Store {
             set_aside: self.sweep_aside(start, dry_run)?,
             ..Swept::default()
         };
-        for shards in survey.batches() {
+        for shards in survey.batches(self.batch_size) {
             let mut batch = Batch::of(survey.outputs_in(&shards));
-            swept.left_actions = 0;
+            // Each batch walks over all of them, and finds those that are left.
+            let gone_before = swept.actions;
+            let mut actions = 0;
             self.walk_outputs(shards.clone(), stop, |output, metadata| {
                 batch.add(output, metadata, start, &mut quota);
             })?;
             batch.outputs.sort_unstable_by_key(|(output, _)| *output);
             self.walk_actions(stop, |action, entry| {
-                swept.left_actions += 1;
+                actions += 1;
                 let gone = match batch.note(action, entry, &shards) {
                     ActionState::Fine(entry) => self.expire(&action, &entry, goal, start, dry_run),
                     ActionState::Dangling(entry) => dry_run || self.forgets(&action, &entry),
@@ -168,9 +180,14 @@ impl Store {
                 }
             }
             swept.oldest = swept.oldest.max(batch.oldest);
+            let gone_now = if dry_run {
+                swept.actions
+            } else {
+                swept.actions - gone_before
+            };
+            swept.left_actions = u64::saturating_sub(actions, gone_now);
         }
         swept.left_outputs = swept.left_outputs.saturating_sub(swept.outputs);
-        swept.left_actions = swept.left_actions.saturating_sub(swept.actions);
         swept.left_bytes = swept.left_bytes.saturating_sub(swept.bytes);
         Ok(swept)
     }
@@ -312,6 +329,13 @@ impl Store {
     }
 }
 
+/// How much of a store, in bytes, leaves so many files fewer: an output and its action are two.
+fn without_files(size: Size, files: u64) -> u64 {
+    let have = size.outputs.max(1) * 2;
+    let left = have.saturating_sub(files);
+    (u128::from(size.bytes) * u128::from(left) / u128::from(have)) as u64
+}
+
 /// Whether an output can be evicted at all: not used since, and by no live build.
 fn can_go(metadata: &Metadata, start: SystemTime) -> bool {
     metadata.nlink() == 1 && modified(metadata) < start
@@ -409,11 +433,11 @@ impl Survey {
     }
 
     /// Ranges of shards that have not too many outputs together.
-    fn batches(&self) -> Vec<Range<usize>> {
+    fn batches(&self, size: u64) -> Vec<Range<usize>> {
         let mut batches = Vec::new();
         let (mut from, mut outputs) = (0, 0);
         for (shard, count) in self.shards.iter().enumerate() {
-            if outputs > 0 && outputs + count > BATCH {
+            if outputs > 0 && outputs + count > size {
                 batches.push(from..shard);
                 (from, outputs) = (shard, 0);
             }
@@ -564,5 +588,103 @@ impl Batch {
                 };
                 Some((victims, actions))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use sha2::{Digest, Sha256};
+
+    fn survey(samples: &[(u64, u64)]) -> Survey {
+        let mut survey = Survey::default();
+        for (bytes, age) in samples {
+            survey.add(Sample {
+                bytes: *bytes,
+                age: Duration::from_secs(*age),
+                can_go: true,
+                is_live: false,
+            });
+        }
+        survey
+    }
+
+    fn goal(keep: u64) -> Goal {
+        Goal {
+            keep,
+            max_age: MAX_AGE,
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_until_the_goal_is_reached_and_no_more() {
+        let samples = [(100, 5), (100, 10), (100, 20), (100, 20)];
+        for (keep, taken) in [
+            (400, [false, false, false, false]),
+            (350, [false, false, true, false]),
+            (250, [false, false, true, true]),
+            (150, [false, true, true, true]),
+            (0, [true; 4]),
+        ] {
+            let mut quota = survey(&samples).quota(&goal(keep));
+            let takes = samples.map(|(bytes, age)| quota.takes(Duration::from_secs(age), bytes));
+            assert_eq!(takes, taken, "keep {keep}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_goes_whatever_the_size() {
+        let mut quota = survey(&[(1, 1)]).quota(&goal(u64::MAX));
+        assert!(quota.takes(MAX_AGE + Duration::from_secs(1), 1));
+        assert!(!quota.takes(MAX_AGE, 1));
+    }
+
+    #[test]
+    fn batches_hold_all_shards_once_and_no_more_outputs_than_wanted() {
+        let mut survey = Survey::default();
+        for (shard, count) in survey.shards.iter_mut().enumerate() {
+            *count = shard as u64 % 3;
+        }
+        let batches = survey.batches(4);
+        assert!(batches.iter().all(|batch| survey.outputs_in(batch) <= 4));
+        let shards: Vec<_> = batches.into_iter().flatten().collect();
+        assert_eq!(shards, ALL.collect::<Vec<_>>());
+        assert_eq!(Survey::default().batches(4), [ALL]);
+    }
+
+    #[test]
+    fn fewer_files_are_less_of_a_store_in_proportion() {
+        let size = Size {
+            bytes: 1000,
+            outputs: 10,
+        };
+        for (files, left) in [(0, 1000), (5, 750), (20, 0), (100, 0)] {
+            assert_eq!(without_files(size, files), left);
+        }
+    }
+
+    #[test]
+    fn a_sweep_in_several_batches_counts_what_stays_as_it_is() {
+        let dir = TestDir::new();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.batch_size = 4;
+        for n in 0..64u8 {
+            let body = [n; 10];
+            let output = OutputId(Sha256::digest(body).into());
+            store
+                .put(&ActionId([n; 32]), &output, 10, &mut &body[..])
+                .unwrap();
+            let age = Duration::from_secs(100 + u64::from(n));
+            fs::set_times(&store.output_path(&output), SystemTime::now() - age).unwrap();
+        }
+        let never = AtomicBool::new(false);
+        for (dry_run, keep) in [(true, 24), (false, 24), (false, 24)] {
+            let goal = goal(keep * 4096);
+            let swept = store.sweep(&goal, dry_run, &never).unwrap();
+            assert_eq!((swept.left_outputs, swept.left_actions), (keep, keep));
+            assert_eq!(swept.left_bytes, keep * 4096);
+        }
+        assert_eq!(store.contents(&never).unwrap().actions, 24);
     }
 }

@@ -28,11 +28,13 @@
 //! The store knows of no builds, and never hands out a path below `outputs`.
 
 mod accounting;
+mod copies;
 mod crash_state;
 mod evict;
 #[cfg(test)]
 mod model;
 mod old_format;
+mod room;
 mod shards;
 mod transfer;
 mod verify;
@@ -49,12 +51,14 @@ use accounting::Accounting;
 use crash_state::CrashGuard;
 pub use crash_state::Size;
 pub use evict::{Goal, Limits};
+pub use room::Room;
 use sha2::{Digest, Sha256};
 use shards::{Pin, Shards};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,6 +72,9 @@ const FORMAT: u32 = 1;
 const TMP_DIRS: u64 = 32;
 
 const FORMAT_PREFIX: &str = "nix-gocacheprog cache, format ";
+
+/// The mode of an output. Nobody writes to one, its owner included.
+const OUTPUT_MODE: u32 = 0o444;
 
 /// Bodies are read and written this much at a time, in bytes.
 const CHUNK: usize = 128 << 10;
@@ -86,6 +93,8 @@ pub struct Store {
     usage: Accounting,
     /// Held by the one sweep that may run.
     sweeping: Mutex<()>,
+    /// How many outputs a sweep looks at together, about.
+    batch_size: u64,
     /// What tells a crash; a store that several processes share has none.
     survival: Option<CrashGuard>,
     /// Keeps the lock of a store that is ours alone.
@@ -187,6 +196,7 @@ impl Store {
             shards: Shards::default(),
             usage: Accounting::new(Size::default()),
             sweeping: Mutex::default(),
+            batch_size: evict::BATCH,
             survival: None,
             _lock: None,
         })
@@ -286,19 +296,24 @@ impl Store {
             },
         }
         let metadata = fs::metadata(name)?;
-        if metadata.len() != entry.size {
+        if let Some(what) = damage(&metadata, entry.size) {
             fs::remove_file(name)?;
-            self.discard(action, entry, "has an output of the wrong size")?;
+            self.discard(action, entry, what)?;
             return Ok(false);
         }
-        self.record_use(name, &metadata, USE_RECORDED_EVERY);
+        self.record_uses(action, entry, name, &metadata);
+        Ok(true)
+    }
+
+    /// Records that an output was used, by way of one of its names, and the action that led there.
+    fn record_uses(&self, action: &ActionId, entry: &Entry, name: &Path, metadata: &Metadata) {
+        self.record_use(name, metadata, USE_RECORDED_EVERY);
         if self.age(entry.put_at()) > ACTION_USE_RECORDED_EVERY {
             let action = self.action_path(action);
             if let Ok(metadata) = fs::symlink_metadata(&action) {
                 self.record_use(&action, &metadata, ACTION_USE_RECORDED_EVERY);
             }
         }
-        Ok(true)
     }
 
     /// Keeps an output from being evicted as long as the answer lives.
@@ -342,8 +357,8 @@ impl Store {
         }
         let path = self.output_path(output);
         let _held = self.pin(output);
-        let present =
-            fs::metadata(&path).is_ok_and(|m| m.len() == size) && self.is_trusted(output, &path)?;
+        let present = fs::metadata(&path).is_ok_and(|m| damage(&m, size).is_none())
+            && self.is_trusted(output, &path)?;
         let fresh = if present {
             // The body is checked all the same: who names an output must have it.
             receive(body, size, output, None)?;
@@ -352,7 +367,7 @@ impl Store {
             let tmp = TmpFile::new(self.tmp_path());
             let file = in_dir(&tmp.0, || fs::create_new(&tmp.0, 0o600))?;
             receive(body, size, output, Some((&file, &tmp.0)))?;
-            fs::set_mode(&tmp.0, 0o444)?;
+            fs::set_mode(&tmp.0, OUTPUT_MODE)?;
             Some(tmp)
         };
         let _shard = self.shards.lock(output);
@@ -392,6 +407,14 @@ impl Store {
         in_dir(&path, || fs::rename(&tmp.0, &path))?;
         tmp.keep();
         Ok(())
+    }
+
+    /// Removes an entry, whatever it names.
+    ///
+    /// # Errors
+    /// When the system fails to remove it.
+    pub fn withdraw(&self, action: &ActionId) -> Result<()> {
+        fs::remove_file(&self.action_path(action))
     }
 
     /// Removes a damaged entry.
@@ -564,9 +587,15 @@ fn take_lock(root: &Path) -> Result<File> {
             holder.trim()
         )));
     }
-    lock.set_len(0)
-        .and_then(|()| (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()))
-        .map_err(|e| Error::io("write", &path, e))?;
+    let noted = lock
+        .set_len(0)
+        .and_then(|()| (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()));
+    match noted {
+        // On a full disk there must be a way to free some.
+        Err(e) if e.kind() == ErrorKind::StorageFull => log::debug(|| e.to_string()),
+        Err(e) => return Err(Error::io("write", &path, e)),
+        Ok(()) => {}
+    }
     Ok(lock)
 }
 
@@ -640,6 +669,19 @@ impl Drop for TmpFile {
         if let Err(e) = fs::remove_file(&self.0) {
             log::warn(e.chain());
         }
+    }
+}
+
+/// What an output's file shows of a change that somebody made to it, as a user who could.
+fn damage(metadata: &Metadata, size: u64) -> Option<&'static str> {
+    if metadata.len() != size {
+        Some("has an output of the wrong size")
+    } else if metadata.mode() & 0o7777 != OUTPUT_MODE {
+        Some("has an output whose mode was changed")
+    } else if metadata.uid() != sys::effective_uid() {
+        Some("has an output that belongs to another user")
+    } else {
+        None
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the store gives to other machines, and takes from them. It does not know how that gets here.
 
-use super::Store;
+use super::{Store, damage};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::fs;
 use crate::id::ActionId;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::time::UNIX_EPOCH;
 
@@ -33,8 +33,8 @@ impl Store {
         }
         match fs::open(&path) {
             Ok(file) => {
-                let length = file.metadata().map(|m| m.len());
-                Ok(length.is_ok_and(|n| n == entry.size).then_some(file))
+                let sound = |m: &Metadata| damage(m, entry.size).is_none();
+                Ok(file.metadata().is_ok_and(|m| sound(&m)).then_some(file))
             }
             Err(e) if e.kind() == Some(ErrorKind::NotFound) => Ok(None),
             Err(e) => Err(e),

@@ -1,0 +1,304 @@
+//! Who may do what: decided from the user at the other end of a connection and from who registered the build, never from what
+//! the peer says of itself.
+//!
+//! A build shares the tier of Nix's builds when the hook registered it, or when its user is one of Nix's build users or is
+//! trusted. Everybody else reads that tier and has one of their own.
+
+use crate::cache::tier::{Secret, Tier};
+use crate::error::Result;
+use crate::fs;
+use crate::mode::Mode;
+use crate::sync::lock;
+use crate::sys;
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often the members of the build users' group are read again, when an unknown user comes.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// What the administrator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The group of the users that Nix builds as.
+    pub build_users_group: String,
+    /// The users that Nix builds as when it allocates them itself.
+    pub build_uids: Range<u32>,
+    /// Further users whose builds feed Nix's builds: uids or names.
+    pub trusted_users: Vec<String>,
+    /// Derivation names, with `*` for anything, whose builds may only read.
+    pub readonly_names: Vec<String>,
+    /// Derivation names, with `*` for anything, whose builds get nothing and put nothing.
+    pub off_names: Vec<String>,
+    /// One registered build in so many is an audit; none if it is 0.
+    pub audit_one_in: u64,
+    /// Nobody gets a link to a file of the store: all get copies.
+    pub no_shared_inodes: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // The defaults of nix.conf(5): build-users-group on NixOS and of the installers, start-id and id-count.
+        Self {
+            build_users_group: "nixbld".into(),
+            build_uids: 872_415_232..872_415_232 + 8_388_608,
+            trusted_users: Vec::new(),
+            readonly_names: Vec::new(),
+            off_names: Vec::new(),
+            audit_one_in: 0,
+            no_shared_inodes: false,
+        }
+    }
+}
+
+/// Who may do what.
+#[derive(Debug)]
+pub struct Policy {
+    options: Options,
+    /// The daemon's own user.
+    own: u32,
+    secret: Secret,
+    builders: Mutex<Builders>,
+    /// How many builds the hook has registered.
+    registered: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Builders {
+    users: HashSet<u32>,
+    trusted: HashSet<u32>,
+    read: Option<Instant>,
+}
+
+impl Policy {
+    /// What follows from these options.
+    pub fn new(options: Options, secret: Secret) -> Self {
+        let policy = Self {
+            secret,
+            options,
+            own: sys::effective_uid(),
+            builders: Mutex::default(),
+            registered: AtomicU64::new(0),
+        };
+        policy.read_again();
+        policy
+    }
+
+    /// Whether a user is one that Nix builds as.
+    pub fn is_builder(&self, user: u32) -> bool {
+        self.options.build_uids.contains(&user) || self.is_in(|builders| &builders.users, user)
+    }
+
+    /// Whether builds of this user that registered themselves feed Nix's builds.
+    pub fn is_trusted(&self, user: u32) -> bool {
+        user == 0
+            || user == self.own
+            || self.is_builder(user)
+            || self.is_in(|builders| &builders.trusted, user)
+    }
+
+    /// The tier of a build of this user.
+    pub fn tier(&self, user: u32, is_hooked: bool) -> Tier {
+        if is_hooked || self.is_trusted(user) {
+            Tier::Shared
+        } else {
+            Tier::Own(user, self.secret)
+        }
+    }
+
+    /// Whether this user gets copies, because it could change the store's own files, or because nobody gets links.
+    pub fn gets_copies(&self, user: u32) -> bool {
+        user == 0 || user == self.own || self.options.no_shared_inodes
+    }
+
+    /// Whether builds get links to the store's own files at all.
+    pub fn links(&self) -> bool {
+        !self.options.no_shared_inodes
+    }
+
+    /// The mode of a build of this name that says so of itself.
+    pub fn mode(&self, name: &str, said: Mode) -> Mode {
+        let matches = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
+        let decided = if matches(&self.options.off_names) {
+            Mode::Off
+        } else if matches(&self.options.readonly_names) {
+            Mode::Readonly
+        } else {
+            Mode::On
+        };
+        decided.max(said)
+    }
+
+    /// The mode of a build that the hook registers.
+    pub fn hooked_mode(&self, name: &str, said: Mode) -> Mode {
+        let mode = self.mode(name, said);
+        let nth = self.registered.fetch_add(1, Ordering::Relaxed) + 1;
+        let every = self.options.audit_one_in;
+        let is_audited = every > 0 && nth.is_multiple_of(every);
+        mode.max(if is_audited { Mode::Audit } else { Mode::On })
+    }
+
+    fn is_in(&self, which: fn(&Builders) -> &HashSet<u32>, user: u32) -> bool {
+        let builders = lock(&self.builders);
+        if which(&builders).contains(&user) {
+            return true;
+        }
+        let is_fresh = builders
+            .read
+            .is_some_and(|read| read.elapsed() < READ_AGAIN_AFTER);
+        drop(builders);
+        if is_fresh {
+            return false;
+        }
+        self.read_again();
+        which(&lock(&self.builders)).contains(&user)
+    }
+
+    /// Reads who the users are: from the files that every host has, and not by way of a name service, which may not answer.
+    fn read_again(&self) {
+        let read = |path: &str| -> Result<String> { fs::read_to_string(Path::new(path)) };
+        let group = read("/etc/group").unwrap_or_default();
+        let passwd = read("/etc/passwd").unwrap_or_default();
+        let members = members(&group, &passwd, &self.options.build_users_group);
+        let trusted = self.options.trusted_users.iter();
+        let trusted = trusted.filter_map(|user| user.parse().ok().or_else(|| uid(&passwd, user)));
+        *lock(&self.builders) = Builders {
+            users: members.unwrap_or_default(),
+            trusted: trusted.collect(),
+            read: Some(Instant::now()),
+        };
+    }
+}
+
+/// The members of a group, as group(5) and passwd(5) have them; `None` when there is no such group.
+fn members(group: &str, passwd: &str, name: &str) -> Option<HashSet<u32>> {
+    let line = group.lines().find(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(':'))
+    })?;
+    let mut fields = line.split(':').skip(2);
+    let gid = fields.next()?;
+    let listed = fields.next().unwrap_or_default().split(',');
+    let listed = listed.filter_map(|user| uid(passwd, user));
+    let primary = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let uid = fields.next()?;
+        (fields.next()? == gid).then(|| uid.parse().ok())?
+    });
+    Some(listed.chain(primary).collect())
+}
+
+fn uid(passwd: &str, user: &str) -> Option<u32> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+/// Whether a name matches a pattern in which `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(name) = name.strip_prefix(first) else {
+        return false;
+    };
+    // Each part that is followed by another star is found as early as it can be, which leaves most to the others.
+    let mut name = name;
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return name.ends_with(part);
+        }
+        let Some(at) = name.find(part) else {
+            return false;
+        };
+        name = &name[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: &str = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2,gone\nnixbldother:x:5:alice\n";
+    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nnixbld1:x:30001:30000::/:/bin/false\nnixbld2:x:30002:9::/:\n\
+                          nixbld3:x:30003:30000::/:\nalice:x:1000:100::/home/alice:/bin/sh\n";
+
+    #[test]
+    fn build_users_are_the_members_of_their_group_by_either_file() {
+        let members = |name| members(GROUP, PASSWD, name);
+        assert_eq!(members("nixbld"), Some([30001, 30002, 30003].into()));
+        assert_eq!(members("nixbldother"), Some([1000].into()));
+        assert_eq!(members("nix"), None);
+        assert_eq!(uid(PASSWD, "alice"), Some(1000));
+        assert_eq!(uid(PASSWD, "bob"), None);
+    }
+
+    #[test]
+    fn a_pattern_matches_whole_names() {
+        for (pattern, name, does) in [
+            ("hello", "hello", true),
+            ("hello", "hello-2", false),
+            ("hello-*", "hello-2.0", true),
+            ("hello-*", "othello-2.0", false),
+            ("*-release", "x-release", true),
+            ("*-release", "x-release-1", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "abc", true),
+            ("a*bc", "abcbc", true),
+            ("a*b*c", "acb", false),
+            ("*", "", true),
+            ("", "", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), does, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_strictest_that_is_said_of_a_build_counts() {
+        let policy = Policy::new(
+            Options {
+                readonly_names: vec!["release-*".into()],
+                off_names: vec!["*-secret".into()],
+                audit_one_in: 3,
+                ..Options::default()
+            },
+            Secret::default(),
+        );
+        assert_eq!(policy.mode("x", Mode::On), Mode::On);
+        assert_eq!(policy.mode("release-1", Mode::On), Mode::Readonly);
+        assert_eq!(policy.mode("release-1", Mode::Audit), Mode::Readonly);
+        assert_eq!(policy.mode("release-1", Mode::Off), Mode::Off);
+        assert_eq!(policy.mode("release-secret", Mode::On), Mode::Off);
+        let modes: Vec<_> = (0..6).map(|_| policy.hooked_mode("x", Mode::On)).collect();
+        let (on, audit) = (Mode::On, Mode::Audit);
+        assert_eq!(modes, [on, on, audit, on, on, audit]);
+    }
+
+    #[test]
+    fn everybody_but_builds_of_nix_and_who_is_trusted_has_a_tier_of_their_own() {
+        let policy = Policy::new(
+            Options {
+                build_uids: 500_000..500_010,
+                trusted_users: vec!["400000".into()],
+                ..Options::default()
+            },
+            Secret::default(),
+        );
+        for user in [0, sys::effective_uid(), 500_000, 500_009, 400_000] {
+            assert_eq!(policy.tier(user, false), Tier::Shared, "{user}");
+        }
+        for user in [499_999, 500_010, 400_001] {
+            assert_eq!(policy.tier(user, false), Tier::Own(user, Secret::default()));
+            assert_eq!(policy.tier(user, true), Tier::Shared);
+            assert!(!policy.gets_copies(user));
+        }
+        assert!(policy.gets_copies(0) && policy.gets_copies(sys::effective_uid()));
+    }
+}
