@@ -304,7 +304,8 @@ const REMOTE: &[Flag] = &[
     flag(
         "remote",
         Takes::Text("URL"),
-        "a cache for several machines behind this one: bazel-remote, or any HTTP server that keeps what is PUT",
+        "a cache for several machines behind this one: bazel-remote, any HTTP server that keeps what is PUT, or an object \
+         store as s3://BUCKET/PREFIX?endpoint=URL&region=NAME",
     ),
     flag(
         "remote-mode",
@@ -316,7 +317,8 @@ const REMOTE: &[Flag] = &[
     flag(
         "remote-credentials",
         Takes::File,
-        "a file with user:password, or with a token; without it, netrc is looked at",
+        "a file with user:password, or with a token, or with S3 keys as `aws configure` writes it; without it, netrc is \
+         looked at, or what AWS's own tools look at",
     )
     .requires(&["remote"]),
     flag(

@@ -3,6 +3,7 @@
 //! No credential is ever shown: not in an error, not in a log, not in `ps`, which is why a URL with a password in it is
 //! refused.
 
+use super::s3::{self, Signer};
 use super::server::{Failure, Outcome};
 use crate::error::{Error, Result};
 use crate::fs;
@@ -73,7 +74,7 @@ pub struct Options {
     pub url: String,
     /// What may be done with it.
     pub mode: Mode,
-    /// A file with `user:password`, or with a token.
+    /// A file with `user:password`, or with a token; for an object store, one as `aws configure` writes it.
     pub credentials: Option<PathBuf>,
     /// A file with the certificates that are trusted, in place of the system's.
     pub ca: Option<PathBuf>,
@@ -87,6 +88,31 @@ pub struct Options {
     pub trusted_keys: String,
     /// Plain http may go to other machines.
     pub insecure_http: bool,
+}
+
+impl Options {
+    /// Where it is, and the region of an object store.
+    ///
+    /// # Errors
+    /// When the URL is malformed, holds a secret, or is plain http where that is not permitted.
+    pub fn place(&self) -> Result<(Url, Option<String>)> {
+        let (url, region) = if s3::is_s3(&self.url) {
+            let (url, region) = s3::parse(&self.url)?;
+            (url, Some(region))
+        } else {
+            let url = Url::parse(&self.url);
+            let url = url.map_err(|e| Error::input(format!("--remote has {}", e.chain())))?;
+            (url, None)
+        };
+        check_shown(&url)?;
+        if !url.is_https() && !url.is_loopback() && !self.insecure_http {
+            return Err(Error::input(
+                "--remote is plain http: anyone on the way can change what builds get. Use an https URL, or accept that \
+                 with --remote-insecure-http (--remote-credentials need https in any case)",
+            ));
+        }
+        Ok((url, region))
+    }
 }
 
 /// How requests are made: where to, and with what to show.
@@ -107,6 +133,8 @@ enum Authority {
     Fixed(String),
     /// With what stands in a file, which may change.
     File(CredentialsFile),
+    /// With a signature of each request.
+    S3(Box<Signer>),
 }
 
 /// A file with credentials, read again when it has changed.
@@ -157,42 +185,42 @@ impl Access {
     /// When the URL is malformed or holds a secret, a file cannot be read, or anything would go over an open line that was
     /// not permitted.
     pub fn new(options: &Options) -> Result<Self> {
-        let url = Url::parse(&options.url)
-            .map_err(|e| Error::input(format!("--remote has {}", e.chain())))?;
-        check_shown(&url)?;
-        let authority = match &options.credentials {
-            Some(path) => Authority::File(CredentialsFile::open(path)?),
-            None => match Netrc::of_user().find(&url) {
-                Some(found) => Authority::Fixed(found.authorization()),
-                None => Authority::Nobody,
-            },
-        };
-        if !url.is_https() && !url.is_loopback() {
-            if !matches!(authority, Authority::Nobody) {
-                return Err(Error::input(
-                    "--remote-credentials would go over an open line, for anybody to read: use an https URL",
-                ));
-            }
-            if !options.insecure_http {
-                return Err(Error::input(
-                    "--remote is plain http: anyone on the way can change what builds get. Use an https URL, or accept \
-                     that with --remote-insecure-http",
-                ));
-            }
-        }
+        let (url, region) = options.place()?;
         let roots = match &options.ca {
             Some(path) => roots::of_file(path)?,
-            None if url.is_https() => roots::load(),
+            None if url.is_https() || region.is_some() => roots::load(),
             None => RootCerts::WebPki,
         };
         let tls = |cert| {
             let roots = roots.clone();
             TlsConfig::builder().root_certs(roots).client_cert(cert)
         };
+        let anonymous_tls = tls(None).build();
+        let authority = match (region, &options.credentials) {
+            (Some(region), file) => Authority::S3(Box::new(Signer::new(
+                region,
+                file.as_deref(),
+                anonymous_tls.clone(),
+            )?)),
+            (None, Some(path)) => Authority::File(CredentialsFile::open(path)?),
+            (None, None) => match Netrc::of_user().find(&url) {
+                Some(found) => Authority::Fixed(found.authorization()),
+                None => Authority::Nobody,
+            },
+        };
+        // A signature gives no secret away.
+        if !matches!(authority, Authority::Nobody | Authority::S3(_))
+            && !url.is_https()
+            && !url.is_loopback()
+        {
+            return Err(Error::input(
+                "--remote-credentials would go over an open line, for anybody to read: use an https URL",
+            ));
+        }
         Ok(Self {
             url,
             tls: tls(client_cert(options)?).build(),
-            anonymous_tls: tls(None).build(),
+            anonymous_tls,
             authority,
         })
     }
@@ -201,11 +229,12 @@ impl Access {
     ///
     /// # Errors
     /// When there are no credentials to be had.
-    pub fn headers(&self, _method: &str, _url: &Url) -> Outcome<HeaderMap> {
+    pub fn headers(&self, method: &str, url: &Url) -> Outcome<HeaderMap> {
         let value = match &self.authority {
             Authority::Nobody => return Ok(HeaderMap::new()),
             Authority::Fixed(value) => value.clone(),
             Authority::File(file) => file.header(),
+            Authority::S3(signer) => return signer.headers(method, url),
         };
         let mut value = HeaderValue::from_str(&value)
             .map_err(|_| Failure::new("credentials that no header can hold"))?;
@@ -215,7 +244,7 @@ impl Access {
 
     /// Whether it is an object store that speaks S3.
     pub fn is_s3(&self) -> bool {
-        false
+        matches!(self.authority, Authority::S3(_))
     }
 }
 

@@ -15,6 +15,7 @@ mod known;
 mod packing;
 mod queue;
 mod result;
+mod s3;
 mod server;
 mod shelf;
 mod signing;

@@ -2,8 +2,7 @@
 
 use super::layout::{Layout, SERVICE_UNIT};
 use crate::error::{Error, Result};
-use crate::http::url::Url;
-use crate::remote::Mode;
+use crate::remote::{self, Mode};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -41,13 +40,12 @@ impl Remote {
     /// # Errors
     /// When the URL is none, or has a password in it, or a path is not one that systemd takes.
     pub fn text(&self, layout: &Layout) -> Result<String> {
-        let url = Url::parse(&self.url)
-            .map_err(|e| Error::input(format!("--remote has {}", e.chain())))?;
-        if url.credentials().is_some() || url.has_query() {
-            return Err(Error::input(
-                "--remote has a password or a query in it: put that into a file, and name it with --remote-credentials",
-            ));
+        remote::Options {
+            url: self.url.clone(),
+            insecure_http: self.insecure_http,
+            ..remote::Options::default()
         }
+        .place()?;
         let mut start = format!("{} daemon", word(&layout.program.to_string_lossy()));
         if layout.user {
             let _ = write!(
@@ -59,7 +57,7 @@ impl Remote {
         let _ = write!(
             start,
             " --remote {} --remote-mode {}",
-            word(&url.request()),
+            word(&self.url),
             self.mode.name()
         );
         if !self.trusted_keys.is_empty() {
@@ -68,11 +66,6 @@ impl Remote {
         }
         if self.insecure_http {
             start += " --remote-insecure-http";
-        } else if !url.is_https() && !url.is_loopback() {
-            return Err(Error::input(
-                "--remote is plain http: anyone on the way can change what builds get. Use an https URL, or accept that \
-                 with --remote-insecure-http",
-            ));
         }
         let mut load = String::new();
         for (name, path) in [
