@@ -4,7 +4,7 @@
 //! exit code. ARCHITECTURE.md says what the parts are.
 
 use nix_gocacheprog::cli::{self, Command};
-use nix_gocacheprog::host::{admin, doctor, install, page, top};
+use nix_gocacheprog::host::{admin, doctor, flush, install, page, top};
 use nix_gocacheprog::nix::hook;
 use nix_gocacheprog::{client, config, daemon, log, output, proxy, stamp};
 use std::process::ExitCode;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Ok(Command::Proxy(options)) => proxy::run(&options),
         Ok(Command::Install(options)) => install::install(&options),
         Ok(Command::Uninstall(removal)) => install::uninstall(&removal),
+        Ok(Command::Flush(options)) => flush::run(&options),
         Ok(Command::Doctor(options)) => doctor::run(&options),
         Ok(Command::Print(text)) => output::print(&text),
         Err(misuse) => {

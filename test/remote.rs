@@ -774,3 +774,36 @@ fn plain_http_to_another_machine_has_to_be_permitted() {
         assert!(!said.contains("secret"), "{said}");
     }
 }
+
+#[test]
+fn flush_returns_once_everything_is_uploaded_and_fails_when_something_is_left() {
+    let shelf = Shelf::start();
+    let machine = Machine::start(&shelf, "read-write");
+    let flush = |machine: &Machine, timeout: &str| {
+        Command::new(binary())
+            .args(["flush", "--timeout", timeout, "--runtime-dir"])
+            .arg(machine.daemon.runtime_dir())
+            .output()
+            .unwrap()
+    };
+    let mut peer = machine.peer("");
+    for action in 0..50 {
+        assert_eq!(peer.put(action, &[action; 100]), 's');
+    }
+    let output = flush(&machine, "5m");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("all uploaded"));
+    assert!((0..50).all(|action| shelf.has(&[action; 100])));
+    shelf.state().refusal = Some("503 Service Unavailable");
+    assert_eq!(peer.put(51, b"late"), 's');
+    let output = flush(&machine, "1s");
+    assert!(!output.status.success());
+    assert!(
+        text(&output.stderr).contains("1 uploads left"),
+        "{}",
+        text(&output.stderr)
+    );
+    let reader = Machine::start(&shelf, "read");
+    let output = flush(&reader, "1s");
+    assert!(text(&output.stderr).contains("--remote-mode read"));
+}

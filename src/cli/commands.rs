@@ -4,10 +4,12 @@ use super::arguments::{Arguments, Source};
 use super::{Command, VERSION, completions as shells, help as texts, manual, table};
 use crate::cache::store::Limits;
 use crate::client;
+use crate::config::control_socket;
 use crate::daemon;
 use crate::error::{Error, Result};
 use crate::host::admin::{Form, Target, Task};
 use crate::host::doctor;
+use crate::host::flush;
 use crate::host::install::{self, Mode};
 use crate::nix::hook;
 use crate::protocol::control::Gc;
@@ -143,6 +145,13 @@ pub fn gc(args: &Arguments) -> Result<Command> {
 pub fn verify(args: &Arguments) -> Result<Command> {
     let repair = args.is_given("repair");
     Ok(Command::Admin(target(args)?, Task::Verify { repair }))
+}
+
+pub fn flush(args: &Arguments) -> Result<Command> {
+    Ok(Command::Flush(flush::Options {
+        socket: control_socket(&target(args)?.runtime_dir),
+        timeout: args.limit("timeout")?.unwrap_or_default(),
+    }))
 }
 
 pub fn install(args: &Arguments) -> Result<Command> {

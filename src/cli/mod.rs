@@ -11,7 +11,7 @@ mod table;
 use crate::client;
 use crate::daemon;
 use crate::error::{Error, Result};
-use crate::host::{admin, doctor, install};
+use crate::host::{admin, doctor, flush, install};
 use crate::nix::hook;
 use crate::proxy;
 use crate::stamp;
@@ -50,6 +50,8 @@ pub enum Command {
     Install(install::Options),
     /// Take an installation away.
     Uninstall(install::Removal),
+    /// Wait until everything is uploaded.
+    Flush(flush::Options),
     /// Say what is right and wrong.
     Doctor(doctor::Options),
     /// Print a text.

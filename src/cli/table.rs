@@ -651,6 +651,18 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             handler: commands::verify,
             ..PLAIN
         },
+        Subcommand {
+            name: "flush",
+            brief: "wait until everything is uploaded to the remote",
+            about: &["Wait until the daemon has uploaded everything to its remote, for a machine that is about to go \
+                      away. It fails when something is left after the time."],
+            flags: &[
+                &[flag("timeout", Takes::Age, "how long to wait").default("5m")],
+                PLACE,
+            ],
+            handler: commands::flush,
+            ..PLAIN
+        },
     ],
     &[
         Subcommand {

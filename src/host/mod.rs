@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod doctor;
+pub mod flush;
 pub mod install;
 pub mod page;
 pub mod top;

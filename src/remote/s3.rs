@@ -261,11 +261,11 @@ impl Signer {
                 let answer = text(self.agent.post(endpoint).send_form(form))?;
                 from_xml(&answer).ok_or_else(|| "a malformed answer of the token service".into())
             }
-            Source::Metadata(endpoint) => self.from_metadata(endpoint),
+            Source::Metadata(endpoint) => self.ask_metadata(endpoint),
         }
     }
 
-    fn from_metadata(&self, endpoint: &str) -> std::result::Result<Credentials, String> {
+    fn ask_metadata(&self, endpoint: &str) -> std::result::Result<Credentials, String> {
         const ROLES: &str = "latest/meta-data/iam/security-credentials/";
         const TOKEN: &str = "X-aws-ec2-metadata-token";
         let put = self

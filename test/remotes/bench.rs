@@ -9,8 +9,42 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long a byte takes from one machine to the other, in milliseconds.
-const DELAYS: [u64; 3] = [0, 10, 50];
+/// A line between two machines.
+struct Shape {
+    name: &'static str,
+    /// How long a byte takes from one machine to the other, in milliseconds.
+    delay: u64,
+    /// How many millions of bits pass in a second, each way; any number when it is 0.
+    megabits: u64,
+}
+
+const SHAPES: [Shape; 5] = [
+    Shape {
+        name: "0ms",
+        delay: 0,
+        megabits: 0,
+    },
+    Shape {
+        name: "10ms",
+        delay: 10,
+        megabits: 0,
+    },
+    Shape {
+        name: "50ms",
+        delay: 50,
+        megabits: 0,
+    },
+    Shape {
+        name: "100Mbit",
+        delay: 20,
+        megabits: 100,
+    },
+    Shape {
+        name: "20Mbit",
+        delay: 40,
+        megabits: 20,
+    },
+];
 
 /// A namespace with an address in it, which is gone when this is dropped.
 struct Namespace(&'static str);
@@ -47,12 +81,13 @@ fn ip(args: &[&str]) {
 struct Line(Child);
 
 impl Line {
-    fn start(namespace: &Namespace, target: &str, delay: u64) -> (Self, String) {
+    fn start(namespace: &Namespace, target: &str, shape: &Shape) -> (Self, String) {
         let [first, rest @ ..] = namespace.behind();
         let mut child = Command::new(first)
             .args(rest)
             .arg(std::env::current_exe().unwrap())
-            .args(["relay", HOST_A, target, &delay.to_string()])
+            .args(["relay", HOST_A, target])
+            .args([shape.delay.to_string(), shape.megabits.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -74,10 +109,16 @@ const HOST_A: &str = "10.199.77.1";
 
 /// Runs the relay, as another process of the benchmark.
 pub fn relay(args: &[String]) -> ! {
-    let [host, target, delay] = args else {
-        panic!("relay HOST TARGET DELAY")
+    let [host, target, delay, megabits] = args else {
+        panic!("relay HOST TARGET DELAY MEGABITS")
     };
-    relay::run(host, target, Duration::from_millis(delay.parse().unwrap()))
+    let bytes = megabits.parse::<u64>().unwrap() * 1_000_000 / 8;
+    relay::run(
+        host,
+        target,
+        Duration::from_millis(delay.parse().unwrap()),
+        Some(bytes).filter(|bytes| *bytes > 0),
+    )
 }
 
 pub fn run() {
@@ -118,36 +159,54 @@ pub fn run() {
     );
     drop(filling);
     println!(
-        "{:>8} {:>10} {:>12} {:>8} {:>10} {:>8} {:>8} {:>8}",
-        "delay", "cold, s", "with it, s", "ratio", "MB", "ahead", "hits", "misses"
+        "{:>8} {:>10} {:>12} {:>8} {:>10} {:>10} {:>8} {:>8} {:>8}",
+        "line", "cold, s", "with it, s", "ratio", "MB", "wire, MB", "ahead", "hits", "misses"
     );
     let mut summary = Vec::new();
-    for delay in DELAYS {
+    let mut on_the_wire = Vec::new();
+    for shape in &SHAPES {
         let cold = build_without(&program);
         assert!(cold.hash == filled.hash, "another program");
-        let line = (delay > 0).then(|| Line::start(&a, &server.address, delay));
+        let line = (shape.delay > 0).then(|| Line::start(&a, &server.address, shape));
         let address = line
             .as_ref()
             .map_or(&server.address, |(_, address)| address);
         let url = format!("http://{address}");
-        let machine = Machine::start(&b.behind(), &["--remote", &url]);
+        let before = received(&b);
+        let machine = Machine::start(&b.behind(), &["--remote", &url, "--remote-mode", "read"]);
         let first = machine.build(&program);
         assert!(first.hash == cold.hash, "another program");
         let told = machine.stats()["remote"].clone();
+        let wire = received(&b) - before;
+        let plain = told["received"].as_u64().unwrap();
+        on_the_wire.push(wire as f64 / plain as f64);
         let ratio = cold.wall / first.wall;
         println!(
-            "{:>5} ms {:>10.1} {:>12.1} {:>7.1}x {:>10} {:>8} {:>8} {:>8}",
-            delay,
+            "{:>8} {:>10.1} {:>12.1} {:>7.1}x {:>10} {:>10} {:>8} {:>8} {:>8}",
+            shape.name,
             cold.wall,
             first.wall,
             ratio,
-            told["received"].as_u64().unwrap() / 1_000_000,
+            plain / 1_000_000,
+            wire / 1_000_000,
             told["ahead"],
             told["hits"],
             told["misses"]
         );
         assert_eq!(told["errors"], 0, "{}", machine.log());
-        summary.push(format!("{delay}ms {ratio:.1}x"));
+        summary.push(format!("{} {ratio:.1}x", shape.name));
     }
-    println!("remote: {}", summary.join(", "));
+    let wire = on_the_wire.into_iter().fold(0.0, f64::max);
+    println!("remote: {}, wire {wire:.2}", summary.join(", "));
+}
+
+/// What has come to machine B in all, with the heads of packets.
+fn received(namespace: &Namespace) -> u64 {
+    let [first, rest @ ..] = namespace.behind();
+    let output = Command::new(first)
+        .args(rest)
+        .args(["cat", "/sys/class/net/veth-b/statistics/rx_bytes"])
+        .output()
+        .unwrap();
+    text(&output.stdout).trim().parse().unwrap()
 }
