@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes on the slowest machine; a test fails instead of hanging.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A user who is neither root nor a daemon's own, as Nix's build users are.
-pub const BUILDER: u32 = 30_099;
+/// One of the users that Nix allocates for its builds.
+pub const BUILDER: u32 = 872_415_331;
 
 /// The user of a daemon that is not root's.
 const OWNER: u32 = 30_098;
@@ -147,7 +147,7 @@ impl Daemon {
         Self::start_owning(TempDir::new(), Command::new(binary()), None)
     }
 
-    /// Starts a daemon as a user of its own, to which `BUILDER` is as good as a build user of Nix. It takes root.
+    /// Starts a daemon as a user of its own, so that builds of `BUILDER` get links. It takes root.
     pub fn start_for_builder() -> Self {
         Self::start_for_builder_with(&[])
     }
@@ -156,9 +156,7 @@ impl Daemon {
     pub fn start_for_builder_with(args: &[&str]) -> Self {
         let dir = TempDir::new();
         chown(dir.path(), Some(OWNER), Some(OWNER)).expect("root");
-        let user = BUILDER.to_string();
-        let args = [&["--trusted-user", &user], args].concat();
-        let mut daemon = Self::spawn(dir.path(), Command::new(binary()), Some(OWNER), &args);
+        let mut daemon = Self::spawn(dir.path(), Command::new(binary()), Some(OWNER), args);
         daemon._own = Some(dir);
         daemon
     }
