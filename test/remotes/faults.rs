@@ -3,7 +3,7 @@
 
 use crate::front::{Fault, Front};
 use crate::machine::{Built, Machine, Program, build_without};
-use crate::servers::{Answers, Kind, Server, Setup, TLS, free_port};
+use crate::servers::{Answers, Kind, S3_CREDENTIALS, Server, Setup, TLS, free_port};
 use crate::support::TempDir;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -65,6 +65,13 @@ pub fn run(short: bool) {
         survived: 0,
         tried: 0,
     };
+    for tls in [false, true] {
+        trial.good(Setup {
+            kind: Kind::S3,
+            tls,
+            answers: Answers::Everybody,
+        });
+    }
     for kind in [Kind::BazelRemote, Kind::Nginx] {
         for (tls, answers, is_short) in [
             (false, Answers::Everybody, true),
@@ -344,7 +351,11 @@ fn access(setup: Setup, server: &Server, dir: &Path) -> Vec<String> {
     if setup.tls {
         args.extend(["--remote-ca".into(), format!("{TLS}/ca.pem")]);
     }
-    if let Some(credentials) = setup.answers.credentials() {
+    let credentials = match setup.kind {
+        Kind::S3 => Some(S3_CREDENTIALS),
+        _ => setup.answers.credentials(),
+    };
+    if let Some(credentials) = credentials {
         let path = dir.join("credentials");
         std::fs::write(&path, credentials).unwrap();
         args.extend(["--remote-credentials".into(), path.to_str().unwrap().into()]);

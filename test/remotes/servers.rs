@@ -19,7 +19,13 @@ pub const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls");
 pub enum Kind {
     BazelRemote,
     Nginx,
+    /// An object store, which answers only who signs.
+    S3,
 }
+
+/// What the object store's only user signs with, as `aws configure` writes it.
+pub const S3_CREDENTIALS: &str =
+    "[default]\naws_access_key_id = me\naws_secret_access_key = a-long-secret\n";
 
 /// Whom a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +71,7 @@ impl Setup {
         let kind = match self.kind {
             Kind::BazelRemote => "bazel-remote",
             Kind::Nginx => "nginx",
+            Kind::S3 => "S3",
         };
         let tls = if self.tls { ", TLS" } else { "" };
         let answers = match self.answers {
@@ -115,6 +122,12 @@ impl Server {
         let program = match setup.kind {
             Kind::BazelRemote => bin.join("bazel-remote"),
             Kind::Nginx => bin.join("nginx"),
+            Kind::S3 => {
+                let folder = std::env::var_os("NIX_GOCACHEPROG_S3");
+                let folder =
+                    folder.expect("NIX_GOCACHEPROG_S3 is what `test/fetch-remotes s3` prints");
+                PathBuf::from(folder).join("bin/versitygw")
+            }
         };
         let mut command = match behind.split_first() {
             Some((first, rest)) => {
@@ -151,6 +164,17 @@ impl Server {
                     command.arg("--tls_key_file").arg(tls.join("server.key"));
                 }
             }
+            Kind::S3 => {
+                std::fs::create_dir_all(storage.join("bucket")).unwrap();
+                command.env("ROOT_ACCESS_KEY", "me");
+                command.env("ROOT_SECRET_KEY", "a-long-secret");
+                command.args(["--quiet", "--region", "eu-north-7", "--port", &address]);
+                if setup.tls {
+                    command.arg("--cert").arg(tls.join("server.pem"));
+                    command.arg("--key").arg(tls.join("server.key"));
+                }
+                command.args(["posix", "--nometa"]).arg(storage);
+            }
             Kind::Nginx => {
                 let configuration = nginx(setup, &address, storage, dir.path(), tls, &users);
                 let path = dir.path().join("nginx.conf");
@@ -168,7 +192,12 @@ impl Server {
             .unwrap();
         let scheme = if setup.tls { "https" } else { "http" };
         let mut server = Self {
-            url: format!("{scheme}://{address}"),
+            url: match setup.kind {
+                Kind::S3 => {
+                    format!("s3://bucket/go?endpoint={scheme}://{address}&region=eu-north-7")
+                }
+                _ => format!("{scheme}://{address}"),
+            },
             address,
             storage: storage.into(),
             child,
