@@ -11,4 +11,6 @@
   # On the host.
   cacheDir = "/var/cache/nix-gocacheprog";
   runtimeDir = "/run/nix-gocacheprog";
+  # What a credential says that systemd could not load.
+  missingCredential = "nix-gocacheprog-missing-credential";
 }

@@ -22,6 +22,9 @@ pub const CACHE_DIR: &str = "/var/cache/nix-gocacheprog";
 /// The runtime directory, unless a flag or the environment says otherwise.
 pub const RUNTIME_DIR: &str = "/run/nix-gocacheprog";
 
+/// What a credential says that systemd could not load: the daemon goes on without its remote then.
+pub const MISSING_CREDENTIAL: &str = "nix-gocacheprog-missing-credential";
+
 /// Go's own cache records use as seldom; an LRU needs no finer clock.
 pub const USE_RECORDED_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -260,6 +263,7 @@ mod tests {
             ("sandboxRuntimeDir", SANDBOX_RUNTIME_DIR),
             ("cacheDir", CACHE_DIR),
             ("runtimeDir", RUNTIME_DIR),
+            ("missingCredential", MISSING_CREDENTIAL),
         ]
         .map(|(name, value)| (name, format!("\"{value}\";")))
         .into();

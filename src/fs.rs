@@ -125,6 +125,32 @@ pub fn ensure_dir(path: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// As [`ensure_dir`], in a directory of another user's, who could put a link in its place: none is followed. `owner` is
+/// set if it is given.
+pub fn ensure_dir_nofollow(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
+    match attempt("create the directory", path, || {
+        DirBuilder::new().mode(mode).create(path)
+    }) {
+        Err(e) if e.kind() != Some(std::io::ErrorKind::AlreadyExists) => return Err(e),
+        _ => {}
+    }
+    let dir = attempt("open the directory", path, || {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY)
+            .open(path)
+    })?;
+    attempt("set the mode of", path, || {
+        dir.set_permissions(Permissions::from_mode(mode))
+    })?;
+    match owner {
+        Some((uid, gid)) => attempt("set the owner of", path, || {
+            std::os::unix::fs::fchown(&dir, Some(uid), Some(gid))
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Makes a directory and those above it that are missing.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     attempt("create the directory", path, || {

@@ -164,11 +164,11 @@ fn what_a_live_build_uses_stays_whatever_the_limit() {
     daemon.wait_until("the limit is kept", || bytes(dir.path()) <= 100 << 10);
     let dry = told(dir.path(), &["gc", "--all", "--dry-run"]);
     assert!(
-        dry.contains("would evict 1 outputs and 1 actions, 64 KiB"),
+        dry.contains("would evict 1 output and 1 action, 64 KiB"),
         "{dry}"
     );
     let evicted = told(dir.path(), &["gc", "--all"]);
-    assert!(evicted.contains("evicted 1 outputs and 1 actions, 64 KiB"));
+    assert!(evicted.contains("evicted 1 output and 1 action, 64 KiB"));
     assert_eq!(bytes(dir.path()), 0);
 }
 
@@ -182,7 +182,7 @@ fn stats_gc_and_verify_work_with_a_daemon_and_without() {
     let table = told(dir.path(), &["stats"]);
     for part in [
         "8 KiB of 20 GiB",
-        "1 actions, 1 outputs",
+        "1 action, 1 output\n",
         "50.0%",
         "hello-1.2",
     ] {
@@ -194,7 +194,7 @@ fn stats_gc_and_verify_work_with_a_daemon_and_without() {
     let after = stats(dir.path());
     assert_eq!(after["last_day"]["hits"], 1, "{after}");
     assert_eq!(after["contents"]["actions"], 1);
-    assert!(told(dir.path(), &["verify"]).contains("1 outputs read, 8 KiB: all whole"));
+    assert!(told(dir.path(), &["verify"]).contains("1 output read, 8 KiB: no damage"));
     let output = &files(&dir.path().join("cache/outputs"))[0];
     std::fs::remove_file(output).unwrap();
     std::fs::write(output, body(9, 8192)).unwrap();
@@ -202,8 +202,11 @@ fn stats_gc_and_verify_work_with_a_daemon_and_without() {
     assert_eq!(damaged.status.code(), Some(1));
     assert!(text(&damaged.stdout).contains("has the SHA-256"));
     assert!(text(&damaged.stderr).contains("verify --repair"));
-    assert!(told(dir.path(), &["verify", "--repair"]).contains("1 outputs and 1 actions"));
-    assert!(told(dir.path(), &["verify"]).contains("0 outputs read, 0 B: all whole"));
+    assert!(
+        told(dir.path(), &["verify", "--repair"])
+            .contains("removed 1 output and 1 action, damaged")
+    );
+    assert!(told(dir.path(), &["verify"]).contains("0 outputs read, 0 B: no damage"));
 
     let nothing = admin(&dir.path().join("nowhere"), &["stats"]);
     assert_eq!(nothing.status.code(), Some(1));

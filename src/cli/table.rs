@@ -287,17 +287,20 @@ const MAX_SIZE: Flag = flag(
     Takes::Size,
     "what the cache may take on disk; the least recently used entries go first",
 )
-.default("20G");
+.default("20G")
+.env(&["NIX_GOCACHEPROG_MAX_SIZE"]);
 
-const MAX_AGE: Flag =
-    flag("max-age", Takes::Age, "evict what was not used for so long").default("60d");
+const MAX_AGE: Flag = flag("max-age", Takes::Age, "evict what was not used for so long")
+    .default("60d")
+    .env(&["NIX_GOCACHEPROG_MAX_AGE"]);
 
 const MIN_FREE: Flag = flag(
     "min-free",
     Takes::Size,
     "what is left free on the file system",
 )
-.usually("5% of it, at most 10G");
+.usually("5% of it, at most 10G")
+.env(&["NIX_GOCACHEPROG_MIN_FREE"]);
 
 /// The cache of a team, behind the daemon's own.
 const REMOTE: &[Flag] = &[
@@ -681,6 +684,17 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                          same mounts, for Lix, which ignores the hook's output",
                     )
                     .default("hook"),
+                    flag(
+                        "cache-dir",
+                        Takes::Dir,
+                        "where the daemon's cache is to be; builds must be able to pass through the directories above it",
+                    )
+                    .usually("/var/cache/nix-gocacheprog, or where it is already"),
+                    flag("max-size", Takes::Size, "what the cache may take on disk").usually("20G, or as it was"),
+                    flag("max-age", Takes::Age, "evict what was not used for so long").usually("60d, or as it was"),
+                    flag("min-free", Takes::Size, "what is left free on the file system")
+                        .usually("5% of it, at most 10G, or as it was"),
+                    switch("no-remote", "take away the remote that the daemon has").conflicts(&["remote"]),
                     switch("user", "for a Nix of your own, without root"),
                     switch("dry-run", "only show the changes"),
                 ],

@@ -22,8 +22,9 @@ use service::Service;
 use sessions::{OpenSession, Sessions};
 use sockets::Sockets;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,6 +46,21 @@ pub struct Options {
     pub policy: Box<policy::Options>,
 }
 
+/// What root writes into somebody's cache its owner could not read later.
+fn become_owner(cache_dir: &Path) -> Result<()> {
+    match std::fs::metadata(cache_dir) {
+        Ok(cache) if sys::effective_uid() == 0 && cache.uid() != 0 => {
+            log::info(format!(
+                "going on as user {}, who owns {}",
+                cache.uid(),
+                cache_dir.display()
+            ));
+            sys::drop_privileges(cache.uid(), cache.gid())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, or until it has been idle for long.
 ///
 /// # Errors
@@ -54,6 +70,8 @@ pub fn run(options: &Options) -> Result<()> {
     let termination = sys::Termination::new()?;
     sys::raise_descriptor_limit();
     sys::set_usual_umask();
+    let sockets = Sockets::new(&options.runtime_dir)?;
+    become_owner(&options.cache_dir)?;
     let store = Store::open(&options.cache_dir)?;
     let service = Service::open(
         store,
@@ -61,7 +79,6 @@ pub fn run(options: &Options) -> Result<()> {
         (*options.policy).clone(),
         options.remote.as_ref(),
     )?;
-    let sockets = Sockets::new(&options.runtime_dir)?;
     log::info(format!(
         "version {} serves {} on {}",
         env!("CARGO_PKG_VERSION"),

@@ -19,11 +19,14 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A walk over a large store on a slow disk takes minutes, and says nothing meanwhile.
-const PATIENCE: Duration = Duration::from_secs(60 * 60);
+const WALK_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Figures are at hand; a daemon that does not say them by then hangs.
+const FIGURES_LIMIT: Duration = Duration::from_secs(30);
 
 /// The most builds that are listed.
 const BUILDS_MAX: usize = 20_000;
@@ -91,7 +94,8 @@ impl Target {
 pub fn run(place: &Target, task: Task) -> Result<()> {
     let mut bar = Bar::new();
     let mut printed = Ok(());
-    let reply = ask(place, task, &mut |reply| match reply {
+    let mut is_served = true;
+    let reply = ask_either(place, task, &mut is_served, &mut |reply| match reply {
         Reply::Progress { done, total } => bar.draw(done, total),
         Reply::Damaged { what } => {
             bar.clear();
@@ -111,15 +115,22 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
             builds: &builds,
         })?,
         (Reply::Builds { builds }, Task::Builds { .. }) => builds_table(&builds),
-        (Reply::Stats(report), _) => table(&report),
+        (Reply::Stats(report), _) => {
+            if !is_served && report.cache == Path::new(config::CACHE_DIR) {
+                done = Err(Error::input(
+                    "no daemon is running: these figures are those of the cache directory",
+                ));
+            }
+            table(&report)
+        }
         (Reply::Swept(swept), Task::Gc { dry_run, .. }) => tell_swept(&swept, dry_run),
         (Reply::Verified(verified), Task::Verify { repair }) => {
             if verified.damaged + verified.actions > 0 && !repair {
                 done = Err(Error::input(
-                    "the cache is damaged: `nix-gocacheprog verify --repair` removes what is",
+                    "the cache is damaged: `nix-gocacheprog verify --repair` removes what is damaged",
                 ));
             }
-            tell_verified(&verified)
+            tell_verified(&verified, repair)
         }
         _ => {
             return Err(Error::peer(
@@ -179,6 +190,16 @@ fn builds_table(builds: &[BuildRecord]) -> String {
 /// # Errors
 /// When neither can answer.
 pub fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+    ask_either(place, task, &mut true, meanwhile)
+}
+
+/// As [`ask`], and says whether a daemon has answered.
+fn ask_either(
+    place: &Target,
+    task: Task,
+    is_served: &mut bool,
+    meanwhile: &mut impl FnMut(Reply),
+) -> Result<Reply> {
     let cache = place.is_named.then(|| place.cache_dir.clone());
     let question = || match task {
         Task::Stats(_) => Ask::Stats {
@@ -199,7 +220,11 @@ pub fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Res
         },
     };
     let socket = config::control_socket(&place.runtime_dir);
-    match control::ask(&socket, &question(), PATIENCE, meanwhile) {
+    let limit = match task {
+        Task::Stats(_) | Task::Builds { .. } => FIGURES_LIMIT,
+        Task::Gc { .. } | Task::Verify { .. } => WALK_LIMIT,
+    };
+    match control::ask(&socket, &question(), limit, meanwhile) {
         // The daemon there has another cache than this one.
         Ok(Reply::Elsewhere { .. }) => {}
         Err(e)
@@ -208,10 +233,14 @@ pub fn ask(place: &Target, task: Task, meanwhile: &mut impl FnMut(Reply)) -> Res
                 Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
             ) => {}
         Err(e) if e.kind() == Some(std::io::ErrorKind::PermissionDenied) => {
-            return Err(Error::input(format!("{}: be root", e.chain())));
+            return Err(Error::input(format!(
+                "{}: only root may ask the daemon; run it with sudo",
+                e.chain()
+            )));
         }
         done => return done,
     }
+    *is_served = false;
     let parts = open(place)?;
     let reply = parts.answer(question(), meanwhile)?;
     parts.store.close()?;
@@ -261,7 +290,11 @@ fn table(report: &Report) -> String {
     );
     line(
         "entries",
-        format!("{} actions, {} outputs", contents.actions, contents.outputs),
+        format!(
+            "{}, {}",
+            count(contents.actions, "action"),
+            count(contents.outputs, "output")
+        ),
     );
     line(
         "oldest entry",
@@ -269,7 +302,7 @@ fn table(report: &Report) -> String {
             "none".into()
         } else {
             format!(
-                "last used {} ago, of at most {}",
+                "last used {} ago (kept for {} at most)",
                 show_age(Duration::from_secs(contents.oldest)),
                 show_age(Duration::from_secs(report.max_age))
             )
@@ -279,7 +312,7 @@ fn table(report: &Report) -> String {
         line(
             "set aside",
             format!(
-                "{} of an older version, which go by themselves",
+                "{} of an older version, evicted as needed",
                 show_size(contents.set_aside)
             ),
         );
@@ -287,7 +320,7 @@ fn table(report: &Report) -> String {
     line(
         "disk",
         format!(
-            "{} free, of which {} are left so",
+            "{} free ({} reserved)",
             show_size(report.free),
             show_size(report.min_free)
         ),
@@ -295,9 +328,9 @@ fn table(report: &Report) -> String {
     line(
         "builds",
         format!(
-            "{} with {} sessions, using {} of the cache",
-            report.builds,
-            report.sessions,
+            "{} with {}, using {} of the cache",
+            count(report.builds as u64, "build"),
+            count(report.sessions as u64, "session"),
             show_size(contents.live_bytes)
         ),
     );
@@ -339,6 +372,11 @@ fn table(report: &Report) -> String {
             "largest users", "from cache", "added"
         );
         for (name, user) in &report.users {
+            let name = if name.is_empty() {
+                "(dev shells)"
+            } else {
+                name.as_str()
+            };
             let _ = writeln!(
                 out,
                 "{name:<51} {:>11} {:>10}  {} ago",
@@ -349,6 +387,12 @@ fn table(report: &Report) -> String {
         }
     }
     out
+}
+
+/// A number of things: `1 output`, `2 outputs`.
+fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 fn tell_swept(swept: &Swept, dry_run: bool) -> String {
@@ -365,10 +409,13 @@ fn tell_swept(swept: &Swept, dry_run: bool) -> String {
         ("evicted", "stay")
     };
     let mut out = format!(
-        "{verb} {outputs} outputs and {actions} actions, {}\n{} in {left_outputs} outputs and {left_actions} \
-         actions {stay}",
+        "{verb} {} and {}, {}\n{} in {} and {} {stay}",
+        count(*outputs, "output"),
+        count(*actions, "action"),
         show_size(swept.bytes),
         show_size(swept.left_bytes),
+        count(*left_outputs, "output"),
+        count(*left_actions, "action"),
     );
     if swept.live_bytes > 0 {
         let _ = write!(
@@ -388,19 +435,27 @@ fn tell_swept(swept: &Swept, dry_run: bool) -> String {
     out
 }
 
-fn tell_verified(verified: &Verified) -> String {
+fn tell_verified(verified: &Verified, repair: bool) -> String {
     let Verified {
         outputs,
         damaged,
         actions,
         ..
     } = verified;
-    let read = format!("{outputs} outputs read, {}", show_size(verified.bytes));
+    let read = format!(
+        "{} read, {}",
+        count(*outputs, "output"),
+        show_size(verified.bytes)
+    );
     if damaged + actions == 0 {
-        format!("{read}: all whole\n")
-    } else {
-        format!("{read}: {damaged} outputs and {actions} actions are damaged\n")
+        return format!("{read}: no damage\n");
     }
+    let verb = if repair { "removed" } else { "found" };
+    format!(
+        "{read}: {verb} {} and {}, damaged\n",
+        count(*damaged, "output"),
+        count(*actions, "action")
+    )
 }
 
 /// A progress bar, where a person can see it.

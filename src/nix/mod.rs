@@ -3,3 +3,4 @@
 pub mod conf;
 pub mod derivation;
 pub mod hook;
+pub mod settings;

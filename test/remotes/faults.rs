@@ -126,7 +126,7 @@ impl Trial<'_> {
             let _ = write!(wrong, "{why}; ");
         }
         let verified = machine.admin(&["verify"]);
-        if !verified.contains("all whole") {
+        if !verified.contains("no damage") {
             let _ = write!(wrong, "the store: {verified}; ");
         }
         if !machine.is_alive() {

@@ -124,7 +124,43 @@ impl Store {
         Self::open_on(machine, root)
     }
 
+    /// Whether a directory can be made a cache: it is one, or is not there, or holds nothing but what an installation
+    /// or an interrupted start has put there.
+    pub fn is_fit(root: &Path) -> bool {
+        const OURS: [&str; 8] = [
+            "actions",
+            "builds",
+            "lists",
+            "lock",
+            "lost+found",
+            "outputs",
+            "registered",
+            "tmp",
+        ];
+        let Ok(entries) = std::fs::read_dir(root) else {
+            return !root.exists() || root.is_dir();
+        };
+        let (aside, entries): (Vec<_>, Vec<_>) = entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .partition(|name| {
+                name.as_ref()
+                    .is_ok_and(|name| old_format::is_set_aside(name))
+            });
+        !aside.is_empty()
+            || root.join("format").exists()
+            || entries.iter().all(|name| {
+                name.as_ref()
+                    .is_ok_and(|name| OURS.iter().any(|ours| name == ours))
+            })
+    }
+
     fn open_on(machine: Machine, root: &Path) -> Result<Self> {
+        if !Self::is_fit(root) {
+            return Err(Error::input(format!(
+                "{} is not empty and not a cache: name another directory with --cache-dir",
+                root.display()
+            )));
+        }
         fs::create_dir_all(root)?;
         // Builds must be able to reach CACHE/builds, and list nothing on the way.
         fs::ensure_dir(root, 0o711)?;

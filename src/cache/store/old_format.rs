@@ -9,6 +9,7 @@ use crate::config::ASIDE_KEPT;
 use crate::error::Result;
 use crate::fs;
 use crate::log;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,11 @@ pub(super) fn set_aside(root: &Path) -> Result<()> {
         aside.display()
     ));
     Ok(())
+}
+
+/// Whether this is the name of a cache that was set aside.
+pub(super) fn is_set_aside(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
 }
 
 impl Store {

@@ -1,18 +1,22 @@
-//! Says what is right and what is wrong with an installation, and what mends it.
+//! Says what is right and what is wrong with an installation, and how to fix it: one root cause, one line.
 //!
 //! Each check is a function that looks and never changes anything; asking the daemon may make
 //! systemd start it, which a build would do too.
 
-mod nix;
+mod elf;
+mod mounts;
 
 use crate::cache::store::Limits;
 use crate::client::connection;
 use crate::config::{self, RUNTIME_DIR, SANDBOX_CLIENT};
 use crate::error::{Error, Result};
+use crate::nix::settings::{self as nix, Nix};
 use crate::output;
 use crate::protocol::control::{self, Ask, Reply};
+use crate::report::Report;
+use crate::size::show_size;
 use crate::sys;
-use nix::Nix;
+use mounts::Mount;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -26,8 +30,10 @@ pub struct Options {
     pub json: bool,
     /// Where the daemon's sockets are.
     pub runtime_dir: PathBuf,
-    /// Where its cache is.
+    /// Where its cache is, unless the daemon says otherwise.
     pub cache_dir: PathBuf,
+    /// The cache directory was named on the command line.
+    pub is_named: bool,
 }
 
 /// How a thing is.
@@ -77,7 +83,7 @@ impl Finding {
     }
 }
 
-/// WaitBudget with a daemon that may have to be started first.
+/// How long a daemon is waited for that may have to be started first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A remote that does not answer is waited for as long as a get would.
@@ -105,23 +111,118 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
+/// Everything, each fault once: what follows from another one is not looked at.
 fn examine(options: &Options) -> Vec<Finding> {
+    let nix = Nix::ask();
+    if !is_installed(options, nix.as_ref().ok()) {
+        let fix = if Path::new("/etc/NIXOS").exists() {
+            "add nix-gocacheprog's module.nix to this system's imports"
+        } else {
+            "sudo nix-gocacheprog install"
+        };
+        return vec![Finding::wrong(
+            "installation",
+            format!(
+                "nothing is installed: no socket in {}, and Nix does not use the hook",
+                options.runtime_dir.display()
+            ),
+            fix,
+        )];
+    }
     let mut findings = vec![binary()];
-    findings.extend(sockets(&options.runtime_dir));
-    findings.push(daemon(&options.runtime_dir));
-    findings.extend(remote(&options.runtime_dir));
-    match Nix::ask() {
-        Ok(nix) => findings.extend(configuration(&nix)),
+    let serving = failed_units(&options.runtime_dir)
+        .map(|failed| vec![failed])
+        .unwrap_or_else(|| sockets(&options.runtime_dir));
+    let is_served = serving.iter().all(|f| f.state != State::Wrong);
+    findings.extend(serving);
+    if is_served {
+        findings.push(daemon(&options.runtime_dir));
+        findings.extend(remote(&options.runtime_dir));
+    }
+    match &nix {
+        Ok(nix) => findings.extend(configuration(nix)),
         Err(e) => findings.push(Finding::wrong(
             "nix",
             format!("Nix does not say how it is configured: {}", e.chain()),
             "install Nix, or put it into PATH",
         )),
     }
-    findings.extend(cache(&options.cache_dir));
+    if is_served {
+        let report = daemon_report(&options.runtime_dir).filter(|_| !options.is_named);
+        let (dir, min_free) = match &report {
+            Some(report) => (report.cache.as_path(), Some(report.min_free)),
+            None => (options.cache_dir.as_path(), None),
+        };
+        findings.extend(cache(dir, min_free));
+    }
     findings.extend(selinux());
     findings
 }
+
+/// Whether there is anything here to be examined.
+fn is_installed(options: &Options, nix: Option<&Nix>) -> bool {
+    let has_socket =
+        [config::build_socket, config::control_socket].iter().any(
+            |socket| match crate::fs::metadata(&socket(&options.runtime_dir)) {
+                Ok(_) => true,
+                Err(e) => e.kind() == Some(std::io::ErrorKind::PermissionDenied),
+            },
+        );
+    has_socket
+        || INSTALLED.iter().any(|path| Path::new(path).exists())
+        || nix.is_some_and(|nix| {
+            matches!(
+                nix::look_at_hook(nix.get("pre-build-hook")),
+                nix::Hook::Ours(_)
+            ) || is_mounted(nix)
+        })
+}
+
+/// What `install` or NixOS's module has made, if anything has.
+const INSTALLED: [&str; 2] = [
+    "/etc/systemd/system/nix-gocacheprog.service",
+    "/usr/local/lib/nix-gocacheprog/installed.json",
+];
+
+/// What the daemon says about itself; only root can ask.
+fn daemon_report(runtime_dir: &Path) -> Option<Report> {
+    let socket = config::control_socket(runtime_dir);
+    match control::ask(&socket, &Ask::Stats { cache: None }, PATIENCE, &mut |_| {}) {
+        Ok(Reply::Stats(report)) => Some(*report),
+        _ => None,
+    }
+}
+
+/// Units that systemd has given up on: nothing else works before they are started again.
+fn failed_units(runtime_dir: &Path) -> Option<Finding> {
+    if !Path::new("/run/systemd/system").exists() || runtime_dir != Path::new(RUNTIME_DIR) {
+        return None;
+    }
+    let has_failed = |unit: &&str| {
+        let mut command = std::process::Command::new("systemctl");
+        command.args(["is-failed", "--quiet", unit]);
+        command.status().is_ok_and(|status| status.success())
+    };
+    let failed: Vec<_> = UNITS.into_iter().filter(has_failed).collect();
+    let units = failed.join(" ");
+    (!failed.is_empty()).then(|| {
+        Finding::wrong(
+            "units",
+            format!("systemd has given up on {units}; `journalctl -u nix-gocacheprog` says why"),
+            format!(
+                "sudo systemctl reset-failed {units}; sudo systemctl restart {} {}",
+                UNITS[1], UNITS[2]
+            ),
+        )
+    })
+}
+
+/// The service and its sockets.
+const UNITS: [&str; 3] = [
+    "nix-gocacheprog.service",
+    "nix-gocacheprog-build.socket",
+    "nix-gocacheprog-control.socket",
+];
 
 fn table(findings: &[Finding], colours: bool) -> String {
     let mut out = String::new();
@@ -138,22 +239,26 @@ fn table(findings: &[Finding], colours: bool) -> String {
         }
         let _ = writeln!(out, " {:<15} {}", finding.check, finding.text);
         if let Some(mend) = &finding.mend {
-            let _ = writeln!(out, "{:18}mend it: {mend}", "");
+            let _ = writeln!(out, "{:18}fix: {mend}", "");
         }
     }
     out
 }
 
-/// A sandbox has no libraries for the client to load.
+/// A sandbox has no libraries for the client to load. What is installed is looked at, not a download.
 fn binary() -> Finding {
     const CHECK: &str = "program";
-    let looked = std::env::current_exe()
-        .map_err(|e| Error::io("find", "this program", e))
-        .and_then(|path| {
-            let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-            let mode = crate::fs::metadata(&path)?.permissions().mode();
-            Ok((path, is_static(&bytes), mode))
-        });
+    let installed = Path::new("/usr/local/bin/nix-gocacheprog");
+    let looked = if installed.exists() {
+        Ok(installed.to_path_buf())
+    } else {
+        std::env::current_exe().map_err(|e| Error::io("find", "this program", e))
+    };
+    let looked = looked.and_then(|path| {
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let mode = crate::fs::metadata(&path)?.permissions().mode();
+        Ok((path, elf::is_static(&bytes), mode))
+    });
     let (path, is_static, mode) = match looked {
         Ok(looked) => looked,
         Err(e) => return Finding::wrong(CHECK, e.chain(), "install it again"),
@@ -174,31 +279,20 @@ fn binary() -> Finding {
         );
     }
     let version = env!("CARGO_PKG_VERSION");
-    Finding::right(
-        CHECK,
-        format!("{shown}, release {version}, is static and anyone can run it"),
-    )
+    let text = format!("{shown}, release {version}, is static");
+    let mut above = path.ancestors().skip(1);
+    match above.find(|dir| is_closed(dir)) {
+        Some(dir) => Finding::note(
+            CHECK,
+            format!("{text}, but {} is closed to other users", dir.display()),
+        ),
+        None => Finding::right(CHECK, text),
+    }
 }
 
-/// Whether an ELF file names no program loader: has no PT_INTERP header.
-fn is_static(elf: &[u8]) -> bool {
-    let number = |at: usize, length: usize| {
-        let bytes = elf.get(at..at + length)?;
-        Some(
-            bytes
-                .iter()
-                .rev()
-                .fold(0usize, |n, byte| n << 8 | usize::from(*byte)),
-        )
-    };
-    let look = || {
-        let (start, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
-        // 64 bits and little-endian, as all that we are built for.
-        (elf.get(..6)? == b"\x7fELF\x02\x01").then_some(())?;
-        let types: Option<Vec<_>> = (0..count).map(|i| number(start + i * size, 4)).collect();
-        Some(!types?.contains(&3))
-    };
-    look().unwrap_or(false)
+/// Whether other users cannot pass through a directory.
+fn is_closed(dir: &Path) -> bool {
+    crate::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 == 0)
 }
 
 fn sockets(runtime_dir: &Path) -> Vec<Finding> {
@@ -208,7 +302,7 @@ fn sockets(runtime_dir: &Path) -> Vec<Finding> {
     {
         "sudo systemctl enable --now nix-gocacheprog-build.socket nix-gocacheprog-control.socket"
     } else {
-        "start the daemon: `nix-gocacheprog install --dry-run` says how"
+        "start the daemon, as `nix-gocacheprog help daemon` says"
     };
     let mut findings = Vec::new();
     for (path, mode, who) in [
@@ -255,7 +349,7 @@ fn daemon(runtime_dir: &Path) -> Finding {
         Ok(welcome) => Finding::note(
             CHECK,
             format!(
-                "it answers, and is of release {:?}; this is {release}. They understand each other",
+                "running, release {:?} (this is {release}); the protocols are compatible",
                 welcome.release
             ),
         ),
@@ -283,22 +377,24 @@ fn remote(runtime_dir: &Path) -> Option<Finding> {
         ),
         Some(error) => Finding::wrong(
             CHECK,
-            format!("{url} is of no use, and builds go on without it: {error}"),
-            "look at the URL, the credentials and the server: `nix-gocacheprog daemon --help` lists the flags",
+            format!("{url} failed, and builds go on without it: {error}"),
+            "check the URL, the credentials and the server: `nix-gocacheprog help daemon` lists the flags",
         ),
     })
+}
+
+/// Whether every build gets the mounts of static mode.
+fn is_mounted(nix: &Nix) -> bool {
+    ["sandbox-paths", "extra-sandbox-paths"]
+        .iter()
+        .any(|name| nix.get(name).contains(&format!("{SANDBOX_CLIENT}=")))
 }
 
 /// What Nix makes of its configuration.
 fn configuration(nix: &Nix) -> Vec<Finding> {
     let mut findings = vec![Finding::right("nix", nix.version.clone())];
     let hook = nix.get("pre-build-hook");
-    let mounts = format!(
-        "{} {}",
-        nix.get("sandbox-paths"),
-        nix.get("extra-sandbox-paths")
-    );
-    let is_static = mounts.contains(&format!("{SANDBOX_CLIENT}="));
+    let is_static = is_mounted(nix);
     findings.push(match nix::look_at_hook(hook) {
         _ if is_static && nix.is_lix() => Finding::right(
             "nix.conf",
@@ -326,6 +422,11 @@ fn configuration(nix: &Nix) -> Vec<Finding> {
             "sudo nix-gocacheprog install, which chains it",
         ),
         nix::Hook::Ours(None) => Finding::right("nix.conf", format!("pre-build-hook is {hook}")),
+        nix::Hook::Ours(Some(chained)) if !nix::is_runnable(&chained) => Finding::wrong(
+            "nix.conf",
+            format!("pre-build-hook is {hook}, which cannot run the hook that it chains, {chained}: it is missing"),
+            "sudo nix-gocacheprog install",
+        ),
         nix::Hook::Ours(Some(chained)) => Finding::right(
             "nix.conf",
             format!("pre-build-hook is {hook}, which runs {chained} first"),
@@ -361,7 +462,7 @@ fn configuration(nix: &Nix) -> Vec<Finding> {
     findings
 }
 
-fn cache(cache_dir: &Path) -> Vec<Finding> {
+fn cache(cache_dir: &Path, min_free: Option<u64>) -> Vec<Finding> {
     const CHECK: &str = "cache";
     let builds = cache_dir.join("builds");
     let mut findings = Vec::new();
@@ -369,7 +470,7 @@ fn cache(cache_dir: &Path) -> Vec<Finding> {
         .ancestors()
         .map(Path::to_path_buf)
         .chain([builds.clone()])
-        .find(|dir| crate::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 == 0));
+        .find(|dir| is_closed(dir));
     if let Err(e) = crate::fs::metadata(&builds) {
         findings.push(Finding::wrong(
             CHECK,
@@ -393,50 +494,29 @@ fn cache(cache_dir: &Path) -> Vec<Finding> {
         ),
     });
     findings.push(match sys::space(cache_dir) {
-        Ok(space) if space.free < Limits::default().floor(space) => Finding::wrong(
-            "free space",
-            format!(
-                "only {} are free, and so much is always left to others",
-                shown_size(space.free)
-            ),
-            "sudo nix-gocacheprog gc --max-size 1G, or make room",
-        ),
-        Ok(space) => Finding::right("free space", format!("{} are free", shown_size(space.free))),
+        Ok(space) if space.free < min_free.unwrap_or_else(|| Limits::default().floor(space)) => {
+            Finding::wrong(
+                "free space",
+                format!(
+                    "only {} free, which is below the reserve: nothing new is cached",
+                    show_size(space.free)
+                ),
+                "sudo nix-gocacheprog gc --all, or make room on that disk",
+            )
+        }
+        Ok(space) => Finding::right("free space", format!("{} are free", show_size(space.free))),
         Err(e) => Finding::wrong("free space", e.chain(), "look at the disk"),
     });
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    findings.push(match options_of_mount(&mounts, cache_dir) {
-        Some(options) if is_strict(options) => Finding::wrong(
+    findings.push(match Mount::of(&mounts, cache_dir) {
+        Some(mount) if mount.writes_access_times() => Finding::wrong(
             "access times",
             "each hit writes an access time to the cache's disk",
-            format!(
-                "mount it with relatime or noatime, as in: sudo mount -o remount,noatime {}",
-                "MOUNTPOINT"
-            ),
+            format!("sudo mount -o remount,noatime {}", mount.point),
         ),
         _ => Finding::right("access times", "a hit writes none, or seldom"),
     });
     findings
-}
-
-/// The options of the file system that a path is on, as /proc/self/mounts says.
-fn options_of_mount<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
-    let found = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        let on = fields.nth(1)?;
-        let options = fields.nth(1)?;
-        path.starts_with(on).then_some((on.len(), options))
-    });
-    // Of two on the same path the later hides the earlier.
-    found
-        .max_by_key(|(length, _)| *length)
-        .map(|(_, options)| options)
-}
-
-fn is_strict(options: &str) -> bool {
-    !options
-        .split(',')
-        .any(|option| ["relatime", "noatime", "ro"].contains(&option))
 }
 
 fn selinux() -> Option<Finding> {
@@ -453,40 +533,9 @@ fn selinux() -> Option<Finding> {
     ))
 }
 
-fn shown_size(bytes: u64) -> String {
-    crate::size::show_size(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_with_a_loader_is_not_static() {
-        let mut elf = vec![0; 0x40 + 2 * 56];
-        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[0x20] = 0x40;
-        elf[0x36] = 56;
-        elf[0x38] = 2;
-        elf[0x40] = 1;
-        elf[0x40 + 56] = 2;
-        assert!(is_static(&elf));
-        elf[0x40 + 56] = 3;
-        assert!(!is_static(&elf));
-        assert!(!is_static(&elf[..0x50]));
-        assert!(!is_static(b"#!/bin/sh\n"));
-    }
-
-    #[test]
-    fn the_mount_that_a_path_is_on_is_the_innermost() {
-        let mounts =
-            "/dev/a / ext4 rw,relatime 0 0\n/dev/b /var ext4 rw 0 0\n/dev/c /va xfs ro 0 0\n";
-        let options = options_of_mount(mounts, Path::new("/var/cache/x")).unwrap();
-        assert!(is_strict(options), "{options}");
-        assert!(!is_strict(
-            options_of_mount(mounts, Path::new("/home")).unwrap()
-        ));
-    }
 
     #[test]
     fn what_is_wrong_is_marked_and_comes_with_what_mends_it() {
@@ -497,7 +546,7 @@ mod tests {
         let text = table(&findings, false);
         assert!(text.contains("✓ a"), "{text}");
         assert!(
-            text.contains("✗ b") && text.contains("mend it: hammer"),
+            text.contains("✗ b") && text.contains("fix: hammer"),
             "{text}"
         );
         assert!(!text.contains('\x1b'));

@@ -3,6 +3,7 @@
 use super::plan::Content;
 use crate::config::{CACHE_DIR, RUNTIME_DIR};
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The daemon's user and group.
@@ -28,11 +29,13 @@ const USER_SERVICE: &str = "\
 Description=Go build cache for Nix builds
 Requires=nix-gocacheprog-build.socket nix-gocacheprog-control.socket
 After=nix-gocacheprog-build.socket nix-gocacheprog-control.socket
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart=PROGRAM daemon --cache-dir CACHE
 Sockets=nix-gocacheprog-build.socket nix-gocacheprog-control.socket
 Restart=on-failure
+RestartSec=5s
 ";
 
 const OPENRC: &str = "\
@@ -52,6 +55,17 @@ const RUNIT: &str = "\
 install -d -o nix-gocacheprog -g nix-gocacheprog -m 755 RUNTIME
 exec chpst -u nix-gocacheprog:nix-gocacheprog PROGRAM daemon 2>&1
 ";
+
+/// How builds get at the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nix's pre-build-hook registers each build.
+    #[default]
+    Hook,
+    /// The same mounts for every build, which registers itself.
+    Static,
+}
 
 /// The host that is changed.
 #[derive(Clone, Debug)]
@@ -215,7 +229,7 @@ impl Layout {
             (control, CONTROL_SOCKET.into()),
             (
                 "/etc/tmpfiles.d/nix-gocacheprog.conf".into(),
-                TMPFILES.into(),
+                TMPFILES.replace(CACHE_DIR, &self.cache_dir.to_string_lossy()),
             ),
         ]
     }
@@ -248,6 +262,25 @@ impl Layout {
             indented(OPENRC),
             indented(RUNIT),
             self.runtime_dir.display()
+        )
+    }
+
+    /// What a person does next.
+    pub fn next_steps(&self, has_systemd: bool) -> String {
+        let log = match (has_systemd, self.user) {
+            (false, _) => "its stderr",
+            (true, true) => "journalctl --user -u nix-gocacheprog",
+            (true, false) => "journalctl -u nix-gocacheprog",
+        };
+        format!(
+            "\nNext:\n\
+             \x20 builds       add overlay.nix to the overlays of your project: it gives each buildGoModule the cache\n\
+             \x20 dev shell    export GOCACHEPROG=\"{} client\"\n\
+             \x20 completions  nix-gocacheprog help completions\n\
+             \x20 log          {log}\n\
+             \x20 figures      {}nix-gocacheprog stats\n",
+            self.program.display(),
+            if self.user { "" } else { "sudo " }
         )
     }
 

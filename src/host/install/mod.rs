@@ -5,38 +5,28 @@
 //! record of what was not there before says what `uninstall` removes. It never overwrites
 //! a line or a file that it has not written, and never removes the cache unasked.
 
+mod host;
 mod layout;
+mod limits;
 mod plan;
 mod record;
 mod remote;
+mod uninstall;
 
 use crate::config::{SANDBOX_CLIENT, SANDBOX_DIR, SANDBOX_RUNTIME_DIR};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::host::doctor;
-use crate::nix::conf::Settings;
-use crate::sys;
+use crate::nix::settings;
+use crate::output;
+pub use layout::Mode;
 use layout::{Host, Layout, SOCKET_UNITS, USER};
+pub use limits::Limits;
 use plan::{Content, File};
-use record::Record;
+use record::{Record, kept_name};
 pub use remote::Remote;
-use serde::{Deserialize, Serialize};
-use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-/// How builds get at the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Nix's pre-build-hook registers each build.
-    #[default]
-    Hook,
-    /// The same mounts for every build, which registers itself.
-    Static,
-}
+pub use uninstall::{Removal, uninstall};
 
 /// What to install.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,17 +39,12 @@ pub struct Options {
     pub dry_run: bool,
     /// The remote that the daemon is to have; one that it has already stays when none is named.
     pub remote: Option<Remote>,
-}
-
-/// What to remove.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Removal {
-    /// What was installed for the user's own Nix.
-    pub user: bool,
-    /// Only show the changes.
-    pub dry_run: bool,
-    /// Whether the cache goes too; unsaid, it is asked.
-    pub cache: Option<bool>,
+    /// Take away the remote that the daemon has.
+    pub no_remote: bool,
+    /// What the daemon keeps its cache within; what is not named stays as it is.
+    pub limits: Limits,
+    /// Where the daemon's cache is to be; it stays where it is when nothing is named.
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// Where the cache and the sockets are of what `install --user` has made for this user, if it has.
@@ -74,26 +59,29 @@ pub fn own_dirs() -> Option<(PathBuf, PathBuf)> {
 /// # Errors
 /// When a change cannot be made, or something is still wrong afterwards.
 pub fn install(options: &Options) -> Result<()> {
-    let host = Host::live(options.user)?;
+    let mut host = Host::live(options.user)?;
     host.check(options.dry_run)?;
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let program = fs::canonicalize(&program)?;
-    let mut steps = Installation::plan(&host, options.mode, options.remote.as_ref(), &program)?;
+    let mut steps = Installation::plan(&mut host, options, &program)?;
     if options.dry_run {
-        return say(&steps.show(&host));
+        return output::print(&steps.show(&host));
     }
     if steps.is_done() {
-        say("nothing to change\n")?;
+        host.say("nothing to change\n");
     } else {
         steps.make(&host)?;
     }
-    say(&steps.notes)?;
-    say("\n")?;
-    doctor::run(&doctor::Options {
+    host.say(&steps.notes);
+    host.say("\n");
+    let checked = doctor::run(&doctor::Options {
         json: false,
         runtime_dir: host.layout.runtime_dir.clone(),
         cache_dir: host.layout.cache_dir.clone(),
-    })
+        is_named: true,
+    });
+    host.say(&host.layout.next_steps(host.has_systemd()));
+    checked
 }
 
 /// An installation: what is to be, less what is.
@@ -113,9 +101,16 @@ struct Installation {
 }
 
 impl Installation {
-    fn plan(host: &Host, mode: Mode, remote: Option<&Remote>, program: &Path) -> Result<Self> {
+    fn plan(host: &mut Host, options: &Options, program: &Path) -> Result<Self> {
+        let mut record = Record::read(host)?.unwrap_or_default();
+        let mode = options.mode;
+        record.limits.override_with(&options.limits);
+        if let Some(dir) = host.place_cache(options.cache_dir.as_deref(), &record)? {
+            record.cache_dir = Some(dir.clone());
+            host.layout.cache_dir = dir;
+        }
+        let host = &*host;
         let layout = &host.layout;
-        let record = Record::read(host)?.unwrap_or_default();
         let mut notes = String::new();
 
         let settings = host.settings()?;
@@ -123,6 +118,13 @@ impl Installation {
         let other = settings
             .get("pre-build-hook")
             .filter(|hook| !hook.is_empty() && *hook != installed);
+        let is_gone = |hook: &&str| host.is_live && !settings::is_runnable(hook);
+        if let Some(gone) = other.filter(is_gone) {
+            notes.push_str(&format!(
+                "\nThe pre-build-hook that nix.conf names, {gone}, cannot be run: it is not chained.\n"
+            ));
+        }
+        let other = other.filter(|hook| !is_gone(hook));
         let mut files = vec![
             File {
                 path: host.at(&layout.program),
@@ -141,16 +143,29 @@ impl Installation {
         } else {
             notes.push_str(&layout.without_systemd());
         }
-        if let Some(remote) = remote {
-            let text = remote.text(layout)?;
+        let limits = record.limits.text(layout, record.cache_dir.as_deref())?;
+        let drop_ins = [
+            (
+                Remote::path(layout),
+                match &options.remote {
+                    Some(remote) => Some(Content::Text(remote.text(layout)?, 0o644)),
+                    None => options.no_remote.then_some(Content::Absent),
+                },
+            ),
+            (
+                Limits::path(layout),
+                Some(limits.map_or(Content::Absent, |text| Content::Text(text, 0o644))),
+            ),
+        ];
+        for (path, content) in drop_ins {
+            let Some(content) = content else { continue };
             if host.has_systemd() {
-                files.push(File {
-                    path: host.at(&Remote::path(layout)),
-                    content: Content::Text(text, 0o644),
-                });
-            } else {
+                let path = host.at(&path);
+                files.push(File { path, content });
+            } else if content != Content::Absent {
                 notes.push_str(
-                    "\nAnd give it the remote: `nix-gocacheprog daemon --help` lists the flags.\n",
+                    "\nGive it the remote, the cache directory and the limits too: `nix-gocacheprog help daemon` \
+                     lists the flags.\n",
                 );
             }
         }
@@ -182,7 +197,8 @@ impl Installation {
         };
 
         let mut directories = Vec::new();
-        for file in files.iter().chain(&nix_conf) {
+        let come = files.iter().filter(|file| file.content != Content::Absent);
+        for file in come.chain(&nix_conf) {
             let parents = file.path.ancestors().skip(1);
             let missing: Vec<_> = parents.take_while(|dir| !dir.exists()).collect();
             for dir in missing.into_iter().rev() {
@@ -224,16 +240,18 @@ impl Installation {
         }
         for file in self.files.iter().chain(&self.nix_conf) {
             out.push('\n');
+            if self.replaces(host, file) {
+                let kept = kept_name(&file.path);
+                out.push_str(&format!(
+                    "keep {} as {}\n",
+                    file.path.display(),
+                    kept.display()
+                ));
+            }
             out.push_str(&file.diff());
         }
-        out.push_str("\nthen run\n");
-        for command in self
-            .commands(host, true)
-            .into_iter()
-            .chain(self.commands(host, false))
-        {
-            out.push_str(&format!("    {}\n", command.join(" ")));
-        }
+        let before = self.commands(host, true);
+        show_commands(&mut out, before.iter().chain(&self.commands(host, false)));
         out.push_str(&self.notes);
         out
     }
@@ -261,6 +279,17 @@ impl Installation {
         }
     }
 
+    /// Whether this takes the place of a file of somebody else's.
+    fn replaces(&self, host: &Host, file: &File) -> bool {
+        let path = host.logical(&file.path);
+        file.path.symlink_metadata().is_ok()
+            && file.content != Content::Absent
+            && !self.record.files.contains(&path)
+            && !self.record.replaced.contains(&path)
+            && !self.record.confs.contains(&path)
+            && self.nix_conf.as_ref() != Some(file)
+    }
+
     fn make(&mut self, host: &Host) -> Result<()> {
         let layout = &host.layout;
         let before = self.commands(host, true);
@@ -268,8 +297,14 @@ impl Installation {
         self.record.finished = false;
         self.record.mode = self.mode;
         for file in self.files.iter().chain(&self.nix_conf) {
-            if file.path.symlink_metadata().is_err() {
+            let is_new = file.path.symlink_metadata().is_err();
+            if is_new && file.content != Content::Absent {
                 self.record.add_file(host.logical(&file.path));
+            }
+        }
+        for file in &self.files {
+            if self.replaces(host, file) {
+                self.record.add_replaced(host.logical(&file.path));
             }
         }
         if let Some(file) = &self.nix_conf {
@@ -286,25 +321,46 @@ impl Installation {
         }
         if self.user {
             host.add_user()?;
-            host.say(&format!("added the user {USER}\n"))?;
+            host.say(&format!("added the user {USER}\n"));
         }
         host.make_cache()?;
         for file in &self.files {
+            let kept = kept_name(&file.path);
+            if self.record.replaced.contains(&host.logical(&file.path))
+                && kept.symlink_metadata().is_err()
+            {
+                fs::hard_link(&file.path, &kept)?;
+            }
             file.make()?;
-            host.say(&format!("wrote {}\n", file.path.display()))?;
+            let verb = match file.content {
+                Content::Absent => "removed",
+                _ => "wrote",
+            };
+            host.say(&format!("{verb} {}\n", file.path.display()));
         }
         host.run_all(&before)?;
         // Last, when all that a build needs is there.
         if let Some(file) = &self.nix_conf {
-            file.make()?;
-            host.say(&format!("added to {}\n", file.path.display()))?;
+            host.change_conf(file)?;
+            host.say(&format!("added to {}\n", file.path.display()));
         }
         host.run_all(&after)?;
         if !host.has_systemd() && !layout.user {
-            host.say("restart nix-daemon, so that it reads its configuration\n")?;
+            host.say("restart nix-daemon, so that it reads its configuration\n");
         }
         self.record.finished = true;
         self.record.write(host)
+    }
+}
+
+/// Says which commands are run.
+fn show_commands<'a>(out: &mut String, commands: impl Iterator<Item = &'a Vec<String>>) {
+    let commands: String = commands
+        .map(|command| format!("    {}\n", command.join(" ")))
+        .collect();
+    if !commands.is_empty() {
+        out.push_str("\nthen run\n");
+        out.push_str(&commands);
     }
 }
 
@@ -319,344 +375,12 @@ fn static_mounts(layout: &Layout) -> String {
     )
 }
 
-/// Takes away what `install` has made.
-///
-/// # Errors
-/// When a change cannot be made.
-pub fn uninstall(removal: &Removal) -> Result<()> {
-    let host = Host::live(removal.user)?;
-    host.check(removal.dry_run)?;
-    let Some(record) = Record::read(&host)? else {
-        return say(&format!(
-            "nothing to remove: there is no {}\n",
-            Record::path(&host).display()
-        ));
-    };
-    let remove_cache = match removal.cache {
-        Some(remove) => remove,
-        None => !removal.dry_run && ask_about(&host.layout.cache_dir)?,
-    };
-    remove(&host, &record, remove_cache, removal.dry_run)
-}
-
-fn remove(host: &Host, record: &Record, remove_cache: bool, dry_run: bool) -> Result<()> {
-    let layout = &host.layout;
-    let mut confs = Vec::new();
-    for conf in &record.confs {
-        let path = host.at(conf);
-        let Ok(text) = fs::read_to_string(&path) else {
-            continue;
-        };
-        let left = crate::nix::conf::without_block(&text);
-        let content = if left.is_empty() && record.files.contains(conf) {
-            Content::Absent
-        } else {
-            Content::Text(left, 0o644)
-        };
-        confs.push(File { path, content });
-    }
-    confs.retain(|file| !file.is_made());
-    let files: Vec<_> = record
-        .files
-        .iter()
-        .filter(|path| !record.confs.contains(path))
-        .map(|path| File {
-            path: host.at(path),
-            content: Content::Absent,
-        })
-        .collect();
-    if dry_run {
-        let mut out = String::new();
-        for file in confs.iter().chain(&files).filter(|file| !file.is_made()) {
-            out.push_str(&file.diff());
-        }
-        return host.say(&out);
-    }
-    let made = |file: &File| {
-        host.say(&format!("removed from {}\n", file.path.display()))?;
-        file.make()
-    };
-    // Nix first, so that no build is sent to what is gone.
-    for file in &confs {
-        made(file)?;
-    }
-    if host.has_systemd() {
-        if !layout.user {
-            host.run(&host.systemctl(&["try-restart", "nix-daemon.service"]))?;
-            host.wait_for_workers()?;
-        }
-        for args in [&["disable", "--quiet", "--now"][..], &["stop"]] {
-            let mut args = args.to_vec();
-            args.extend(SOCKET_UNITS);
-            args.push(layout::SERVICE_UNIT);
-            // Units that an interrupted installation never wrote are no loss.
-            let _ = host.run(&host.systemctl(&args));
-        }
-    }
-    for file in &files {
-        fs::remove_file(&plan::aside(&file.path))?;
-        if !file.is_made() {
-            file.make()?;
-            host.say(&format!("removed {}\n", file.path.display()))?;
-        }
-    }
-    if host.has_systemd() {
-        host.run(&host.systemctl(&["daemon-reload"]))?;
-    }
-    fs::remove_dir_all(&host.at(&layout.runtime_dir))?;
-    let cache = host.at(&layout.cache_dir);
-    if remove_cache {
-        fs::remove_dir_all(&cache)?;
-        host.say(&format!("removed {}\n", cache.display()))?;
-        if layout.user {
-            // A private cache may be there, too.
-            let _ = cache.parent().map(std::fs::remove_dir);
-        }
-        if record.user {
-            host.remove_user()?;
-        }
-    } else if cache.exists() {
-        host.say(&format!(
-            "kept {}{}; `nix-gocacheprog uninstall --remove-cache` before, or `rm -r` now, removes it\n",
-            cache.display(),
-            if record.user { " and its user" } else { "" }
-        ))?;
-    }
-    Record::remove(host)?;
-    for dir in record.directories.iter().rev() {
-        // Somebody else may have put something there.
-        let _ = std::fs::remove_dir(host.at(dir));
-    }
-    Ok(())
-}
-
-fn ask_about(cache: &Path) -> Result<bool> {
-    if !cache.exists() || !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    say(&format!("Remove the cache {} too? [y/N] ", cache.display()))?;
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|e| Error::io("read", "the answer", e))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes"))
-}
-
-fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::io("write to", "stdout", e))
-}
-
-impl Host {
-    /// Whether this can work here at all.
-    fn check(&self, dry_run: bool) -> Result<()> {
-        if Path::new("/etc/NIXOS").exists() && !self.layout.user {
-            return Err(Error::input(
-                "this is NixOS, which is configured otherwise: import module.nix (README.md says how)",
-            ));
-        }
-        if !self.layout.user {
-            if sys::effective_uid() != 0 && !dry_run {
-                return Err(Error::input(
-                    "this needs root: run it with sudo, or with --user for a Nix of your own",
-                ));
-            }
-            return Ok(());
-        }
-        let owner = std::fs::metadata("/nix/var/nix").map(|m| m.uid());
-        if owner.is_ok_and(|owner| owner != sys::effective_uid()) {
-            return Err(Error::input(
-                "this Nix builds through its daemon, which takes no hook from a user: install without --user, as root",
-            ));
-        }
-        Ok(())
-    }
-
-    /// What Nix is configured with, less what is ours.
-    fn settings(&self) -> Result<Settings> {
-        let mut settings = Settings::read(&self.at(Path::new("/etc/nix/nix.conf")))?;
-        if self.layout.user {
-            settings.override_with(Settings::read(&self.at(&self.layout.nix_conf))?);
-        }
-        Ok(settings)
-    }
-
-    /// The file of Nix's configuration that can be changed: nix.conf, or one that it includes.
-    fn writable_conf(&self, settings: &Settings) -> Option<PathBuf> {
-        let main = self.at(&self.layout.nix_conf);
-        if is_writable(&main) {
-            return Some(main);
-        }
-        settings
-            .includes
-            .iter()
-            .rev()
-            .find(|path| is_writable(path))
-            .cloned()
-    }
-
-    fn needs_user(&self) -> bool {
-        self.is_live && !self.layout.user && layout::user_ids().is_none()
-    }
-
-    fn add_user(&self) -> Result<()> {
-        let home = self.layout.cache_dir.to_string_lossy().into_owned();
-        let useradd = [
-            "useradd",
-            "--system",
-            "--user-group",
-            "--no-create-home",
-            "--home-dir",
-            &home,
-        ];
-        let mut useradd = useradd.map(String::from).to_vec();
-        useradd.extend(["--shell", "/usr/sbin/nologin", USER].map(String::from));
-        let adduser = [
-            "adduser",
-            "-S",
-            "-D",
-            "-H",
-            "-h",
-            &home,
-            "-s",
-            "/sbin/nologin",
-            USER,
-        ];
-        let adduser = adduser.map(String::from).to_vec();
-        if is_command("useradd") {
-            self.run(&useradd)
-        } else {
-            // Alpine's: a group of its own comes first.
-            self.run(&["addgroup", "-S", USER].map(String::from))?;
-            self.run(&[&adduser[..], &["-G".into(), USER.into()]].concat())
-        }
-    }
-
-    fn remove_user(&self) -> Result<()> {
-        if !self.is_live || layout::user_ids().is_none() {
-            return Ok(());
-        }
-        let command = if is_command("userdel") {
-            "userdel"
-        } else {
-            "deluser"
-        };
-        self.run(&[command, USER].map(String::from))?;
-        self.say(&format!("removed the user {USER}\n"))
-    }
-
-    /// The cache, for its user and with what static mounts need: builds can reach their own
-    /// directories in it, and list nothing.
-    fn make_cache(&self) -> Result<()> {
-        let cache = self.at(&self.layout.cache_dir);
-        if let Some(parent) = cache.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        for dir in [cache.clone(), cache.join("builds")] {
-            fs::ensure_dir(&dir, 0o711)?;
-            if let Some((uid, gid)) =
-                layout::user_ids().filter(|_| self.is_live && !self.layout.user)
-            {
-                fs::chown(&dir, uid, gid)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for what nix-daemon had started before it was restarted: it goes on with the old
-    /// configuration, and a build that it starts without finding the hook would fail.
-    fn wait_for_workers(&self) -> Result<()> {
-        let mut said = false;
-        while self.is_live && old_workers() > 0 {
-            if !std::mem::replace(&mut said, true) {
-                self.say(
-                    "waiting for running Nix builds to end, which still call the hook (this can be interrupted \
-                     and run again)\n",
-                )?;
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        Ok(())
-    }
-
-    /// Tells a person what has been done.
-    fn say(&self, text: &str) -> Result<()> {
-        if self.is_live { say(text) } else { Ok(()) }
-    }
-
-    fn run_all(&self, commands: &[Vec<String>]) -> Result<()> {
-        commands.iter().try_for_each(|command| self.run(command))
-    }
-
-    fn run(&self, command: &[String]) -> Result<()> {
-        if !self.is_live {
-            return Ok(());
-        }
-        let (program, args) = command
-            .split_first()
-            .ok_or_else(|| Error::input("an empty command"))?;
-        let output = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| Error::io("run", program, e))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(Error::input(format!(
-            "`{}` failed: {}; run this again when that is mended",
-            command.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        )))
-    }
-}
-
-/// A file that is a link belongs to whoever made the link.
-fn is_writable(path: &Path) -> bool {
-    match path.symlink_metadata() {
-        Ok(metadata) => {
-            metadata.is_file() && std::fs::OpenOptions::new().append(true).open(path).is_ok()
-        }
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
-    }
-}
-
-/// How many processes a nix-daemon has left behind that is not there any more.
-fn old_workers() -> usize {
-    let main = Command::new("systemctl")
-        .args([
-            "show",
-            "--property=MainPID",
-            "--value",
-            "nix-daemon.service",
-        ])
-        .output()
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string())
-        .unwrap_or_default();
-    let is_old = |pid: &str| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let is = |wanted: &str| status.lines().any(|line| line == wanted);
-        Some(pid != main && is("Name:\tnix-daemon") && is("PPid:\t1"))
-    };
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter(|entry| entry.file_name().to_str().and_then(is_old) == Some(true))
-        .count()
-}
-
-fn is_command(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test_dir::TestDir;
     use std::collections::BTreeMap;
+    use std::os::unix::fs::MetadataExt;
 
     /// A host in a folder, where no command is run.
     struct Folder {
@@ -691,7 +415,14 @@ mod tests {
         }
 
         fn plan(&self, mode: Mode) -> Installation {
-            Installation::plan(&self.host, mode, None, &self.program).unwrap()
+            self.plan_with(&Options {
+                mode,
+                ..Options::default()
+            })
+        }
+
+        fn plan_with(&self, options: &Options) -> Installation {
+            Installation::plan(&mut self.host.clone(), options, &self.program).unwrap()
         }
 
         fn install(&self, mode: Mode) {
@@ -701,7 +432,7 @@ mod tests {
 
         fn uninstall(&self) {
             let record = Record::read(&self.host).unwrap().unwrap();
-            remove(&self.host, &record, true, false).unwrap();
+            uninstall::remove(&self.host, record, true).unwrap();
         }
 
         fn conf(&self, name: &str) -> String {
@@ -774,12 +505,12 @@ mod tests {
         for wanted in [
             "+pre-build-hook = /usr/local/lib/nix-gocacheprog/hook\n",
             "+ExecStart=/usr/local/bin/nix-gocacheprog daemon\n",
-            "a copy of",
+            "copy /",
             "systemctl try-restart nix-daemon.service",
         ] {
             assert!(shown.contains(wanted), "{shown}");
         }
-        assert!(!shown.contains("cores = 4"), "{shown}");
+        assert!(shown.contains("\n cores = 4\n"), "{shown}");
         assert_eq!(folder.files(), before);
     }
 
@@ -796,7 +527,7 @@ mod tests {
             let mut plan = folder.plan(Mode::Hook);
             // The rest cannot be written: a directory is in the way.
             let rest: Vec<_> = plan.files.iter().chain(&plan.nix_conf).skip(made).collect();
-            let obstacle = plan::aside(&rest[0].path);
+            let obstacle = plan::temporary_name(&rest[0].path);
             std::fs::create_dir_all(&obstacle).unwrap();
             plan.make(&folder.host).unwrap_err();
             std::fs::remove_dir(&obstacle).unwrap();
@@ -805,6 +536,194 @@ mod tests {
             folder.uninstall();
             assert_eq!(folder.files(), before, "{made}");
         }
+    }
+
+    /// Small numbers that look like chance and are the same each time.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (self.0 >> 33) as usize % n
+        }
+    }
+
+    /// Puts something in the way of one of the files that are to be made or removed, and takes it away again.
+    fn interrupted(chance: &mut Chance, paths: &[PathBuf], act: impl FnOnce() -> Result<()>) {
+        let obstacle = match paths {
+            [] => return,
+            paths => plan::temporary_name(&paths[chance.below(paths.len())]),
+        };
+        if !obstacle.parent().is_some_and(Path::is_dir) {
+            return;
+        }
+        std::fs::create_dir(&obstacle).unwrap();
+        let _ = act();
+        std::fs::remove_dir(&obstacle).unwrap();
+    }
+
+    #[test]
+    fn whatever_a_host_was_it_is_that_again_in_the_end() {
+        for seed in 0..60 {
+            let chance = &mut Chance(seed);
+            let confs = [
+                "",
+                "a = b",
+                "a = b\n",
+                "# c\r\na = b\r\n",
+                "pre-build-hook = /opt/theirs\ncores = 4",
+                "# Generated by somebody\n!include nix.custom.conf\n",
+                "\n\n",
+            ];
+            let folder = Folder::new(confs[chance.below(confs.len())]);
+            let root = &folder.host.root;
+            for foreign in [
+                "usr/local/bin/nix-gocacheprog",
+                "etc/systemd/system/nix-gocacheprog.service",
+                "usr/local/lib/nix-gocacheprog/hook",
+                "etc/nix/nix.custom.conf",
+            ] {
+                let path = root.join(foreign);
+                if chance.below(3) == 0 {
+                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    if chance.below(2) == 0 && !foreign.ends_with(".conf") {
+                        std::os::unix::fs::symlink("/elsewhere", &path).unwrap();
+                    } else {
+                        std::fs::write(&path, "theirs = 1").unwrap();
+                        fs::set_mode(&path, 0o640).unwrap();
+                    }
+                }
+            }
+            let mut before = folder.files();
+            for _ in 0..1 + chance.below(3) {
+                let version = format!("version {}", chance.below(3));
+                std::fs::write(&folder.program, version).unwrap();
+                let options = Options {
+                    mode: [Mode::Hook, Mode::Static][chance.below(2)],
+                    limits: Limits {
+                        max_size: [None, Some("5G".into())][chance.below(2)].clone(),
+                        ..Limits::default()
+                    },
+                    no_remote: chance.below(2) == 0,
+                    ..Options::default()
+                };
+                let mut plan = folder.plan_with(&options);
+                if chance.below(2) == 0 {
+                    let files = plan.files.iter().chain(&plan.nix_conf);
+                    let paths: Vec<_> = files.map(|file| file.path.clone()).collect();
+                    interrupted(chance, &paths, || plan.make(&folder.host));
+                } else {
+                    plan.make(&folder.host).unwrap();
+                    assert!(folder.plan_with(&options).is_done(), "{seed}");
+                }
+            }
+            // Somebody adds a line, as `echo` does.
+            if chance.below(2) == 0 {
+                let conf = root.join("etc/nix/nix.conf");
+                let mut text = std::fs::read_to_string(&conf).unwrap();
+                text.push_str("max-jobs = 2\n");
+                std::fs::write(&conf, text).unwrap();
+                let (_, was) = before.get_mut(&conf).unwrap();
+                let has_block = folder.conf("nix.conf").contains("BEGIN nix-gocacheprog");
+                if has_block && !was.is_empty() && !was.ends_with('\n') {
+                    was.push('\n');
+                }
+                was.push_str("max-jobs = 2\n");
+            }
+            let Some(record) = Record::read(&folder.host).unwrap() else {
+                assert_eq!(folder.files(), before, "{seed}");
+                continue;
+            };
+            if chance.below(2) == 0 {
+                let paths: Vec<_> = record
+                    .files
+                    .iter()
+                    .map(|path| folder.host.at(path))
+                    .collect();
+                interrupted(chance, &paths, || {
+                    uninstall::remove(&folder.host, record.clone(), true)
+                });
+            }
+            if let Some(record) = Record::read(&folder.host).unwrap() {
+                uninstall::remove(&folder.host, record, true).unwrap();
+            }
+            assert_eq!(folder.files(), before, "{seed}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_removed_by_a_later_uninstall() {
+        let folder = Folder::new("a = b\n");
+        let before = folder.files();
+        folder.install(Mode::Hook);
+        let record = Record::read(&folder.host).unwrap().unwrap();
+        uninstall::remove(&folder.host, record, false).unwrap();
+        assert!(folder.host.at(&folder.host.layout.cache_dir).is_dir());
+        assert!(!folder.host.at(&folder.host.layout.hook).exists());
+        folder.uninstall();
+        assert_eq!(folder.files(), before);
+    }
+
+    #[test]
+    fn a_cache_behind_a_link_is_emptied_and_the_link_stays() {
+        let folder = Folder::new("");
+        let root = &folder.host.root;
+        let disk = root.join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        fs::set_mode(&disk, 0o711).unwrap();
+        std::os::unix::fs::symlink(&disk, root.join("var/cache/nix-gocacheprog")).unwrap();
+        let before = folder.files();
+        folder.install(Mode::Hook);
+        let limits = folder.host.at(&Limits::path(&folder.host.layout));
+        let text = std::fs::read_to_string(limits).unwrap();
+        assert!(text.contains("ReadWritePaths=/disk\n"), "{text}");
+        assert!(disk.join("builds").is_dir());
+        folder.uninstall();
+        assert_eq!(folder.files(), before);
+    }
+
+    #[test]
+    fn a_directory_with_something_else_in_it_does_not_become_a_cache() {
+        let folder = Folder::new("");
+        std::fs::create_dir(folder.host.root.join("home")).unwrap();
+        std::fs::write(folder.host.root.join("home/letter"), "").unwrap();
+        let before = folder.files();
+        let options = Options {
+            cache_dir: Some("/home".into()),
+            ..Options::default()
+        };
+        let Err(error) = Installation::plan(&mut folder.host.clone(), &options, &folder.program)
+        else {
+            panic!("it was taken")
+        };
+        assert!(
+            error.to_string().contains("not empty and not a cache"),
+            "{error}"
+        );
+        assert_eq!(folder.files(), before);
+    }
+
+    #[test]
+    fn a_dry_run_of_uninstall_shows_what_goes_and_changes_nothing() {
+        let folder = Folder::new("a = b");
+        folder.install(Mode::Hook);
+        let before = folder.files();
+        let record = Record::read(&folder.host).unwrap().unwrap();
+        let shown = uninstall::show(&folder.host, &record, Some(true)).unwrap();
+        for wanted in [
+            "-pre-build-hook = ",
+            "nix-gocacheprog.service",
+            "systemctl disable",
+            "systemctl try-restart nix-daemon.service",
+            "remove the cache /var/cache/nix-gocacheprog",
+            "remove the directory",
+        ] {
+            assert!(shown.contains(wanted), "{wanted}: {shown}");
+        }
+        assert_eq!(folder.files(), before);
     }
 
     #[test]
@@ -866,9 +785,11 @@ mod tests {
             url: "https://cache.test".into(),
             ..Remote::default()
         };
-        let plan = || {
-            Installation::plan(&folder.host, Mode::Hook, Some(&remote), &folder.program).unwrap()
+        let options = Options {
+            remote: Some(remote),
+            ..Options::default()
         };
+        let plan = || folder.plan_with(&options);
         plan().make(&folder.host).unwrap();
         assert!(plan().is_done());
         let drop_in = folder.host.at(&Remote::path(&folder.host.layout));
@@ -876,6 +797,14 @@ mod tests {
         // One that is not named again stays.
         folder.install(Mode::Static);
         assert!(drop_in.exists());
+        let without = Options {
+            no_remote: true,
+            ..Options::default()
+        };
+        folder.plan_with(&without).make(&folder.host).unwrap();
+        assert!(!drop_in.exists());
+        assert!(folder.plan_with(&without).is_done());
+        plan().make(&folder.host).unwrap();
         folder.uninstall();
         assert_eq!(folder.files(), before);
     }

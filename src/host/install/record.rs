@@ -2,13 +2,13 @@
 //!
 //! It is written before the first change, so that it covers an interrupted installation too.
 
-use super::Mode;
-use super::layout::Host;
-use super::plan::{Content, File, aside};
+use super::layout::{Host, Mode};
+use super::limits::Limits;
+use super::plan::{Content, File, temporary_name};
 use crate::error::{Error, Result};
 use crate::fs;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What an installation has added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,22 @@ pub struct Record {
     pub confs: Vec<PathBuf>,
     /// Whether the daemon's user was not there.
     pub user: bool,
+    /// Files of somebody else's that stood where one of these is now. They are kept beside it, under
+    /// [`kept_name`], and `uninstall` puts them back.
+    #[serde(default)]
+    pub replaced: Vec<PathBuf>,
+    /// The daemon's cache, where it is not in the usual place.
+    #[serde(default)]
+    pub cache_dir: Option<PathBuf>,
+    /// What the daemon keeps its cache within.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Where a file of somebody else's is kept.
+pub fn kept_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.before-nix-gocacheprog"))
 }
 
 impl Record {
@@ -67,13 +83,18 @@ impl Record {
     /// When a missing right prevents it.
     pub fn remove(host: &Host) -> Result<()> {
         let path = Self::path(host);
-        fs::remove_file(&aside(&path))?;
+        fs::remove_file(&temporary_name(&path))?;
         fs::remove_file(&path)
     }
 
     /// Notes a file that was not there.
     pub fn add_file(&mut self, path: PathBuf) {
         add(&mut self.files, path);
+    }
+
+    /// Notes a file of somebody else's that is to be kept.
+    pub fn add_replaced(&mut self, path: PathBuf) {
+        add(&mut self.replaced, path);
     }
 
     /// Notes a directory that was not there.

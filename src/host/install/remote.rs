@@ -1,6 +1,7 @@
 //! The drop-in for systemd that gives the daemon a remote and, because that needs it, the network.
 
 use super::layout::{Layout, SERVICE_UNIT};
+use crate::config::MISSING_CREDENTIAL;
 use crate::error::{Error, Result};
 use crate::remote::{self, Mode};
 use std::fmt::Write as _;
@@ -84,6 +85,8 @@ impl Remote {
             }
             let _ = write!(start, " --remote-{name} {name}");
             let _ = writeln!(load, "LoadCredential={name}:{}", shown.replace('%', "%%"));
+            // Without this a file that is missing at boot would keep the daemon from starting.
+            let _ = writeln!(load, "SetCredential={name}:{MISSING_CREDENTIAL}");
         }
         let network = if layout.user {
             ""

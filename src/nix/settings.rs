@@ -1,4 +1,4 @@
-//! What the installed Nix says of itself.
+//! How the installed Nix is configured, as it says itself.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -38,6 +38,43 @@ impl Nix {
         let settings = output(program, &[&feature[..], &["config", "show"]].concat())
             .or_else(|_| output(program, &[&feature[..], &["show-config"]].concat()))?;
         Ok(Self::new(&version, &settings, user_conf()))
+    }
+
+    /// Has Nix read a file as configuration, before it is one.
+    ///
+    /// # Errors
+    /// When Nix refuses it, with what Nix said. Without a Nix that can be run nothing is refused.
+    pub fn check(conf: &Path) -> Result<()> {
+        let Some(program) = std::iter::once("nix")
+            .chain(USUAL)
+            .find(|program| output(program, &["--version"]).is_ok())
+        else {
+            return Ok(());
+        };
+        let ask = |conf: Option<&Path>| {
+            let mut last = Ok(());
+            for show in [&["show-config"][..], &["config", "show"]] {
+                let mut command = Command::new(program);
+                command
+                    .args(["--extra-experimental-features", "nix-command"])
+                    .args(show)
+                    .env("NIX_USER_CONF_FILES", conf.unwrap_or(Path::new("")))
+                    .stdin(Stdio::null());
+                let output = command.output().map_err(|e| Error::io("run", program, e))?;
+                if output.status.success() {
+                    return Ok(());
+                }
+                last = Err(Error::input(
+                    String::from_utf8_lossy(&output.stderr).trim().to_string(),
+                ));
+            }
+            last
+        };
+        match ask(Some(conf)) {
+            // A Nix that refuses what it has already says nothing about this file.
+            Err(e) if ask(None).is_ok() => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// One that says this.
@@ -86,13 +123,17 @@ pub enum Hook {
     Other,
 }
 
+/// Whether this is a file that can be run, as Nix wants its hook.
+pub fn is_runnable(program: &str) -> bool {
+    std::fs::metadata(program).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
 /// Looks at what the setting names.
 pub fn look_at_hook(hook: &str) -> Hook {
     if hook.is_empty() {
         return Hook::None;
     }
-    let is_runnable = |m: std::fs::Metadata| m.is_file() && m.permissions().mode() & 0o111 != 0;
-    if !std::fs::metadata(hook).is_ok_and(is_runnable) {
+    if !is_runnable(hook) {
         return Hook::Missing;
     }
     let real = crate::fs::canonicalize(Path::new(hook)).unwrap_or_default();

@@ -1,0 +1,291 @@
+//! The host: what it has already, and the commands that change it.
+
+use super::layout::{self, Host, Layout, USER};
+use super::plan::File;
+use super::record::Record;
+use crate::cache::store::Store;
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::nix::conf::Settings;
+use crate::nix::settings::Nix;
+use crate::output;
+use crate::sys;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+impl Host {
+    /// Whether this can work here at all.
+    pub fn check(&self, dry_run: bool) -> Result<()> {
+        if Path::new("/etc/NIXOS").exists() && !self.layout.user {
+            return Err(Error::input(
+                "this is NixOS, which is configured otherwise: import module.nix (README.md says how)",
+            ));
+        }
+        if !self.layout.user {
+            if sys::effective_uid() != 0 && !dry_run {
+                return Err(Error::input(
+                    "this needs root: run it with sudo, or with --user for a Nix of your own",
+                ));
+            }
+            return Ok(());
+        }
+        let owner = std::fs::metadata("/nix/var/nix").map(|m| m.uid());
+        if owner.is_ok_and(|owner| owner != sys::effective_uid()) {
+            return Err(Error::input(
+                "this Nix builds through its daemon, which takes no hook from a user: install without --user, as root",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What Nix is configured with, less what is ours.
+    pub fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::read(&self.at(Path::new("/etc/nix/nix.conf")))?;
+        if self.layout.user {
+            settings.override_with(Settings::read(&self.at(&self.layout.nix_conf))?);
+        }
+        Ok(settings)
+    }
+
+    /// The file of Nix's configuration that can be changed: nix.conf, or one that it includes.
+    pub fn writable_conf(&self, settings: &Settings) -> Option<PathBuf> {
+        let main = self.at(&self.layout.nix_conf);
+        let text = std::fs::read_to_string(&main).unwrap_or_default();
+        let is_generated = crate::nix::conf::is_generated(&text);
+        if is_writable(&main) && !is_generated {
+            return Some(main);
+        }
+        let mut includes = settings.includes.iter().rev();
+        includes.find(|path| is_writable(path)).cloned()
+    }
+
+    pub fn needs_user(&self) -> bool {
+        self.is_live && !self.layout.user && layout::user_ids().is_none()
+    }
+
+    pub fn add_user(&self) -> Result<()> {
+        let home = self.layout.cache_dir.to_string_lossy().into_owned();
+        let useradd = [
+            "useradd",
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            &home,
+        ];
+        let mut useradd = useradd.map(String::from).to_vec();
+        useradd.extend(["--shell", "/usr/sbin/nologin", USER].map(String::from));
+        let adduser = [
+            "adduser",
+            "-S",
+            "-D",
+            "-H",
+            "-h",
+            &home,
+            "-s",
+            "/sbin/nologin",
+            USER,
+        ];
+        let adduser = adduser.map(String::from).to_vec();
+        if is_command("useradd") {
+            self.run(&useradd)
+        } else {
+            // Alpine's: a group of its own comes first.
+            self.run(&["addgroup", "-S", USER].map(String::from))?;
+            self.run(&[&adduser[..], &["-G".into(), USER.into()]].concat())
+        }
+    }
+
+    pub fn remove_user(&self) -> Result<()> {
+        if !self.is_live || layout::user_ids().is_none() {
+            return Ok(());
+        }
+        let command = if is_command("userdel") {
+            "userdel"
+        } else {
+            "deluser"
+        };
+        self.run(&[command, USER].map(String::from))?;
+        self.say(&format!("removed the user {USER}\n"));
+        Ok(())
+    }
+
+    /// The cache, for its user and with what static mounts need: builds can reach their own
+    /// directories in it, and list nothing.
+    pub fn make_cache(&self) -> Result<()> {
+        let cache = self.at(&self.layout.cache_dir);
+        if let Some(parent) = cache.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let owner = layout::user_ids().filter(|_| self.is_live && !self.layout.user);
+        fs::ensure_dir(&cache, 0o711)?;
+        if let Some((uid, gid)) = owner {
+            fs::chown(&cache, uid, gid)?;
+        }
+        // The cache is its user's, who could put a link here.
+        fs::ensure_dir_nofollow(&cache.join("builds"), 0o711, owner)
+    }
+
+    /// Waits for what nix-daemon had started before it was restarted: it goes on with the old
+    /// configuration, and a build that it starts without finding the hook would fail.
+    pub fn wait_for_workers(&self) -> Result<()> {
+        let mut said = false;
+        while self.is_live && old_workers() > 0 {
+            if !std::mem::replace(&mut said, true) {
+                self.say(
+                    "waiting for running Nix builds to end, which still call the hook (this can be interrupted \
+                     and run again)\n",
+                );
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+
+    /// Tells a person what has been done. Work that is half done is worse than a line that nobody reads.
+    pub fn say(&self, text: &str) {
+        if self.is_live {
+            let _ = output::print(text);
+        }
+    }
+
+    /// Changes a file of Nix's configuration, if Nix accepts it.
+    pub fn change_conf(&self, file: &File) -> Result<()> {
+        file.make_checked(|fresh| {
+            if !self.is_live {
+                return Ok(());
+            }
+            Nix::check(fresh).map_err(|e| {
+                Error::input(format!(
+                    "Nix refuses the new {}, which is as it was: {e}",
+                    file.path.display()
+                ))
+            })
+        })
+    }
+
+    /// Sets where the record says that the cache is.
+    pub fn find_cache(&mut self, record: &Record) {
+        if let Some(dir) = &record.cache_dir {
+            self.layout.cache_dir.clone_from(dir);
+        }
+    }
+
+    /// Whether the cache is where it is when nobody says otherwise.
+    pub fn is_usual_cache(&self) -> bool {
+        let usual = if self.layout.user {
+            Layout::of_user().ok()
+        } else {
+            Some(Layout::of_system())
+        };
+        usual.is_some_and(|usual| usual.cache_dir == self.layout.cache_dir)
+    }
+
+    /// Where the cache goes, if that is not the usual place: where it was asked for, where it has been, or where a link
+    /// in the usual place leads.
+    pub fn place_cache(&self, named: Option<&Path>, record: &Record) -> Result<Option<PathBuf>> {
+        let usual = &self.layout.cache_dir;
+        let dir = match (named, &record.cache_dir) {
+            (Some(named), _) if named == usual && record.cache_dir.is_none() => return Ok(None),
+            (Some(named), _) => named.to_path_buf(),
+            (None, Some(dir)) => return Ok(Some(dir.clone())),
+            (None, None) if self.at(usual).is_symlink() => {
+                let real = fs::canonicalize(&self.at(usual))?;
+                self.logical(&real)
+            }
+            (None, None) => return Ok(None),
+        };
+        let shown = dir.to_string_lossy();
+        if !dir.is_absolute()
+            || shown.contains(|c: char| c.is_whitespace() || "\"'\\%$".contains(c))
+        {
+            return Err(Error::input(format!(
+                "--cache-dir takes an absolute path without spaces, quotes, % and $, not {shown:?}"
+            )));
+        }
+        if !Store::is_fit(&self.at(&dir)) {
+            return Err(Error::input(format!(
+                "{shown} is not empty and not a cache: name another directory"
+            )));
+        }
+        Ok(Some(dir))
+    }
+
+    pub fn run_all(&self, commands: &[Vec<String>]) -> Result<()> {
+        commands.iter().try_for_each(|command| self.run(command))
+    }
+
+    pub fn run(&self, command: &[String]) -> Result<()> {
+        if !self.is_live {
+            return Ok(());
+        }
+        let (name, args) = command
+            .split_first()
+            .ok_or_else(|| Error::input("an empty command"))?;
+        let program =
+            command_path(name).ok_or_else(|| Error::input(format!("{name} is not installed")))?;
+        let output = Command::new(&program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| Error::io("run", &program, e))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "`{}` failed: {}; run this again when that is fixed",
+            command.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )))
+    }
+}
+
+/// A file that is a link belongs to whoever made the link.
+fn is_writable(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(metadata) => {
+            metadata.is_file() && std::fs::OpenOptions::new().append(true).open(path).is_ok()
+        }
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// How many processes a nix-daemon has left behind that is not there any more.
+fn old_workers() -> usize {
+    let Some(systemctl) = command_path("systemctl") else {
+        return 0;
+    };
+    let main = Command::new(systemctl)
+        .args([
+            "show",
+            "--property=MainPID",
+            "--value",
+            "nix-daemon.service",
+        ])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string())
+        .unwrap_or_default();
+    let is_old = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let is = |wanted: &str| status.lines().any(|line| line == wanted);
+        Some(pid != main && is("Name:\tnix-daemon") && is("PPid:\t1"))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|entry| entry.file_name().to_str().and_then(is_old) == Some(true))
+        .count()
+}
+
+fn is_command(name: &str) -> bool {
+    command_path(name).is_some()
+}
+
+/// Where root's commands are. PATH does not say it: it may be that of whoever called sudo.
+fn command_path(name: &str) -> Option<PathBuf> {
+    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file())
+}

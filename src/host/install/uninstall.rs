@@ -1,0 +1,250 @@
+//! Takes away what `install` has made, and puts back what stood in its place.
+
+use super::layout::{self, Host, SOCKET_UNITS, USER};
+use super::plan::{Content, File, temporary_name};
+use super::record::{Record, kept_name};
+use super::show_commands;
+use crate::error::Result;
+use crate::fs;
+use crate::nix::conf::without_block;
+use crate::output;
+use std::fmt::Write as _;
+use std::io::{BufRead, ErrorKind, IsTerminal};
+use std::path::{Path, PathBuf};
+
+/// What to remove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// What was installed for the user's own Nix.
+    pub user: bool,
+    /// Only show the changes.
+    pub dry_run: bool,
+    /// Whether the cache goes too; unsaid, it is asked.
+    pub cache: Option<bool>,
+}
+
+/// Takes away what `install` has made.
+///
+/// # Errors
+/// When a change cannot be made.
+pub fn uninstall(removal: &Removal) -> Result<()> {
+    let mut host = Host::live(removal.user)?;
+    host.check(removal.dry_run)?;
+    let Some(record) = Record::read(&host)? else {
+        return output::print(&format!(
+            "nothing to remove: there is no {}\n",
+            Record::path(&host).display()
+        ));
+    };
+    host.find_cache(&record);
+    if removal.dry_run {
+        let shown = show(&host, &record, removal.cache)?;
+        return output::print(&shown);
+    }
+    let remove_cache = match removal.cache {
+        Some(remove) => remove,
+        None => ask_about(&host.layout.cache_dir),
+    };
+    remove(&host, record, remove_cache)
+}
+
+/// All that `remove` does, as a person reads it.
+pub fn show(host: &Host, record: &Record, cache: Option<bool>) -> Result<String> {
+    let mut out = String::new();
+    for file in confs(host, record)?.iter().chain(&files(host, record)) {
+        if !file.is_made() {
+            out.push_str(&file.diff());
+        }
+    }
+    for (kept, path) in kept(host, record) {
+        let _ = writeln!(out, "put {} back as {}", kept.display(), path.display());
+    }
+    let (before, after) = (commands(host), reload(host));
+    show_commands(&mut out, before.iter().chain(&after));
+    let dir = host.layout.cache_dir.display();
+    let user = if record.user {
+        format!(" and the user {USER}")
+    } else {
+        String::new()
+    };
+    let _ = match cache {
+        Some(true) => writeln!(out, "\nremove the cache {dir}{user}"),
+        Some(false) => writeln!(out, "\nkeep the cache {dir}{user}"),
+        None => writeln!(out, "\nask whether to remove the cache {dir}{user}"),
+    };
+    for dir in record.directories.iter().rev() {
+        let dir = host.at(dir);
+        if dir.exists() {
+            let _ = writeln!(out, "remove the directory {} if it is empty", dir.display());
+        }
+    }
+    Ok(out)
+}
+
+/// Removes what the record names. What cannot be understood ends it before anything is changed.
+pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()> {
+    let mut host = host.clone();
+    host.find_cache(&record);
+    let host = &host;
+    // Nix first, so that no build is sent to what is gone.
+    for file in &confs(host, &record)? {
+        host.change_conf(file)?;
+        host.say(&format!("removed from {}\n", file.path.display()));
+    }
+    if host.has_systemd() && !host.layout.user {
+        host.run(&restart_nix(host))?;
+        host.wait_for_workers()?;
+    }
+    for command in commands(host).iter().filter(|c| **c != restart_nix(host)) {
+        // Units that an interrupted installation never wrote are no loss.
+        let _ = host.run(command);
+    }
+    for file in &files(host, &record) {
+        fs::remove_file(&temporary_name(&file.path))?;
+        if !file.is_made() {
+            file.make()?;
+            host.say(&format!("removed {}\n", file.path.display()));
+        }
+    }
+    for (kept, path) in kept(host, &record) {
+        fs::remove_file(&temporary_name(&path))?;
+        fs::rename(&kept, &path)?;
+        // Of two names of one file neither goes by that.
+        fs::remove_file(&kept)?;
+        host.say(&format!("put back {}\n", path.display()));
+    }
+    if let Some(command) = reload(host) {
+        host.run(&command)?;
+    }
+    fs::remove_dir_all(&host.at(&host.layout.runtime_dir))?;
+    let cache = host.at(&host.layout.cache_dir);
+    let is_kept = !remove_cache && cache.exists();
+    if remove_cache {
+        remove_cache_dir(host, &cache)?;
+        if record.user {
+            host.remove_user()?;
+        }
+    }
+    if is_kept {
+        host.say(&format!(
+            "kept {}{}; `nix-gocacheprog uninstall --remove-cache` removes it later\n",
+            cache.display(),
+            if record.user { " and its user" } else { "" }
+        ));
+        record.finished = false;
+        record.files.clear();
+        record.confs.clear();
+        record.replaced.clear();
+        record.write(host)?;
+    } else {
+        Record::remove(host)?;
+    }
+    for dir in record.directories.iter().rev() {
+        // Somebody else may have put something there.
+        let _ = std::fs::remove_dir(host.at(dir));
+    }
+    Ok(())
+}
+
+/// Removes the cache. A link to it, and the directory that somebody has made for it, stay.
+fn remove_cache_dir(host: &Host, cache: &Path) -> Result<()> {
+    let usual = host.is_usual_cache();
+    if cache.is_symlink() || !usual {
+        let Ok(dir) = fs::canonicalize(cache) else {
+            return Ok(());
+        };
+        for entry in fs::read_dir(&dir)? {
+            fs::remove_dir_all(&entry?.path())?;
+        }
+        host.say(&format!("emptied {}\n", dir.display()));
+    } else {
+        fs::remove_dir_all(cache)?;
+        host.say(&format!("removed {}\n", cache.display()));
+    }
+    if host.layout.user {
+        // A private cache may be there, too.
+        let _ = cache.parent().map(std::fs::remove_dir);
+    }
+    Ok(())
+}
+
+/// Nix's configuration, less the block.
+fn confs(host: &Host, record: &Record) -> Result<Vec<File>> {
+    let mut confs = Vec::new();
+    for conf in &record.confs {
+        let path = host.at(conf);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == Some(ErrorKind::NotFound) => continue,
+            // With the block in it and the hook gone, every build would fail.
+            Err(e) => return Err(e),
+        };
+        let left = without_block(&text);
+        let content = if left.is_empty() && record.files.contains(conf) {
+            Content::Absent
+        } else {
+            Content::Text(left, 0o644)
+        };
+        confs.push(File { path, content });
+    }
+    confs.retain(|file| !file.is_made());
+    Ok(confs)
+}
+
+/// The other files, which go.
+fn files(host: &Host, record: &Record) -> Vec<File> {
+    let files = record.files.iter();
+    files
+        .filter(|path| !record.confs.contains(path) && !record.replaced.contains(path))
+        .map(|path| File {
+            path: host.at(path),
+            content: Content::Absent,
+        })
+        .collect()
+}
+
+/// Files of somebody else's, with where they stood.
+fn kept(host: &Host, record: &Record) -> Vec<(PathBuf, PathBuf)> {
+    let paths = record.replaced.iter().map(|path| host.at(path));
+    paths
+        .map(|path| (kept_name(&path), path))
+        .filter(|(kept, _)| kept.symlink_metadata().is_ok())
+        .collect()
+}
+
+fn restart_nix(host: &Host) -> Vec<String> {
+    host.systemctl(&["try-restart", "nix-daemon.service"])
+}
+
+/// What is run before the files go.
+fn commands(host: &Host) -> Vec<Vec<String>> {
+    if !host.has_systemd() {
+        return Vec::new();
+    }
+    let nix = (!host.layout.user).then(|| restart_nix(host));
+    let units = [&["disable", "--quiet", "--now"][..], &["stop"]].map(|args| {
+        let mut args = args.to_vec();
+        args.extend(SOCKET_UNITS);
+        args.push(layout::SERVICE_UNIT);
+        host.systemctl(&args)
+    });
+    nix.into_iter().chain(units).collect()
+}
+
+/// What is run when they are gone.
+fn reload(host: &Host) -> Option<Vec<String>> {
+    host.has_systemd()
+        .then(|| host.systemctl(&["daemon-reload"]))
+}
+
+/// Whether a person wants the cache removed; where there is nobody to ask, it stays.
+fn ask_about(cache: &Path) -> bool {
+    if !cache.exists() || !std::io::stdin().is_terminal() {
+        return false;
+    }
+    let question = format!("Remove the cache {} too? [y/N] ", cache.display());
+    let mut answer = String::new();
+    output::print(&question).is_ok()
+        && std::io::stdin().lock().read_line(&mut answer).is_ok()
+        && ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str())
+}
