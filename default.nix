@@ -39,8 +39,9 @@ pkgs.pkgsStatic.rustPlatform.buildRustPackage {
   };
   cargoLock.lockFile = ./Cargo.lock;
 
-  # Most tests want Go toolchains and a Nix of their own: `test/run` has them, and runs the others too.
-  doCheck = false;
+  # The unit tests. The others want Go toolchains and a Nix of their own: `test/run` has them.
+  doCheck = true;
+  cargoTestFlags = [ "--lib" ];
 
   postInstall = ''
     # Nix gives its pre-build-hook no arguments of ours: the name says which subcommand it is.
@@ -50,7 +51,7 @@ pkgs.pkgsStatic.rustPlatform.buildRustPackage {
     for unit in systemd/*.service systemd/*.socket; do
       install -Dm444 -t $out/lib/systemd/system "$unit"
     done
-    sed -i "s|/usr/local/bin|$out/bin|" $out/lib/systemd/system/nix-gocacheprog.service
+    substituteInPlace $out/lib/systemd/system/nix-gocacheprog.service --replace-fail /usr/local/bin $out/bin
     install -Dm444 systemd/sysusers.conf $out/lib/sysusers.d/nix-gocacheprog.conf
     install -Dm444 systemd/tmpfiles.conf $out/lib/tmpfiles.d/nix-gocacheprog.conf
   ''

@@ -16,14 +16,16 @@
     {
       overlays.default = import ./overlay.nix;
 
-      # With the package as this flake builds it: the system's own nixpkgs may be too old for that.
+      # Importing this turns it on (module.nix alone does not), with the package as this flake builds it: the system's own
+      # nixpkgs may be too old for that.
       nixosModules.default =
         { lib, pkgs, ... }:
         {
           imports = [ ./module.nix ];
-          services.nix-gocacheprog.package =
-            lib.mkDefault
-              self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+          services.nix-gocacheprog = {
+            enable = lib.mkDefault true;
+            package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+          };
         };
 
       packages = forEachSystem (pkgs: rec {
@@ -35,6 +37,8 @@
         package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
         nixos = import ./test/nixos.nix { inherit pkgs; };
       });
+
+      formatter = forEachSystem (pkgs: pkgs.nixfmt-rfc-style);
 
       devShells = forEachSystem (pkgs: {
         default = pkgs.mkShell {

@@ -1,4 +1,5 @@
-# NixOS: importing this is enough for the cache; overlay.nix in your own Nix code makes Go builds use it.
+# NixOS: with services.nix-gocacheprog.enable = true the machine has the cache; overlay.nix in your own Nix code makes Go
+# builds use it. (The flake's nixosModules.default turns it on.)
 {
   config,
   lib,
@@ -6,7 +7,7 @@
   ...
 }:
 let
-  inherit (lib) mkOption types;
+  inherit (lib) mkEnableOption mkOption types;
   const = import ./const.nix;
   cfg = config.services.nix-gocacheprog;
   requiredMounts = config.programs.nix-required-mounts or { enable = false; };
@@ -23,20 +24,45 @@ let
     "--idle-exit=${cfg.idleExit}"
   ]
   ++ lib.optional (cfg.minFree != null) "--min-free=${cfg.minFree}"
-  ++ lib.optionals (cfg.remote != null) (
+  ++ map (user: "--trusted-user=${user}") cfg.trustedUsers
+  ++ map (name: "--readonly-name=${name}") cfg.readonlyNames
+  ++ map (name: "--off-name=${name}") cfg.offNames
+  ++ lib.optional (cfg.auditOneIn != null) "--audit-one-in=${toString cfg.auditOneIn}"
+  ++ lib.optionals (remote != null) (
     [
-      "--remote=${cfg.remote}"
-      "--remote-mode=${cfg.remoteMode}"
+      "--remote=${remote.url}"
+      "--remote-mode=${remote.mode}"
     ]
     # systemd loads them into a folder that the daemon knows.
     ++ map (name: "--remote-${name}=${name}") (builtins.attrNames loaded)
+    ++ lib.optional (
+      remote.trustedPublicKeys != [ ]
+    ) "--remote-trusted-public-keys=${lib.concatStringsSep " " remote.trustedPublicKeys}"
+    ++ lib.optional remote.insecureHttp "--remote-insecure-http"
   )
   ++ cfg.extraFlags;
+
+  # What the options were called before they were those of `remote`.
+  renamed = {
+    remoteMode = "mode";
+    remoteCredentials = "credentialsFile";
+    remoteCA = "caFile";
+    remoteCert = "certFile";
+    remoteKey = "keyFile";
+  };
+  inUse = lib.filterAttrs (old: _: cfg.${old} != null) renamed;
+  remote =
+    if cfg.remote == null then
+      null
+    else
+      cfg.remote // lib.mapAttrs' (old: new: lib.nameValuePair new cfg.${old}) inUse;
+
   loaded = lib.filterAttrs (_: path: path != null) {
-    credentials = cfg.remoteCredentials;
-    ca = cfg.remoteCA;
-    cert = cfg.remoteCert;
-    key = cfg.remoteKey;
+    credentials = remote.credentialsFile;
+    ca = remote.caFile;
+    cert = remote.certFile;
+    key = remote.keyFile;
+    secret-key-file = remote.secretKeyFile;
   };
   # systemd's own quoting: no shell is involved.
   quote = word: ''"${lib.replaceStrings [ "\\" ''"'' "%" "$" ] [ "\\\\" ''\"'' "%%" "$$" ] word}"'';
@@ -51,11 +77,7 @@ let
 in
 {
   options.services.nix-gocacheprog = {
-    enable = mkOption {
-      type = types.bool;
-      default = true;
-      description = "Whether to keep Go's build cache for Nix builds. Importing the module turns it on.";
-    };
+    enable = mkEnableOption "Go's build cache and module cache inside sandboxed Nix builds";
 
     package = mkOption {
       type = types.package;
@@ -82,14 +104,14 @@ in
       type = size;
       default = "20G";
       example = "50G";
-      description = "What the cache may take on disk; the least recently used goes first.";
+      description = "What the cache may take on disk; the least recently used entries go first.";
     };
 
     maxAge = mkOption {
       type = age;
       default = "60d";
       example = "14d";
-      description = "What was not used for so long goes.";
+      description = "What was not used for so long is evicted.";
     };
 
     minFree = mkOption {
@@ -103,58 +125,122 @@ in
       type = age;
       default = "10m";
       example = "1h";
-      description = "The daemon ends after so long without a build; the next build starts it.";
+      description = "The daemon exits after so long without a build; the next build starts it.";
+    };
+
+    trustedUsers = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "ci" ];
+      description = ''
+        Users whose own `go` commands may store what Nix builds get. Others have an entry of their own for whatever they
+        store, which no build sees. Such a user can change what is built on this machine.
+      '';
+    };
+
+    readonlyNames = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "release-*" ];
+      description = "Derivations, by name or pattern, that read the cache and store nothing in it.";
+    };
+
+    offNames = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "openssl-*" ];
+      description = "Derivations, by name or pattern, that do not use the cache.";
+    };
+
+    auditOneIn = mkOption {
+      type = types.nullOr types.ints.positive;
+      default = null;
+      example = 100;
+      description = "Build one in so many builds without the cache, and compare what it stores with what is there.";
     };
 
     remote = mkOption {
-      type = types.nullOr (types.strMatching "https?://[^@ ]+");
+      # A URL alone is how it was written first.
+      type = types.nullOr (
+        types.coercedTo types.str (url: { inherit url; }) (
+          types.submodule {
+            options = {
+              url = mkOption {
+                type = types.strMatching "https?://[^@ ]+";
+                example = "https://cache.example.org";
+                description = "Where it is.";
+              };
+              mode = mkOption {
+                type = types.enum [
+                  "read"
+                  "write"
+                  "read-write"
+                ];
+                default = "read";
+                description = "What the daemon does with it.";
+              };
+              credentialsFile = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+                example = "/run/secrets/go-cache";
+                description = "A file with `user:password`, or with a token.";
+              };
+              caFile = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+                example = "/etc/ssl/site.pem";
+                description = "A file with the certificates that are trusted instead of the system's.";
+              };
+              certFile = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+                example = "/run/secrets/client.pem";
+                description = "A file with a certificate to show to the remote.";
+              };
+              keyFile = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+                example = "/run/secrets/client.key";
+                description = "The file with that certificate's private key.";
+              };
+              secretKeyFile = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+                example = "/run/secrets/go-cache-signing";
+                description = ''
+                  A file with the key that signs what is uploaded, as `nix-store --generate-binary-cache-key` writes it.
+                '';
+              };
+              trustedPublicKeys = mkOption {
+                type = types.listOf types.str;
+                default = [ ];
+                example = [ "cache.example.org-1:7VLz…" ];
+                description = "Use only what one of these keys has signed.";
+              };
+              insecureHttp = mkOption {
+                type = types.bool;
+                default = false;
+                description = ''
+                  Let the URL be plain http to another machine, where anyone on the way can change what builds get.
+                '';
+              };
+            };
+          }
+        )
+      );
       default = null;
-      example = "https://cache.example.org";
-      description = ''
-        A cache for several machines behind this one: bazel-remote, or any HTTP server that keeps what is PUT. Whoever can
-        write there can change what is built here. Without it the daemon has no network.
+      example = lib.literalExpression ''
+        {
+          url = "https://cache.example.org";
+          credentialsFile = "/run/secrets/go-cache";
+        }
       '';
-    };
-
-    remoteMode = mkOption {
-      type = types.enum [
-        "read"
-        "write"
-        "read-write"
-      ];
-      default = "read-write";
-      description = "What may be done with the remote.";
-    };
-
-    remoteCredentials = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "/run/secrets/go-cache";
       description = ''
-        A file with `user:password`, or with a token. Only root has to be able to read it, and it must not be in the store,
-        where everybody can.
+        A cache for several machines behind this one: bazel-remote, or any HTTP server that keeps what is PUT. Anyone who
+        can write there can change what is built here, unless `trustedPublicKeys` says whose entries count. Without a
+        remote the daemon has no network. Files with secrets need be readable by root alone, and must not be in the store,
+        where everybody can read them.
       '';
-    };
-
-    remoteCA = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "/etc/ssl/site.pem";
-      description = "A file with the certificates that are trusted, instead of the system's.";
-    };
-
-    remoteCert = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "/run/secrets/client.pem";
-      description = "A file with a certificate that the remote is shown.";
-    };
-
-    remoteKey = mkOption {
-      type = types.nullOr types.str;
-      default = null;
-      example = "/run/secrets/client.key";
-      description = "The file with that certificate's key.";
     };
 
     extraFlags = mkOption {
@@ -170,12 +256,25 @@ in
       example = "/etc/nix/pre-build-hook";
       description = ''
         Another pre-build-hook, since Nix takes one program: it is run first, and Nix gets both answers. When it fails,
-        Nix sees that as it would without us. For mode `"hook"`.
+        Nix sees that as it would without this module. For mode `"hook"`.
       '';
     };
-  };
+  }
+  // lib.mapAttrs (
+    old: new:
+    mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      visible = false;
+      description = "The old name of `remote.${new}`.";
+    }
+  ) renamed;
 
   config = lib.mkIf cfg.enable {
+    warnings = lib.mapAttrsToList (
+      old: new: "services.nix-gocacheprog.${old} has been renamed to services.nix-gocacheprog.remote.${new}."
+    ) inUse;
+
     environment.systemPackages = [ cfg.package ];
 
     users.users.nix-gocacheprog = {
@@ -198,12 +297,14 @@ in
         (lib.concatMapStringsSep " " quote command)
       ];
     }
-    // lib.optionalAttrs (cfg.remote != null) {
+    // lib.optionalAttrs (remote != null) {
       PrivateNetwork = false;
       IPAddressDeny = "";
       # Besides those that it has already.
       RestrictAddressFamilies = "AF_INET AF_INET6";
       LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") loaded;
+      # What is not there at boot is taken up when the daemon is started next, and the daemon serves meanwhile.
+      SetCredential = map (name: "${name}:${const.missingCredential}") (builtins.attrNames loaded);
     };
 
     nix.settings =

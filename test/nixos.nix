@@ -55,6 +55,7 @@ pkgs.testers.runNixOSTest {
 
   nodes.machine = {
     imports = [ ../module.nix ];
+    services.nix-gocacheprog.enable = true;
     virtualisation = {
       cores = 2;
       memorySize = 3072;

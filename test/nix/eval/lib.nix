@@ -6,6 +6,7 @@ rec {
     elem
     isList
     isString
+    mapAttrs
     match
     ;
   concatMapStringsSep =
@@ -17,6 +18,8 @@ rec {
   filterAttrs =
     keep: set:
     removeAttrs set (builtins.filter (name: !keep name set.${name}) (builtins.attrNames set));
+  nameValuePair = name: value: { inherit name value; };
+  mapAttrs' = function: set: builtins.listToAttrs (mapAttrsToList function set);
   mapAttrsToList = function: set: map (name: function name set.${name}) (builtins.attrNames set);
   replaceStrings = builtins.replaceStrings;
   escapeShellArg = text: "'${replaceStrings [ "'" ] [ "'\\''" ] text}'";
@@ -25,6 +28,13 @@ rec {
   literalExpression = text: { inherit text; };
 
   mkOption = option: { _type = "option"; } // option;
+  mkEnableOption =
+    what:
+    mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to enable ${what}.";
+    };
   mkIf = condition: content: {
     _type = "if";
     inherit condition content;
@@ -34,12 +44,42 @@ rec {
     inherit priority content;
   };
 
+  # A value as its type makes it.
+  applied = type: value: (type.apply or (same: same)) value;
+
+  mkDefault = mkOverride 1000;
+
   types = rec {
     bool.check = builtins.isBool;
     str.check = isString;
     package.check = value: value ? outPath;
     enum = values: { check = value: elem value values; };
-    nullOr = type: { check = value: value == null || type.check value; };
+    ints.positive.check = value: builtins.isInt value && value > 0;
+    nullOr = type: {
+      check = value: value == null || type.check value;
+      apply = value: if value == null then null else applied type value;
+    };
+    coercedTo =
+      from: coerce: to:
+      let
+        coerced = value: if from.check value then coerce value else value;
+      in
+      {
+        check = value: to.check (coerced value);
+        apply = value: applied to (coerced value);
+      };
+    submodule =
+      { options }:
+      {
+        check =
+          value:
+          builtins.isAttrs value
+          && removeAttrs value (builtins.attrNames options) == { }
+          && builtins.all (name: options.${name} ? default || value ? ${name}) (builtins.attrNames options)
+          && builtins.all (name: options.${name}.type.check value.${name}) (builtins.attrNames value);
+        apply =
+          value: mapAttrs (name: option: applied option.type (value.${name} or option.default)) options;
+      };
     listOf = type: { check = value: isList value && builtins.all type.check value; };
     strMatching = pattern: { check = value: isString value && match pattern value != null; };
   };
@@ -97,7 +137,7 @@ rec {
         let
           value = given.${name} or option.default;
         in
-        if option.type.check value then value else throw "${path}.${name} has a value of the wrong type"
+        if option.type.check value then applied option.type value else throw "${path}.${name} has a value of the wrong type"
       ) options;
       # The one definition that depends on the options is known as a whole only after them.
       content = if evaluated.config.condition then evaluated.config.content else { };
@@ -116,6 +156,7 @@ rec {
           }
         )
         // {
+          warnings = rest.warnings or [ ];
           services.nix-gocacheprog =
             if unknown == [ ] then values else throw "${path} has no option ${toString unknown}";
         };

@@ -24,7 +24,11 @@ let
       arguments.pkgs.writeShellScript = name: text: "script ${name}: ${text}";
       definitions = [
         {
-          services.nix-gocacheprog.package = ours;
+          services.nix-gocacheprog = {
+            package = ours;
+            # Weaker than what a sentence says.
+            enable = lib.mkOverride 200 true;
+          };
           nix.package = nix;
         }
       ]
@@ -55,7 +59,7 @@ let
   '';
 in
 {
-  "importing it is enough" =
+  "to enable it is enough" =
     let
       config = evaluate [ ];
     in
@@ -76,11 +80,20 @@ in
     && users.users.nix-gocacheprog.home == const.cacheDir
     && users.groups ? nix-gocacheprog;
 
-  "enable = false leaves nothing" =
+  "imported it does nothing until it is enabled" =
     let
-      config = with' { enable = false; };
+      config =
+        (lib.evalModule {
+          module = import ../../../module.nix;
+          arguments.pkgs = { };
+          definitions = [ { nix.package = nix; } ];
+        }).config;
     in
-    config.nix == { package = nix; } && config.systemd == { } && config.users == { } && config.environment == { };
+    config.nix == { package = nix; }
+    && config.systemd == { }
+    && config.users == { }
+    && config.environment == { }
+    && config.nix == (with' { enable = false; }).nix;
 
   "every option has a type, a default and a description" = builtins.all (
     option: option.type ? check && option ? default && lib.isString option.description
@@ -88,6 +101,7 @@ in
 
   "the options are those that are promised" =
     builtins.attrNames (system [ ]).options == [
+      "auditOneIn"
       "chainedHook"
       "enable"
       "extraFlags"
@@ -96,8 +110,18 @@ in
       "maxSize"
       "minFree"
       "mode"
+      "offNames"
       "package"
+      "readonlyNames"
       "remote"
+      "remoteCA"
+      "remoteCert"
+      "remoteCredentials"
+      "remoteKey"
+      "remoteMode"
+      "trustedUsers"
+    ]
+    && builtins.all (old: (system [ ]).options.${old}.visible == false) [
       "remoteCA"
       "remoteCert"
       "remoteCredentials"
@@ -123,10 +147,18 @@ in
   "a remote brings the network, and systemd reads what only root can" =
     let
       config = with' {
-        remote = "https://cache.example.org";
-        remoteMode = "read";
-        remoteCredentials = "/run/secrets/cache";
-        remoteCA = "/etc/ssl/site.pem";
+        remote = {
+          url = "https://cache.example.org";
+          mode = "read-write";
+          credentialsFile = "/run/secrets/cache";
+          caFile = "/etc/ssl/site.pem";
+          secretKeyFile = "/run/secrets/key";
+          trustedPublicKeys = [
+            "a:1"
+            "b:2"
+          ];
+          insecureHttp = true;
+        };
       };
       service = config.systemd.services.nix-gocacheprog.serviceConfig;
     in
@@ -137,15 +169,69 @@ in
       service.LoadCredential == [
         "ca:/etc/ssl/site.pem"
         "credentials:/run/secrets/cache"
+        "secret-key-file:/run/secrets/key"
       ]
     &&
-      builtins.match ''.*"--remote=https://cache.example.org" "--remote-mode=read" "--remote-ca=ca" "--remote-credentials=credentials"'' (
+      service.SetCredential
+      ==
+        map (name: "${name}:${const.missingCredential}") [
+          "ca"
+          "credentials"
+          "secret-key-file"
+        ]
+    &&
+      builtins.match ''.*"--remote=https://cache.example.org" "--remote-mode=read-write" "--remote-ca=ca" "--remote-credentials=credentials" "--remote-secret-key-file=secret-key-file" "--remote-trusted-public-keys=a:1 b:2" "--remote-insecure-http"'' (
         start config
-      ) != null;
+      ) != null
+    && config.warnings == [ ];
 
-  "a password in the URL of a remote, which everybody could read, is refused" = fails (with' {
-    remote = "https://me:secret@cache.example.org";
-  });
+  "a remote is read, unless it is said that it may be written to" =
+    builtins.match ''.*"--remote-mode=read"'' (
+      start (with' { remote.url = "https://cache.example.org"; })
+    ) != null;
+
+  "what the options of a remote were called before still evaluates, and says what they are called now" =
+    let
+      old = with' {
+        remote = "https://cache.example.org";
+        remoteMode = "read-write";
+        remoteCredentials = "/run/secrets/cache";
+        remoteCA = "/etc/ssl/site.pem";
+        remoteCert = "/run/secrets/client.pem";
+        remoteKey = "/run/secrets/client.key";
+      };
+      new = with' {
+        remote = {
+          url = "https://cache.example.org";
+          mode = "read-write";
+          credentialsFile = "/run/secrets/cache";
+          caFile = "/etc/ssl/site.pem";
+          certFile = "/run/secrets/client.pem";
+          keyFile = "/run/secrets/client.key";
+        };
+      };
+    in
+    old.systemd == new.systemd
+    && builtins.length old.warnings == 5
+    && builtins.elem "services.nix-gocacheprog.remoteCA has been renamed to services.nix-gocacheprog.remote.caFile." old.warnings;
+
+  "who is trusted, what only reads and what is audited is the daemon's to know" =
+    builtins.match ''.*"--trusted-user=ci" "--readonly-name=release-\*" "--off-name=a" "--off-name=b" "--audit-one-in=100"'' (
+      start (with' {
+        trustedUsers = [ "ci" ];
+        readonlyNames = [ "release-*" ];
+        offNames = [
+          "a"
+          "b"
+        ];
+        auditOneIn = 100;
+      })
+    ) != null;
+
+  "a password in the URL of a remote, which everybody could read, is refused" =
+    fails (with' { remote = "https://me:secret@cache.example.org"; })
+    && fails (with' { remote.url = "https://me:secret@cache.example.org"; })
+    && fails (with' { remote.mode = "read"; });
 
   "systemd hands on a flag as it was written" =
     builtins.match ''.* "--x=\\"\$\$HOME\\" %%h \\\\"'' (
@@ -158,6 +244,7 @@ in
     && fails (with' { idleExit = "-1s"; })
     && fails (with' { minFree = "5%"; })
     && fails (with' { mode = "other"; })
+    && fails (with' { auditOneIn = 0; })
     && fails (with' { nonsense = true; });
 
   "mode static mounts what may be missing, and has no hook" =

@@ -1,6 +1,7 @@
 # What must be true of default.nix, and what test/nix/eval/install tries out of it.
 let
   pkgs = {
+    nixfmt-rfc-style = "nixfmt";
     rustc.version = "1.90.0";
     lib = {
       assertMsg = condition: message: condition || throw message;
@@ -86,6 +87,7 @@ in
         "package"
       ]
       && forEachSystem flake.devShells [ "default" ]
+      && flake.formatter.x86_64-linux == "nixfmt"
       && builtins.isFunction flake.overlays.default
       && builtins.isFunction flake.nixosModules.default
       && flake.packages.x86_64-linux.default.src == package.src;
@@ -102,6 +104,16 @@ in
         runs = text: builtins.match ".*completions bash.*" (builtins.replaceStrings [ "\n" ] [ " " ] text) != null;
       in
       runs package.postInstall && !runs (import ../../../default.nix { pkgs = other; }).postInstall;
+
+    "the unit tests are run, and need no network" = package.doCheck && package.cargoTestFlags == [ "--lib" ];
+
+    "the flake's module is on when it is imported" =
+      (flake.nixosModules.default {
+        pkgs = pkgs // {
+          stdenv.hostPlatform.system = "x86_64-linux";
+        };
+        lib = import ./lib.nix;
+      }).services.nix-gocacheprog.enable.content;
 
     "the packages are those of the lock file" = builtins.pathExists package.cargoLock.lockFile;
   };
