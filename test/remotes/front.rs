@@ -140,8 +140,13 @@ impl Message {
             let is_length = name.eq_ignore_ascii_case("content-length");
             is_length.then(|| value.trim().parse::<usize>().ok())?
         });
+        let is_chunked = head
+            .iter()
+            .any(|line| line.eq_ignore_ascii_case("transfer-encoding: chunked"));
         let mut body = Vec::new();
-        if has_body(&head[0]) {
+        if has_body(&head[0]) && is_chunked {
+            read_chunks(from, &mut body)?;
+        } else if has_body(&head[0]) {
             body.resize(length.unwrap_or(0), 0);
             from.read_exact(&mut body)?;
         }
@@ -157,7 +162,9 @@ impl Message {
     ) -> std::io::Result<()> {
         let kept = self.head.iter().filter(|line| {
             let name = line.split(':').next().unwrap_or_default();
-            !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("connection")
+            !["content-length", "connection", "transfer-encoding"]
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other))
         });
         let mut head: String = kept.map(|line| format!("{line}\r\n")).collect();
         if let Some(length) = length {
@@ -165,6 +172,24 @@ impl Message {
         }
         to.write_all(format!("{head}\r\n").as_bytes())?;
         to.write_all(bytes)
+    }
+}
+
+/// Reads a body that comes in chunks, to its end.
+fn read_chunks(from: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let size = usize::from_str_radix(line.trim(), 16)
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+        let start = body.len();
+        body.resize(start + size, 0);
+        from.read_exact(&mut body[start..])?;
+        let mut end = String::new();
+        from.read_line(&mut end)?;
+        if size == 0 {
+            return Ok(());
+        }
     }
 }
 
