@@ -3,7 +3,9 @@
 //! Each `go` command gets an empty GOCACHE: whatever it finds, it has from the daemon. What it must
 //! give is what the same `go` gives without us.
 
+use sha2::{Digest, Sha256};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -380,6 +382,97 @@ fn eight_builds_at_once_with_one_daemon_are_all_correct() {
         let session = daemon.session_end();
         assert_eq!((session.misses, session.errors), (1, 0), "{session:?}");
     }
+}
+
+/// The outputs of a cache, each of which must be what its name says.
+fn outputs(daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
+    let mut outputs = Vec::new();
+    for shard in fs::read_dir(daemon.cache_dir().join("outputs")).unwrap() {
+        let shard = shard.unwrap().path();
+        if !shard.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&shard).unwrap() {
+            let path = entry.unwrap().path();
+            let parts = [&shard, &path].map(|path| path.file_name().unwrap().to_str().unwrap());
+            let bytes = fs::read(&path).unwrap();
+            let hash: String = Sha256::digest(&bytes)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert_eq!(parts.concat(), hash, "what is in {}", path.display());
+            outputs.push((hash, bytes));
+        }
+    }
+    assert!(outputs.len() > 50);
+    outputs.sort();
+    outputs
+}
+
+/// As in a container, where all that runs is root: Go renames what it is handed, and whoever has the result may write
+/// to it.
+fn many_go_commands_of_root_lose_nothing(daemon: &Daemon) {
+    let (go, work) = (Go::pinned("1.27"), Workspace::new());
+    work.build(daemon, &go, &["./..."]);
+    run(&mut work.go_with(daemon.runtime_dir(), &go, &["test", "-count=1", "./..."]));
+    run(&mut work.go_with(daemon.runtime_dir(), &go, &["vet", "./..."]));
+    let before = outputs(daemon);
+
+    // All at once and in one build.
+    let written: Vec<_> = std::thread::scope(|scope| {
+        let commands: Vec<_> = (0..20)
+            .map(|nth| {
+                let (go, work) = (&go, &work);
+                scope.spawn(move || {
+                    let folder = work.new_folder();
+                    let archive = format!("{folder}x.a");
+                    let args: &[&str] = match nth % 4 {
+                        0 => &["build", "-o", &archive, "./greeting"],
+                        1 => &["build", "-o", &folder, "./..."],
+                        2 => &["vet", "./..."],
+                        _ => &["test", "-count=1", "./..."],
+                    };
+                    run(&mut work.go_with(daemon.runtime_dir(), go, args));
+                    folder
+                })
+            })
+            .collect();
+        commands
+            .into_iter()
+            .map(|each| each.join().unwrap())
+            .collect()
+    });
+
+    let mut archives = 0;
+    for folder in &written {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            archives += usize::from(path.ends_with("x.a"));
+            let length = fs::metadata(&path).unwrap().len();
+            // In place, as `go tool pack` does it.
+            let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all(&vec![b'x'; usize::try_from(length).unwrap()])
+                .unwrap();
+        }
+    }
+    assert_eq!(archives, 5);
+    let after = outputs(daemon);
+    for output in &before {
+        assert!(after.contains(output), "{} is gone", output.0);
+    }
+    // And what comes from the cache now is what it was.
+    let again = work.build(daemon, &go, &["./..."]);
+    assert_same(&again, &work.reference(&go, &["./..."]), "afterwards");
+}
+
+#[test]
+fn twenty_go_commands_of_root_at_once_in_one_build_lose_no_file_and_change_no_byte_of_the_store() {
+    many_go_commands_of_root_lose_nothing(&Daemon::start());
+}
+
+#[test]
+fn nor_do_they_when_the_daemon_is_another_user() {
+    many_go_commands_of_root_lose_nothing(&Daemon::start_as(30870));
 }
 
 #[test]
