@@ -19,9 +19,10 @@ debian_mirror() {
 }
 
 # unpack_debian DIR SUITE PACKAGE...: unpacks the packages with everything they depend on into
-# DIR. SUITE is "default" for whatever the machine itself is.
+# DIR. SUITE is "default" for whatever the machine itself is. A package of another architecture is
+# named like libc6:arm64.
 unpack_debian() {
-    local dir=$1 suite=$2 work
+    local dir=$1 suite=$2 work package
     shift 2
     if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
         say "needs apt-get and dpkg to fetch $* from Debian; run it on Debian or Ubuntu"
@@ -40,6 +41,10 @@ unpack_debian() {
         # Otherwise root downloads as _apt, who may be unable to enter this folder.
         -o APT::Sandbox::User=
     )
+    for package; do
+        [[ $package != *:* ]] ||
+            apt+=(-o "APT::Architectures::=$(dpkg --print-architecture)" -o "APT::Architectures::=${package#*:}")
+    done
     local -a private_lists=(-o "Dir::State::Lists=$work/lists")
     if [[ $suite != default ]]; then
         local mirror
