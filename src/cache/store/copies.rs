@@ -19,6 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The mtime of every copy, in seconds since 1970: whoever writes to one moves it.
 const COPIED: u64 = 1;
 
+/// How often a copy is made anew that another process has replaced.
+const COPY_TRIES: u32 = 20;
+
 impl Store {
     /// Makes `name` another name of `copy`, a copy of an entry's output that is made if there is none or it was changed.
     /// `false` when the output is missing or damaged: the entry is forgotten then, and the action a miss.
@@ -33,11 +36,24 @@ impl Store {
         name: &Path,
     ) -> Result<bool> {
         let _pinned = self.pin(&entry.output);
-        if !self.has_copy(entry, copy) && !self.copy(action, entry, copy)? {
-            return Ok(false);
+        let mut tries = 0;
+        loop {
+            if !self.has_copy(entry, copy) && !self.copy(action, entry, copy)? {
+                return Ok(false);
+            }
+            match self.link_name(copy, name) {
+                // Another process of this build has put its own copy in the place of ours just now: a file whose last name
+                // goes cannot be linked any more.
+                Err(e) if e.kind() == Some(ErrorKind::NotFound) && tries < COPY_TRIES => {
+                    tries += 1;
+                }
+                done => return done.map(|()| true),
+            }
         }
+    }
+
+    fn link_name(&self, copy: &Path, name: &Path) -> Result<()> {
         match fs::hard_link(copy, name) {
-            Ok(()) => Ok(true),
             Err(e) if e.kind() == Some(ErrorKind::AlreadyExists) => {
                 let (of, is) = (fs::symlink_metadata(copy)?, fs::symlink_metadata(name)?);
                 if of.ino() != is.ino() {
@@ -47,9 +63,9 @@ impl Store {
                     fs::rename(&tmp.0, name)?;
                     tmp.keep();
                 }
-                Ok(true)
+                Ok(())
             }
-            Err(e) => Err(e),
+            done => done,
         }
     }
 
