@@ -14,7 +14,7 @@ mod fetch;
 mod known;
 mod packing;
 mod queue;
-mod result;
+pub mod result;
 mod s3;
 mod server;
 mod shelf;
