@@ -235,6 +235,29 @@ impl Stand {
     }
 }
 
+/// Reads a request without the body that may follow, as `src/protocol/wire.rs` describes it.
+fn read_head(from: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    const ID: usize = 32;
+    let mut frame = vec![0; 1 + 8];
+    from.read_exact(&mut frame)?;
+    let rest = match frame[0] {
+        b'g' => ID,
+        b'G' => {
+            let mut count = [0];
+            from.read_exact(&mut count)?;
+            frame.push(count[0]);
+            usize::from(count[0]) * ID
+        }
+        b'p' => ID + ID + 8,
+        b'f' => ID + 8,
+        other => panic!("no request begins with {other:#x}"),
+    };
+    let head = frame.len();
+    frame.resize(head + rest, 0);
+    from.read_exact(&mut frame[head..])?;
+    Ok(frame)
+}
+
 struct Session<'a> {
     stand: &'a Stand,
     serial: u64,
@@ -253,11 +276,8 @@ impl Session<'_> {
         from.read_until(b'\n', &mut line)?;
         to.write_all(&line)?;
         loop {
-            let mut frame = vec![0; 41];
-            from.read_exact(&mut frame[..1])?;
+            let frame = read_head(&mut from)?;
             let is_put = frame[0] == b'p';
-            frame.resize(if is_put { 81 } else { 41 }, 0);
-            from.read_exact(&mut frame[1..])?;
             let request: [u8; 8] = frame[1..9].try_into().unwrap();
             let size = if is_put {
                 u64::from_le_bytes(frame[73..].try_into().unwrap())

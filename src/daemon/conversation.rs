@@ -384,7 +384,9 @@ fn converse(
             } => {
                 let since = Instant::now();
                 let mut body = reader.take(size);
-                let stored = may_put(build, counter.view, service, size).and_then(|()| {
+                let may_put = may_put(build, counter.view, service, size);
+                session.counts.errors += u64::from(may_put.is_err());
+                let stored = may_put.and_then(|()| {
                     let held = Held::before(session, &service.store, &action);
                     let entry = session.put(&action, &output, size, &mut body)?;
                     compare(session, counter, &action, held, &entry);
