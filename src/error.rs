@@ -26,6 +26,8 @@ pub enum Error {
     Input(String),
     /// The peer of a conversation broke its rules, or ended it in the middle.
     Peer(String),
+    /// The work was told to stop before it was done.
+    Stopped,
 }
 
 impl Error {
@@ -74,6 +76,7 @@ impl fmt::Display for Error {
         match self {
             Self::Io { op, path, .. } => write!(f, "cannot {op} {}", path.display()),
             Self::Input(text) | Self::Peer(text) => f.write_str(text),
+            Self::Stopped => f.write_str("stopped before it was done: the rest is left for later"),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod counts;
 pub mod daemon;
 pub mod entry;
+pub mod environment;
 pub mod error;
 pub mod fs;
 pub mod histogram;

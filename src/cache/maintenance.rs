@@ -6,7 +6,7 @@ use crate::cache::store::{Goal, Limits, Store};
 use crate::config::{
     AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, IDLE_FIRST, SYNC_AT_LEAST_EVERY, SYNC_EVERY, UPKEEP_EVERY,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log;
 use crate::report::Swept;
 use crate::size::{show_age, show_size};
@@ -73,7 +73,7 @@ impl Maintenance {
     pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits, builds: &dyn BuildsOfUsers) {
         sys::lower_priority();
         if let Err(e) = self.check_after_crash(store)
-            && !self.stop.load(Ordering::Relaxed)
+            && !matches!(e, Error::Stopped)
         {
             log::warn(e.chain());
         }
@@ -101,7 +101,7 @@ impl Maintenance {
                         stats.swept();
                         size_is_a_guess = false;
                     }
-                    Err(_) if self.stop.load(Ordering::Relaxed) => {}
+                    Err(Error::Stopped) => {}
                     Err(e) => log::warn(format!("eviction is broken off: {}", e.chain())),
                 }
             }

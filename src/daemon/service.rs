@@ -7,7 +7,7 @@ use crate::cache::maintenance::{BuildsOfUsers, Maintenance};
 use crate::cache::prefetch::Prefetcher;
 use crate::cache::putters::Putters;
 use crate::cache::stats::Stats;
-use crate::cache::store::{Damage, Goal, Limits, Room, Store};
+use crate::cache::store::{Event, Goal, Limits, Room, Store};
 use crate::cache::tier::{Secret, Tier};
 use crate::config::{PUTS_PER_BUILD_MAX, PUTS_PER_BUILD_MIN, PUTS_PER_BUILD_PART};
 use crate::daemon::policy::{self, Policy};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
 use crate::mode::Mode;
-use crate::protocol::control::{Ask, Gc, Reply};
+use crate::protocol::control::{Ask, Gc, Question, Reply};
 use crate::protocol::wire;
 use crate::remote::{self, Remote};
 use crate::report::{BuildRecord, Live, Report};
@@ -71,15 +71,15 @@ pub struct Service {
 /// # Errors
 /// When the connection fails or what is asked is not understood.
 pub fn serve(mut stream: &UnixStream, service: &Service) -> Result<()> {
-    let ask = match wire::read_line::<Ask>(&mut BufReader::new(stream)) {
+    let question = match wire::read_line::<Question>(&mut BufReader::new(stream)) {
         Ok(None) => return Ok(()),
-        Ok(Some(ask)) => ask,
+        Ok(Some(question)) => question,
         Err(e) => {
             return wire::write_line(&mut stream, &Reply::Failed { error: e.chain() });
         }
     };
     let mut told = Ok(());
-    let reply = service.answer(ask, &mut |reply| {
+    let reply = service.answer(question, &mut |reply| {
         if told.is_ok() {
             told = wire::write_line(&mut stream, &reply);
         }
@@ -141,20 +141,14 @@ impl Service {
     ///
     /// # Errors
     /// When what is asked cannot be done.
-    pub fn answer(&self, ask: Ask, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
-        match &ask {
-            Ask::Stats { cache: Some(cache) }
-            | Ask::Gc {
-                cache: Some(cache), ..
-            }
-            | Ask::Verify {
-                cache: Some(cache), ..
-            } if fs::canonicalize(cache)? != fs::canonicalize(self.store.root())? => {
-                return Ok(Reply::Elsewhere {
-                    cache: self.store.root().into(),
-                });
-            }
-            _ => {}
+    pub fn answer(&self, question: Question, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
+        let Question { cache, ask } = question;
+        if let Some(cache) = cache
+            && fs::canonicalize(&cache)? != fs::canonicalize(self.store.root())?
+        {
+            return Ok(Reply::Elsewhere {
+                cache: self.store.root().into(),
+            });
         }
         match ask {
             Ask::Register { name, chroot, mode } => {
@@ -178,8 +172,8 @@ impl Service {
                     directory: self.builds.directory(id),
                 })
             }
-            Ask::Stats { .. } => Ok(Reply::Stats(Box::new(self.report()?))),
-            Ask::Gc { what, dry_run, .. } => {
+            Ask::Stats => Ok(Reply::Stats(Box::new(self.report()?))),
+            Ask::Gc { what, dry_run } => {
                 if what == Gc::All && !dry_run {
                     self.release_idle(Duration::ZERO);
                 }
@@ -202,7 +196,7 @@ impl Service {
                 Ok(Reply::Builds { builds: records })
             }
             Ask::CheckRemote => Ok(self.check_remote()),
-            Ask::Verify { repair, .. } => self.verify(repair, meanwhile),
+            Ask::Verify { repair } => self.verify(repair, meanwhile),
         }
     }
 
@@ -294,25 +288,18 @@ impl Service {
 
     fn verify(&self, repair: bool, meanwhile: &mut impl FnMut(Reply)) -> Result<Reply> {
         let mut told = Instant::now();
-        // Both closures have something to tell.
-        let meanwhile = std::cell::RefCell::new(meanwhile);
-        let verified = self.store.verify(
-            repair,
-            self.maintenance.stopping(),
-            |done, total| {
-                if told.elapsed() >= PROGRESS_EVERY {
-                    told = Instant::now();
-                    (meanwhile.borrow_mut())(Reply::Progress { done, total });
-                }
-            },
-            |damage| {
-                let what = match damage {
-                    Damage::Output(id, how) => format!("output {id} {how}"),
-                    Damage::Action(id, how) => format!("action {id} {how}"),
-                };
-                (meanwhile.borrow_mut())(Reply::Damaged { what });
-            },
-        )?;
+        let verified =
+            self.store
+                .verify(repair, self.maintenance.stopping(), |event| match event {
+                    Event::Progress { done, total } if told.elapsed() >= PROGRESS_EVERY => {
+                        told = Instant::now();
+                        meanwhile(Reply::Progress { done, total });
+                    }
+                    Event::Progress { .. } => {}
+                    Event::Damage(damage) => meanwhile(Reply::Damaged {
+                        what: damage.to_string(),
+                    }),
+                })?;
         Ok(Reply::Verified(verified))
     }
 }

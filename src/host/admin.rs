@@ -11,7 +11,7 @@ use crate::fs;
 use crate::host::page;
 use crate::metrics;
 use crate::output;
-use crate::protocol::control::{self, Ask, Gc, Reply};
+use crate::protocol::control::{self, Ask, Gc, Question, Reply};
 use crate::report::{BuildRecord, Report, Swept, Verified};
 use crate::size::{show_age, show_size};
 use crate::sys;
@@ -201,30 +201,22 @@ fn ask_either(
     meanwhile: &mut impl FnMut(Reply),
 ) -> Result<Reply> {
     let cache = place.is_named.then(|| place.cache_dir.clone());
-    let question = || match task {
-        Task::Stats(_) => Ask::Stats {
-            cache: cache.clone(),
-        },
+    let ask = match task {
+        Task::Stats(_) => Ask::Stats,
         Task::Builds { since, .. } => Ask::Builds {
             since: since.as_secs(),
             limit: BUILDS_MAX,
         },
-        Task::Gc { what, dry_run } => Ask::Gc {
-            cache: cache.clone(),
-            what,
-            dry_run,
-        },
-        Task::Verify { repair } => Ask::Verify {
-            cache: cache.clone(),
-            repair,
-        },
+        Task::Gc { what, dry_run } => Ask::Gc { what, dry_run },
+        Task::Verify { repair } => Ask::Verify { repair },
     };
+    let question = Question { cache, ask };
     let socket = config::control_socket(&place.runtime_dir);
     let limit = match task {
         Task::Stats(_) | Task::Builds { .. } => FIGURES_LIMIT,
         Task::Gc { .. } | Task::Verify { .. } => WALK_LIMIT,
     };
-    match control::ask(&socket, &question(), limit, meanwhile) {
+    match control::ask(&socket, &question, limit, meanwhile) {
         // The daemon there has another cache than this one.
         Ok(Reply::Elsewhere { .. }) => {}
         Err(e)
@@ -242,7 +234,7 @@ fn ask_either(
     }
     *is_served = false;
     let parts = open(place)?;
-    let reply = parts.answer(question(), meanwhile)?;
+    let reply = parts.answer(question, meanwhile)?;
     parts.store.close()?;
     Ok(reply)
 }

@@ -86,7 +86,7 @@ fn paused(report: &RemoteReport) -> String {
 }
 
 fn ask(socket: &Path) -> Result<RemoteReport> {
-    match control::ask(socket, &Ask::Live, ANSWER_LIMIT, &mut |_| {})? {
+    match control::ask(socket, &Ask::Live.into(), ANSWER_LIMIT, &mut |_| {})? {
         Reply::Live(live) => live
             .remote
             .ok_or_else(|| Error::input("the daemon has no remote: start it with --remote URL")),

@@ -148,7 +148,7 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
         mode,
     };
     let Reply::Registered { build, directory } =
-        control::ask(&socket, &ask, HOOK_LIMIT, &mut |_| {})?
+        control::ask(&socket, &ask.into(), HOOK_LIMIT, &mut |_| {})?
     else {
         return Err(Error::peer(
             "the daemon's answer does not fit the question: is it of another version?",

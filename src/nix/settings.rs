@@ -1,5 +1,6 @@
 //! How the installed Nix is configured, as it says itself.
 
+use crate::environment;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
@@ -160,9 +161,7 @@ fn user_conf() -> Option<PathBuf> {
     if state.uid() == crate::sys::effective_uid() {
         return None;
     }
-    let dir = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))?;
-    Some(config.join("nix/nix.conf"))
+    Some(environment::config_home()?.join("nix/nix.conf"))
 }
 
 fn output(program: &str, args: &[&str]) -> Result<String> {

@@ -16,6 +16,24 @@ use std::time::Duration;
 /// The longest line of an answer, in bytes: the records of a month can be long.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// A question as it crosses the socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// The cache that is meant, if it is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// What is asked.
+    #[serde(flatten)]
+    pub ask: Ask,
+}
+
+impl From<Ask> for Question {
+    /// Asks a daemon whatever its cache is.
+    fn from(ask: Ask) -> Self {
+        Self { cache: None, ask }
+    }
+}
+
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
@@ -31,14 +49,9 @@ pub enum Ask {
         mode: Mode,
     },
     /// Say how things are.
-    Stats {
-        /// The cache that is meant, if it is named.
-        cache: Option<PathBuf>,
-    },
+    Stats,
     /// Evict.
     Gc {
-        /// The cache that is meant, if it is named.
-        cache: Option<PathBuf>,
         /// What to evict.
         what: Gc,
         /// Only say what would go.
@@ -57,8 +70,6 @@ pub enum Ask {
     CheckRemote,
     /// Read everything and look whether it is whole.
     Verify {
-        /// The cache that is meant, if it is named.
-        cache: Option<PathBuf>,
         /// Remove what is damaged.
         repair: bool,
     },
@@ -143,7 +154,7 @@ pub enum Reply {
 /// When there is no daemon, or it does not answer, or says that it failed.
 pub fn ask(
     socket: &Path,
-    what: &Ask,
+    question: &Question,
     limit: Duration,
     meanwhile: &mut impl FnMut(Reply),
 ) -> Result<Reply> {
@@ -153,7 +164,7 @@ pub fn ask(
         .set_read_timeout(Some(limit))
         .and_then(|()| stream.set_write_timeout(Some(limit)))
         .map_err(|e| Error::io("set the time limit of", socket, e))?;
-    wire::write_line(&mut stream, what)?;
+    wire::write_line(&mut stream, question)?;
     let mut reader = BufReader::new(&stream);
     loop {
         match wire::read_line_within(&mut reader, ANSWER_MAX)? {
@@ -163,6 +174,33 @@ pub fn ask(
             Some(reply @ (Reply::Progress { .. } | Reply::Damaged { .. })) => meanwhile(reply),
             Some(reply) => return Ok(reply),
             None => return Err(Error::peer("the daemon closed the connection unanswered")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_those_of_earlier_releases() {
+        let question = |cache: Option<&str>, ask| {
+            let cache = cache.map(PathBuf::from);
+            serde_json::to_string(&Question { cache, ask }).unwrap()
+        };
+        assert_eq!(
+            question(Some("/c"), Ask::Verify { repair: true }),
+            r#"{"cache":"/c","ask":"verify","repair":true}"#
+        );
+        assert_eq!(question(None, Ask::Live), r#"{"ask":"live"}"#);
+        for text in [
+            r#"{"ask":"stats","cache":null}"#,
+            r#"{"ask":"gc","cache":"/c","what":"all","dry_run":false}"#,
+            r#"{"ask":"gc","cache":null,"what":{"beyond":{"max_size":5,"max_age":{"secs":1,"nanos":0}}},"dry_run":true}"#,
+            r#"{"ask":"register","name":"x","chroot":null}"#,
+            r#"{"ask":"builds","since":18446744073709551615,"limit":3}"#,
+        ] {
+            serde_json::from_str::<Question>(text).unwrap();
         }
     }
 }

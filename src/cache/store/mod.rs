@@ -63,7 +63,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-pub use verify::Damage;
+pub use verify::{Damage, Event};
 
 /// The version of the layout above.
 const FORMAT: u32 = 1;

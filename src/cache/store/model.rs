@@ -300,7 +300,11 @@ impl Run {
         self.store.sweep(&all, false, &stop).unwrap();
         let verified = self
             .store
-            .verify(false, &stop, |_, _| {}, |damage| panic!("{damage:?}"))
+            .verify(false, &stop, |event| {
+                if let Event::Damage(damage) = event {
+                    panic!("{damage}")
+                }
+            })
             .unwrap();
         // No output that nothing names, and none missing.
         let mut named = std::collections::HashSet::new();
@@ -458,7 +462,11 @@ fn puts_and_gets_go_on_while_all_is_evicted_again_and_again() {
         (counted.bytes, counted.outputs)
     );
     store
-        .verify(false, &stop, |_, _| {}, |damage| panic!("{damage:?}"))
+        .verify(false, &stop, |event| {
+            if let Event::Damage(damage) = event {
+                panic!("{damage}")
+            }
+        })
         .unwrap();
     store.sweep(&all, false, &stop).unwrap();
     assert_eq!(store.usage.size(), Size::default());

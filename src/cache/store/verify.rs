@@ -9,6 +9,7 @@ use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::report::Verified;
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +21,29 @@ pub enum Damage {
     Output(OutputId, String),
     /// An action names nothing that is there.
     Action(ActionId, String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output(output, how) => write!(f, "output {output} {how}"),
+            Self::Action(action, how) => write!(f, "action {action} {how}"),
+        }
+    }
+}
+
+/// What a verification has to tell while it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes read so far, and all bytes.
+    Progress {
+        /// Read so far.
+        done: u64,
+        /// To be read in all.
+        total: u64,
+    },
+    /// Something is damaged.
+    Damage(Damage),
 }
 
 /// The SHA-256 of a file.
@@ -41,8 +65,7 @@ pub fn hash_file(path: &Path) -> Result<OutputId> {
 }
 
 impl Store {
-    /// Reads everything. `progress` is told of the bytes read so far and of all bytes;
-    /// `damage` of what is damaged, which is removed if `repair` says so.
+    /// Reads everything, and tells what it finds. What is damaged is removed if `repair` says so.
     ///
     /// # Errors
     /// When the store cannot be listed, or this is to stop.
@@ -50,8 +73,7 @@ impl Store {
         &self,
         repair: bool,
         stop: &AtomicBool,
-        mut progress: impl FnMut(u64, u64),
-        mut damage: impl FnMut(Damage),
+        mut tell: impl FnMut(Event),
     ) -> Result<Verified> {
         let mut found = Verified::default();
         let total = self.size();
@@ -60,16 +82,19 @@ impl Store {
             found.bytes += size_on_disk(metadata.len());
             if let Some(why) = self.examine(&output) {
                 found.damaged += 1;
-                damage(Damage::Output(output, why));
+                tell(Event::Damage(Damage::Output(output, why)));
                 if repair {
                     self.remove_damaged(&output);
                 }
             }
-            progress(found.bytes, total.max(found.bytes));
+            tell(Event::Progress {
+                done: found.bytes,
+                total: total.max(found.bytes),
+            });
         })?;
         let mut damaged = |action: &ActionId, why: &str| {
             found.actions += 1;
-            damage(Damage::Action(*action, why.into()));
+            tell(Event::Damage(Damage::Action(*action, why.into())));
         };
         self.walk_actions(stop, |action, entry| {
             let Some(entry) = entry else {

@@ -3,7 +3,7 @@
 use super::Store;
 use super::shards::SHARDS;
 use crate::entry::Entry;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{ActionId, ID_LEN, OutputId, unhex};
 use crate::log;
@@ -89,9 +89,7 @@ impl Store {
             };
             for entry in entries {
                 if stop.load(Ordering::Relaxed) {
-                    return Err(crate::error::Error::input(
-                        "told to stop: the rest is left for later",
-                    ));
+                    return Err(Error::Stopped);
                 }
                 let entry = entry?;
                 match id(first, Path::new(&entry.file_name())) {

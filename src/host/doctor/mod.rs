@@ -187,7 +187,7 @@ const INSTALLED: [&str; 2] = [
 /// What the daemon says about itself; only root can ask.
 fn daemon_report(runtime_dir: &Path) -> Option<Report> {
     let socket = config::control_socket(runtime_dir);
-    match control::ask(&socket, &Ask::Stats { cache: None }, PATIENCE, &mut |_| {}) {
+    match control::ask(&socket, &Ask::Stats.into(), PATIENCE, &mut |_| {}) {
         Ok(Reply::Stats(report)) => Some(*report),
         _ => None,
     }
@@ -365,7 +365,12 @@ fn daemon(runtime_dir: &Path) -> Finding {
 fn remote(runtime_dir: &Path) -> Option<Finding> {
     const CHECK: &str = "remote";
     let socket = config::control_socket(runtime_dir);
-    let asked = control::ask(&socket, &Ask::CheckRemote, REMOTE_PATIENCE, &mut |_| {});
+    let asked = control::ask(
+        &socket,
+        &Ask::CheckRemote.into(),
+        REMOTE_PATIENCE,
+        &mut |_| {},
+    );
     let Ok(Reply::Remote { url, error, time }) = asked else {
         return None;
     };

@@ -2,6 +2,7 @@
 
 use super::plan::Content;
 use crate::config::{CACHE_DIR, RUNTIME_DIR};
+use crate::environment;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -128,8 +129,8 @@ impl Host {
 
     /// Whether systemd runs here.
     pub fn has_systemd(&self) -> bool {
-        match (self.layout.user, std::env::var_os("XDG_RUNTIME_DIR")) {
-            (true, Some(dir)) => self.at(Path::new(&dir)).join("systemd").exists(),
+        match (self.layout.user, environment::directory("XDG_RUNTIME_DIR")) {
+            (true, Some(dir)) => self.at(&dir).join("systemd").exists(),
             (true, None) => false,
             (false, _) => self.at(Path::new("/run/systemd/system")).exists(),
         }
@@ -171,14 +172,10 @@ impl Layout {
     /// # Errors
     /// When the user's folders are unknown.
     pub fn of_user() -> Result<Self> {
-        let dir = |name: &str| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|dir| dir.is_absolute())
-        };
-        let home = dir("HOME").ok_or_else(|| Error::input("HOME is not set to a directory"))?;
-        let config = dir("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
-        let cache = dir("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
+        let no_home = || Error::input("HOME is not set to a directory");
+        let home = environment::directory("HOME").ok_or_else(no_home)?;
+        let config = environment::config_home().ok_or_else(no_home)?;
+        let cache = environment::cache_home().ok_or_else(no_home)?;
         let cache = cache.join("nix-gocacheprog");
         let lib = home.join(".local/lib/nix-gocacheprog");
         Ok(Self {
@@ -188,7 +185,7 @@ impl Layout {
             lib,
             units: config.join("systemd/user"),
             nix_conf: config.join("nix/nix.conf"),
-            runtime_dir: dir("XDG_RUNTIME_DIR")
+            runtime_dir: environment::directory("XDG_RUNTIME_DIR")
                 .map_or_else(|| cache.join("run"), |run| run.join("nix-gocacheprog")),
             cache_dir: cache.join("daemon"),
         })
