@@ -2,7 +2,7 @@
 
 use crate::size;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::{AddAssign, Sub};
 
 /// What happened.
@@ -30,6 +30,9 @@ pub struct Counts {
     /// Puts that replaced another output of the same action.
     #[serde(skip_serializing_if = "is_zero")]
     pub replaced: u64,
+    /// How long it took to compile what the hits gave, as measured when it was put, in milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub saved_ms: u64,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -73,15 +76,23 @@ impl Counts {
         (*self != Self::default()).then(|| {
             let plural = |n| if n == 1 { "" } else { "s" };
             let misses = self.misses();
-            format!(
-                "{} hit{}, {misses} miss{} ({}), {} from cache, {} added",
-                self.hits,
+            let mut line = format!(
+                "{} hit{}, {} miss{} ({}), {} from cache",
+                size::show_count(self.hits),
                 plural(self.hits),
+                size::show_count(misses),
                 if misses == 1 { "" } else { "es" },
                 self.rate(),
                 size::show_size(self.bytes_read),
-                size::show_size(self.bytes_written)
-            )
+            );
+            if self.bytes_written > 0 {
+                let _ = write!(line, ", {} added", size::show_size(self.bytes_written));
+            }
+            if self.saved_ms > 0 {
+                let saved = size::show_duration(self.saved_ms);
+                let _ = write!(line, ", {saved} of compiling saved");
+            }
+            line
         })
     }
 }
@@ -97,6 +108,7 @@ impl AddAssign for Counts {
         self.compared += more.compared;
         self.different += more.different;
         self.replaced += more.replaced;
+        self.saved_ms += more.saved_ms;
     }
 }
 
@@ -115,6 +127,7 @@ impl Sub for Counts {
             compared: self.compared - then.compared,
             different: self.different - then.different,
             replaced: self.replaced - then.replaced,
+            saved_ms: self.saved_ms - then.saved_ms,
         }
     }
 }
@@ -131,6 +144,7 @@ impl fmt::Display for Counts {
             compared,
             different,
             replaced,
+            saved_ms,
         } = self;
         let misses = self.misses();
         write!(
@@ -143,6 +157,9 @@ impl fmt::Display for Counts {
         }
         if *replaced > 0 {
             write!(f, " replaced={replaced}")?;
+        }
+        if *saved_ms > 0 {
+            write!(f, " saved_ms={saved_ms}")?;
         }
         Ok(())
     }
@@ -164,7 +181,17 @@ mod tests {
         };
         assert_eq!(
             counts.summary().unwrap(),
-            "3025 hits, 2 misses (99.9%), 487 MiB from cache, 1.2 MiB added"
+            "3,025 hits, 2 misses (99.9%), 487 MiB from cache, 1.2 MiB added"
+        );
+        let saved = Counts {
+            puts: 0,
+            bytes_written: 0,
+            saved_ms: 112_400,
+            ..counts
+        };
+        assert_eq!(
+            saved.summary().unwrap(),
+            "3,025 hits, 2 misses (99.9%), 487 MiB from cache, 1 min 52 s of compiling saved"
         );
         assert_eq!(Counts::default().summary(), None);
         let one = Counts {
@@ -174,7 +201,7 @@ mod tests {
         };
         assert_eq!(
             one.summary().unwrap(),
-            "1 hit, 1 miss (50.0%), 0 B from cache, 0 B added"
+            "1 hit, 1 miss (50.0%), 0 B from cache"
         );
     }
 

@@ -53,6 +53,12 @@ pub fn text(report: &Report) -> String {
         counts.bytes_written as f64,
     );
     metric(
+        "counter",
+        "saved_compile_seconds_total",
+        "Time it took to compile the outputs of all hits, as measured when they were put.",
+        counts.saved_ms as f64 / 1e3,
+    );
+    metric(
         "gauge",
         "store_bytes",
         "What outputs take on disk.",

@@ -104,6 +104,17 @@ pub fn show_age(age: Duration) -> String {
     format!("{} {name}", seconds / scale)
 }
 
+/// A duration in milliseconds as people write it: `0.2 s`, `42 s`, `3 min 5 s`, `2 h 11 min`.
+pub fn show_duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0 if ms > 0 => format!("0.{} s", (ms / 100).max(1)),
+        0..=59 => format!("{seconds} s"),
+        60..=3599 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 fn find(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units
         .iter()
@@ -221,5 +232,14 @@ mod tests {
         ] {
             assert_eq!(show_count(count), shown);
         }
+    }
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        assert_eq!(show_duration(0), "0 s");
+        assert_eq!(show_duration(3), "0.1 s");
+        assert_eq!(show_duration(250), "0.2 s");
+        assert_eq!(show_duration(112_000), "1 min 52 s");
+        assert_eq!(show_duration(7_860_000), "2 h 11 min");
     }
 }

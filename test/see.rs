@@ -17,9 +17,16 @@ fn run(daemon: &Daemon, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// One build with a hit and a miss.
-fn build(daemon: &Daemon, name: &str) {
-    let top = TempDir::new();
+/// The builds that have ended.
+fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
+    let json = run(daemon, &["stats", "--builds", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(listed["schema"], 1);
+    listed["builds"].as_array().unwrap().clone()
+}
+
+/// A client of a build.
+fn client(daemon: &Daemon, top: &TempDir, name: &str) -> Client {
     let mut command = Command::new(binary());
     command
         .args(["client", "--runtime-dir"])
@@ -27,7 +34,13 @@ fn build(daemon: &Daemon, name: &str) {
         .env("NIX_BUILD_TOP", top.path())
         .env("name", name)
         .env_remove("IN_NIX_SHELL");
-    let mut client = Client::spawn(command);
+    Client::spawn(command)
+}
+
+/// One build with a hit and a miss.
+fn build(daemon: &Daemon, name: &str) {
+    let top = TempDir::new();
+    let mut client = client(daemon, &top, name);
     client.get(1, 7);
     client.put(2, 7, b"an output");
     client.get(3, 7);
@@ -41,11 +54,8 @@ fn builds_that_have_ended_are_listed_and_outlive_the_daemon() {
     build(&daemon, "<b>hello</b>-1.0");
     for _ in 0..2 {
         daemon.restart();
-        let listed: serde_json::Value =
-            serde_json::from_str(&run(&daemon, &["stats", "--builds", "--json"])).unwrap();
-        assert_eq!(listed["schema"], 1);
-        let builds = listed["builds"].as_array().unwrap();
-        assert_eq!(builds.len(), 1, "{listed}");
+        let builds = ended(&daemon);
+        assert_eq!(builds.len(), 1, "{builds:?}");
         assert_eq!(builds[0]["name"], "<b>hello</b>-1.0");
         assert_eq!(builds[0]["counts"]["gets"], 2);
         assert_eq!(builds[0]["counts"]["hits"], 1);
@@ -65,6 +75,44 @@ fn builds_that_have_ended_are_listed_and_outlive_the_daemon() {
         .output()
         .unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().contains("hello"));
+}
+
+#[test]
+fn a_hit_saves_what_compiling_took_in_whatever_build_and_after_a_restart() {
+    let dir = TempDir::new();
+    let mut daemon = Daemon::start_in(dir.path());
+    build(&daemon, "hello-1.0");
+    daemon.restart();
+    // The same name finds its output prefetched, perhaps; another one asks.
+    for name in ["hello-1.0", "world-1.0"] {
+        let top = TempDir::new();
+        let mut client = client(&daemon, &top, name);
+        client.get(1, 7);
+        // The put that follows no miss is not timed.
+        client.put(2, 8, b"another output");
+        client.get(3, 8);
+        assert_eq!(client.close(), "");
+    }
+    let builds = ended(&daemon);
+    let saved: Vec<_> = builds
+        .iter()
+        .map(|build| build["saved_ms"].as_u64().unwrap())
+        .collect();
+    assert!(saved[0] > 0, "its own");
+    assert_eq!(saved, [saved[0]; 3]);
+    let stats: serde_json::Value =
+        serde_json::from_str(&run(&daemon, &["stats", "--json"])).unwrap();
+    assert_eq!(stats["since_start"]["saved_ms"], 2 * saved[0]);
+    assert_eq!(stats["last_day"]["saved_ms"], 3 * saved[0]);
+    let metric = format!(
+        "gocacheprog_saved_compile_seconds_total {}",
+        2.0 * saved[0] as f64 / 1e3
+    );
+    let metrics = run(&daemon, &["stats", "--prometheus"]);
+    assert!(
+        metrics.lines().any(|line| line == metric),
+        "no {metric} in {metrics}"
+    );
 }
 
 #[test]

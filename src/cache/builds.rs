@@ -548,6 +548,7 @@ impl Build {
             started: seconds(self.created),
             ended: seconds(self.last_used),
             counts,
+            saved_ms: counts.saved_ms,
             ..BuildRecord::default()
         })
     }

@@ -22,6 +22,8 @@ pub trait BuildsOfUsers {
     fn have_sessions(&self) -> bool;
     /// Gives up those that registered themselves, have no session and were not used for so long; says how many went.
     fn release_idle(&self, unused_for: Duration) -> usize;
+    /// Writes what a later daemon is to know of how long they took.
+    fn save_times(&self) {}
 }
 
 /// A cache without build directories.
@@ -112,6 +114,7 @@ impl Maintenance {
                     log::warn(e.chain());
                 }
                 stats.save();
+                builds.save_times();
                 synced = Instant::now();
             }
             self.wait();

@@ -2,6 +2,7 @@
 //! limits. It knows nothing of protocols, HTTP, the remote or the daemon.
 
 pub mod builds;
+pub mod compile_times;
 pub mod history;
 pub mod journal;
 pub mod maintenance;

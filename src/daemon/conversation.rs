@@ -7,6 +7,7 @@ use crate::cache::tier::Tier;
 use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
 use crate::counts::Counts;
 use crate::daemon::comparison::Held;
+use crate::daemon::misses::Misses;
 use crate::daemon::remote_gets::RemoteGets;
 use crate::daemon::service::Service;
 use crate::daemon::sessions::OpenSession;
@@ -42,10 +43,12 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
         }
     };
     let mut session = view.session(store);
+    let misses = Misses::default();
     let mut counter = Counter {
         build: &build,
         view: &view,
         open,
+        misses: &misses,
         counted: Counts::default(),
     };
     let uses = Uses::new(&service.uses_noted);
@@ -57,6 +60,7 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
             &view,
             stream,
             &uses,
+            &misses,
             open,
             |remote_gets| {
                 converse(
@@ -105,6 +109,7 @@ struct Counter<'a> {
     build: &'a BuildDir,
     view: &'a View,
     open: &'a OpenSession,
+    misses: &'a Misses,
     counted: Counts,
 }
 
@@ -238,6 +243,15 @@ impl View {
             .auditing(self.mode == Mode::Audit)
     }
 
+    /// How long it took to compile what a hit of this action gives, in milliseconds; 0 when that was not measured.
+    pub fn saved_ms(&self, service: &Service, action: &ActionId) -> u64 {
+        let mut times = self
+            .tier
+            .keys(action)
+            .map(|key| service.compile_times.ms(&key));
+        times.find(|ms| *ms > 0).unwrap_or(0)
+    }
+
     /// What is unusual about it, for the log.
     fn shown(&self) -> String {
         let tier = match self.tier {
@@ -353,13 +367,13 @@ fn converse(
         };
         let (request, answer) = match request {
             Request::Get { request, action } => {
-                match get(session, uses, service, remote_gets, request, vec![action]) {
+                match get(session, counter, uses, remote_gets, request, vec![action]) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
             }
             Request::First { request, actions } => {
-                match get(session, uses, service, remote_gets, request, actions) {
+                match get(session, counter, uses, remote_gets, request, actions) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
@@ -370,6 +384,7 @@ fn converse(
                 size,
             } => {
                 session.found(size);
+                session.counts.saved_ms += counter.view.saved_ms(service, &action);
                 uses.add(&action, None);
                 if request == 0 {
                     continue;
@@ -383,6 +398,7 @@ fn converse(
                 size,
             } => {
                 let since = Instant::now();
+                let compiled_in = counter.misses.take(&action);
                 let mut body = reader.take(size);
                 let may_put = may_put(build, counter.view, service, size);
                 session.counts.errors += u64::from(may_put.is_err());
@@ -401,6 +417,10 @@ fn converse(
                 if let Ok(entry) = &stored {
                     service.stats.puts.add(since.elapsed().as_micros() as u64);
                     service.stats.outputs.add(size);
+                    if let Some(time) = compiled_in {
+                        let key = counter.view.tier.key(&action);
+                        service.compile_times.record(&key, time);
+                    }
                     uses.add(&action, Some(*entry));
                     if let Some(remote_gets) = remote_gets {
                         remote_gets.stored(&action);
@@ -417,22 +437,27 @@ fn converse(
 /// Answers a get; `None` when the remote is asked, and it is answered later.
 fn get(
     session: &mut Session<'_>,
+    counter: &Counter<'_>,
     uses: &Uses,
-    service: &Service,
     remote_gets: Option<&RemoteGets<'_>>,
     request: u64,
     actions: Vec<ActionId>,
 ) -> Option<Answer> {
+    let service = counter.open.service();
     let since = Instant::now();
     let found = session.get_first(&actions);
     service.stats.gets.add(since.elapsed().as_micros() as u64);
     match found {
         Ok(Some((action, entry))) => {
+            session.counts.saved_ms += counter.view.saved_ms(service, &action);
             uses.add(&action, Some(entry));
             Some(Answer::Hit(entry))
         }
-        Ok(None) if remote_gets.is_some_and(|gets| gets.ask(request, actions)) => None,
-        Ok(None) => Some(Answer::Miss),
+        Ok(None) => {
+            counter.misses.add(&actions);
+            let is_asked = remote_gets.is_some_and(|gets| gets.ask(request, actions));
+            (!is_asked).then_some(Answer::Miss)
+        }
         Err(e) => Some(Err::<Answer, _>(e).into()),
     }
 }

@@ -5,6 +5,7 @@
 
 mod comparison;
 mod conversation;
+mod misses;
 pub mod policy;
 mod remote_gets;
 pub mod service;
@@ -137,6 +138,7 @@ pub fn run(options: &Options) -> Result<()> {
     daemon.service.record_live_builds();
     daemon.service.journal.prune(options.limits.max_age);
     daemon.service.stats.save();
+    daemon.service.compile_times.save();
     // Whoever is cut off may be writing still.
     if all_ended
         && maintenance_ended.is_ok()

@@ -11,6 +11,7 @@ use crate::cache::store::Store;
 use crate::config::{REMOTE_GET_LIMIT, REMOTE_GETS_PER_SESSION};
 use crate::counts::Counts;
 use crate::daemon::conversation::View;
+use crate::daemon::misses::Misses;
 use crate::daemon::sessions::OpenSession;
 use crate::daemon::uses::Uses;
 use crate::id::ActionId;
@@ -44,6 +45,8 @@ pub struct RemoteGets<'a> {
     news: Mutex<News>,
     /// What the session has used.
     uses: &'a Uses<'a>,
+    /// When it was told of what misses.
+    misses: &'a Misses,
 }
 
 struct News {
@@ -77,6 +80,7 @@ impl<'a> RemoteGets<'a> {
         view: &'a View,
         stream: &'a UnixStream,
         uses: &'a Uses<'a>,
+        misses: &'a Misses,
         open: &OpenSession,
         session: impl FnOnce(&Self) -> T,
     ) -> (T, Counts) {
@@ -92,6 +96,7 @@ impl<'a> RemoteGets<'a> {
             waiting: AtomicUsize::new(0),
             news: Mutex::new(News { to, serial: 0 }),
             uses,
+            misses,
         };
         thread::scope(|scope| {
             let gets = &gets;
@@ -232,10 +237,12 @@ impl<'a> RemoteGets<'a> {
             Ok(Some((action, entry))) => {
                 counts.hits = 1;
                 counts.bytes_read = entry.size;
+                counts.saved_ms = self.view.saved_ms(open.service(), action);
                 got = Some(entry.size);
                 self.uses.add(action, Some(*entry));
             }
-            Ok(None) => {}
+            // It is compiled from now on, and not since the remote was asked.
+            Ok(None) => self.misses.add(one.actions.make_contiguous()),
             Err(_) => counts.errors = 1,
         }
         let now = Instant::now();

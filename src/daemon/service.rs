@@ -1,6 +1,7 @@
 //! What the daemon offers, and how it answers on the control socket.
 
 use crate::cache::builds::{Builds, Registration};
+use crate::cache::compile_times::CompileTimes;
 use crate::cache::history::UsageHistory;
 use crate::cache::journal::Journal;
 use crate::cache::maintenance::{BuildsOfUsers, Maintenance};
@@ -44,6 +45,8 @@ pub struct Service {
     pub builds: Arc<Builds>,
     /// What was served.
     pub stats: Stats,
+    /// How long it took to compile what is in the store.
+    pub compile_times: CompileTimes,
     /// The builds that have ended.
     pub journal: Journal,
     /// What the store is kept within.
@@ -94,6 +97,10 @@ impl BuildsOfUsers for Service {
         self.builds.live().1 > 0
     }
 
+    fn save_times(&self) {
+        self.compile_times.save();
+    }
+
     fn release_idle(&self, unused_for: Duration) -> usize {
         self.builds
             .release_idle(unused_for, &mut |record| self.record(record))
@@ -126,6 +133,7 @@ impl Service {
             putters: Putters::default(),
             room: Room::default(),
             stats: Stats::open(&root),
+            compile_times: CompileTimes::open(&root),
             journal: Journal::open(&root),
             limits,
             maintenance: Maintenance::default(),
@@ -191,6 +199,7 @@ impl Service {
                 remote: self.remote.as_ref().map(Remote::report),
             }))),
             Ask::Builds { since, limit } => {
+                self.reap();
                 let since = Duration::from_secs(since);
                 let records = self.journal.read(since, limit.min(BUILDS_TOLD))?;
                 Ok(Reply::Builds { builds: records })

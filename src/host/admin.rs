@@ -13,7 +13,7 @@ use crate::metrics;
 use crate::output;
 use crate::protocol::control::{self, Ask, Gc, Question, Reply};
 use crate::report::{BuildRecord, Report, Swept, Verified};
-use crate::size::{show_age, show_size};
+use crate::size::{show_age, show_count, show_duration, show_size};
 use crate::sys;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -157,8 +157,8 @@ fn json_text(what: &impl Serialize) -> Result<String> {
 
 fn builds_table(builds: &[BuildRecord]) -> String {
     let mut out = format!(
-        "{:<16} {:<36} {:>12} {:>7} {:>7} {:>6} {:>10} {:>10}\n",
-        "ended (UTC)", "name", "took", "hits", "misses", "rate", "from cache", "tier"
+        "{:<16} {:<36} {:>12} {:>9} {:>7} {:>6} {:>10} {:>12} {:>10}\n",
+        "ended (UTC)", "name", "took", "hits", "misses", "rate", "from cache", "saved", "tier"
     );
     for build in builds {
         let name = if build.name.is_empty() {
@@ -169,13 +169,14 @@ fn builds_table(builds: &[BuildRecord]) -> String {
         let short: String = name.chars().take(36).collect();
         let _ = writeln!(
             out,
-            "{:<16} {short:<36} {:>12} {:>7} {:>7} {:>6} {:>10} {:>10}",
+            "{:<16} {short:<36} {:>12} {:>9} {:>7} {:>6} {:>10} {:>12} {:>10}",
             page::date_and_time(build.ended),
-            page::duration(build.ended.saturating_sub(build.started) * 1000),
-            build.counts.hits,
-            build.counts.misses(),
+            show_duration(build.ended.saturating_sub(build.started) * 1000),
+            show_count(build.counts.hits),
+            show_count(build.counts.misses()),
             build.counts.rate(),
             show_size(build.counts.bytes_read),
+            show_duration(build.saved_ms),
             build.tier
         );
     }
@@ -331,18 +332,19 @@ fn table(report: &Report) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<24} {:>9} {:>9} {:>7} {:>11} {:>10}",
-        "", "hits", "misses", "rate", "from cache", "added"
+        "\n{:<24} {:>9} {:>9} {:>7} {:>11} {:>10} {:>13}",
+        "", "hits", "misses", "rate", "from cache", "added", "saved"
     );
     let mut counts = |name: String, counts: &Counts| {
         let _ = writeln!(
             out,
-            "{name:<24} {:>9} {:>9} {:>7} {:>11} {:>10}",
-            counts.hits,
-            counts.misses(),
+            "{name:<24} {:>9} {:>9} {:>7} {:>11} {:>10} {:>13}",
+            show_count(counts.hits),
+            show_count(counts.misses()),
             counts.rate(),
             show_size(counts.bytes_read),
-            show_size(counts.bytes_written)
+            show_size(counts.bytes_written),
+            show_duration(counts.saved_ms)
         );
     };
     counts(

@@ -6,7 +6,7 @@ use crate::host::admin::{self, Form, Target, Task};
 use crate::output;
 use crate::protocol::control::Reply;
 use crate::report::{BuildRecord, Report};
-use crate::size::{show_age, show_size};
+use crate::size::{show_age, show_duration, show_size};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -103,7 +103,7 @@ pub fn page(report: &Report, builds: &[BuildRecord], since: Duration, now: u64) 
             now,
             &[("saved", "save")],
             |day| vec![day.saved_ms],
-            &|ms| duration(ms),
+            &|ms| show_duration(ms),
         );
     }
     store(&mut out, report);
@@ -152,7 +152,7 @@ fn figures(out: &mut String, builds: &[BuildRecord]) {
     out.push_str("<section><div class=\"figures\">");
     figure(out, &builds.len().to_string(), "builds");
     figure(out, &rate, "of gets were hits");
-    figure(out, &duration(saved), "of compiling saved");
+    figure(out, &show_duration(saved), "of compiling saved");
     figure(out, &show_size(bytes), "from the cache");
     figure(out, &alone.to_string(), "builds broken off");
     out.push_str("</div></section>");
@@ -271,7 +271,7 @@ fn users(out: &mut String, builds: &[BuildRecord]) {
             "<tr><td>{}<td>{count}<td>{}<td>{}</tr>",
             shown_name(name),
             show_size(*bytes),
-            duration(*saved)
+            show_duration(*saved)
         );
     }
     out.push_str("</table></div></section>");
@@ -291,12 +291,12 @@ fn recent(out: &mut String, builds: &[BuildRecord]) {
             "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}{}</tr>",
             shown_name(&build.name),
             date_and_time(build.ended),
-            duration(build.ended.saturating_sub(build.started) * 1000),
+            show_duration(build.ended.saturating_sub(build.started) * 1000),
             build.counts.hits,
             build.counts.misses(),
             build.counts.rate(),
             show_size(build.counts.bytes_read),
-            duration(build.saved_ms),
+            show_duration(build.saved_ms),
             escape(&build.mode),
             if build.broken_off { ", broken off" } else { "" }
         );
@@ -330,17 +330,6 @@ fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-/// `0 s`, `42 s`, `3 min 5 s`, `2 h 11 min`.
-pub fn duration(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match seconds {
-        0 if ms > 0 => format!("0.{} s", ms / 100),
-        0..=59 => format!("{seconds} s"),
-        60..=3599 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-    }
 }
 
 /// `2026-11-26` for a number of days since 1970.
@@ -436,12 +425,9 @@ mod tests {
     }
 
     #[test]
-    fn dates_and_durations_are_written_as_people_write_them() {
+    fn dates_are_written_as_people_write_them() {
         assert_eq!(date_and_time(NOW), "2026-11-26 18:05");
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(59 + 365 * 2 + 1), "1972-03-01");
-        assert_eq!(duration(112_000), "1 min 52 s");
-        assert_eq!(duration(250), "0.2 s");
-        assert_eq!(duration(7_860_000), "2 h 11 min");
     }
 }
