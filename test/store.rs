@@ -263,9 +263,8 @@ fn a_build_ends_with_one_line_on_what_the_cache_did() {
 }
 
 #[test]
-fn a_summary_without_a_daemon_is_silent_and_quick() {
+fn a_summary_without_a_daemon_is_silent() {
     let dir = TempDir::new();
-    let start = std::time::Instant::now();
     let output = Command::new(binary())
         .args(["client", "--summary", "--runtime-dir"])
         .arg(dir.path())
@@ -273,7 +272,6 @@ fn a_summary_without_a_daemon_is_silent_and_quick() {
         .unwrap();
     assert!(output.status.success());
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
-    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

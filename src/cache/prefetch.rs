@@ -1,4 +1,4 @@
-//! Makes ready what a build will most likely ask for (`ready.rs`), as soon as the build is registered.
+//! Makes ready what a build will most likely ask for (`prefetched.rs`), as soon as the build is registered.
 
 use crate::cache::builds::{BuildDir, Builds};
 use crate::cache::history::{self, UsageHistory, Use};

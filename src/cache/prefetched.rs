@@ -2,7 +2,7 @@
 //!
 //! Most builds are of something that was built before, and use what that build has used. To ask the daemon for each
 //! output costs two wake-ups, and more than all that `go` does with it. So when a build is registered, what builds
-//! of its name have used is linked into its directory (`preparations.rs`), and the client finds it there by itself.
+//! of its name have used is linked into its directory (`prefetch.rs`), and the client finds it there by itself.
 //!
 //! ```text
 //! CACHE/builds/<build id>/ready         a head of 8 bytes, then sorted records: a tag (8), an entry (44)

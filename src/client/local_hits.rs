@@ -1,4 +1,4 @@
-//! Finds what is ready in the build directory (`ready.rs`), and keeps what the daemon is to be told of it.
+//! Finds what is ready in the build directory (`prefetched.rs`), and keeps what the daemon is to be told of it.
 
 use crate::cache::prefetched::Prefetched;
 use crate::entry::Entry;

@@ -36,7 +36,7 @@ pub struct RemoteGets<'a> {
     build: &'a BuildDir,
     view: &'a View,
     stream: &'a UnixStream,
-    patience: Arc<WaitBudget>,
+    wait_budget: Arc<WaitBudget>,
     /// Held while frames are written, so that they stay whole.
     turn: Mutex<()>,
     /// Gets that wait.
@@ -91,7 +91,7 @@ impl<'a> RemoteGets<'a> {
             build,
             view,
             stream,
-            patience: remote.patience(build.id()),
+            wait_budget: remote.wait_budget(build.id()),
             turn: Mutex::default(),
             waiting: AtomicUsize::new(0),
             news: Mutex::new(News { to, serial: 0 }),
@@ -132,11 +132,11 @@ impl<'a> RemoteGets<'a> {
         lock(&self.turn)
     }
 
-    /// A get of any of these actions is a miss here; says whether it goes on afar, and needs no answer yet.
+    /// A get of any of these actions is a miss here; says whether the remote is asked, and it needs no answer yet.
     pub fn ask(&self, request: u64, actions: Vec<ActionId>) -> bool {
         let since = Instant::now();
         if self.waiting.load(Ordering::Relaxed) >= REMOTE_GETS_PER_SESSION
-            || !self.patience.lasts(since)
+            || !self.wait_budget.lasts(since)
         {
             return false;
         }
@@ -247,7 +247,7 @@ impl<'a> RemoteGets<'a> {
         }
         let now = Instant::now();
         let time = now.duration_since(one.since);
-        self.patience.waited(now, time, got);
+        self.wait_budget.waited(now, time, got);
         self.remote.waited(time, in_time);
         if counts != Counts::default() {
             self.build.count(counts);

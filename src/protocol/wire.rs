@@ -26,7 +26,7 @@
 //! `first` asks for the first of several actions that there is an entry for; it is answered as a `get`. Only a daemon
 //! whose welcome says `first` understands it.
 //!
-//! With `found` the client says what it has found by itself (`ready.rs`), for the counts. It is answered with `stored`
+//! With `found` the client says what it has found by itself (`prefetched.rs`), for the counts. It is answered with `stored`
 //! once it is counted, unless its request is 0.
 //!
 //! A client ends the session by closing its side. There is no message that carries a
@@ -100,7 +100,7 @@ pub struct Welcome {
     /// The build directory's path on the host.
     #[serde(default)]
     pub directory: String,
-    /// The client may find outputs in the directory without asking: see `ready.rs`.
+    /// The client may find outputs in the directory without asking: see `prefetched.rs`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ready: bool,
     /// The daemon understands `first`.

@@ -66,7 +66,7 @@ pub struct Remote {
     writes: Lane,
     known: Known,
     counters: Counters,
-    patience: Mutex<HashMap<BuildId, Arc<WaitBudget>>>,
+    wait_budget: Mutex<HashMap<BuildId, Arc<WaitBudget>>>,
     /// When builds of a name last began.
     begun: Mutex<HashMap<String, Instant>>,
     /// What `go` commands have used, with their build and its name, and what is not in the lists yet.
@@ -128,7 +128,7 @@ impl Remote {
             },
             known: Known::default(),
             counters: Counters::default(),
-            patience: Mutex::default(),
+            wait_budget: Mutex::default(),
             begun: Mutex::default(),
             records: Mutex::default(),
             listed: Mutex::default(),
@@ -201,8 +201,8 @@ impl Remote {
     }
 
     /// What is known of a build's waiting.
-    pub fn patience(&self, build: BuildId) -> Arc<WaitBudget> {
-        let mut all = lock(&self.patience);
+    pub fn wait_budget(&self, build: BuildId) -> Arc<WaitBudget> {
+        let mut all = lock(&self.wait_budget);
         if all.len() >= REMEMBERED && !all.contains_key(&build) {
             all.clear();
         }

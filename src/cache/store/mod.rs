@@ -3,11 +3,11 @@
 //! ```text
 //! CACHE/format              the version of this layout
 //! CACHE/lock                held by the daemon
-//! CACHE/state               what the next daemon must know: see `state.rs`
+//! CACHE/state               what the next daemon must know: see `crash_state.rs`
 //! CACHE/outputs/3f/a0…      an output: its bytes, in a file named by their SHA-256
 //! CACHE/actions/7c/19…      an entry: a symbolic link named by the action ID
 //! CACHE/tmp/17/…            outputs and entries on their way in, by turns in one of 32
-//! CACHE/aside-…/            a cache in another format: see `aside.rs`
+//! CACHE/aside-…/            a cache in another format: see `old_format.rs`
 //! ```
 //!
 //! An action is a symbolic link whose target is not a path but the entry itself:
