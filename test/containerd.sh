@@ -13,8 +13,8 @@ dependency_sum=h1:zWNoFqq/lSuYQRim3dUXlXeA0IqwuZGicdG5ZTfY5j4=
 dependency_mod_sum=h1:LUdAzn7YLVvxLpc7y3V1m40wESHTgc1422pwwBSKYuI=
 dependency_vendor_hash=sha256-VVAjYk0LVF+paAxpWEqAHFICTkJk7FE06tsdGXtYG9c=
 
-# fetch_source GOROOT DIR: puts the module into DIR/source, as the proxy has it. The sum is pinned here, so no checksum
-# database is needed.
+# fetch_source GOROOT DIR: puts $module at $version into DIR/source, as the proxy has it. $module_sum pins it, so no
+# checksum database is needed.
 fetch_source() {
     local goroot=$1 work=$2 got dir
     if [[ -d $work/source ]]; then
@@ -25,7 +25,7 @@ fetch_source() {
         "$goroot/bin/go" mod download -json "$module@$version")
     if ! grep -qF "\"Sum\": \"$module_sum\"" <<<"$got"; then
         printf '%s\n' "$got"
-        echo "the module is not the one pinned in test/containerd.sh: $module_sum"
+        echo "the module is not the one whose sum is pinned: $module_sum"
         return 1
     fi
     dir=$(sed -nE 's/^\t"Dir": "(.*)",?$/\1/p' <<<"$got")

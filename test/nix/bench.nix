@@ -1,0 +1,40 @@
+# A program as nixpkgs builds it, each folder and each folder's tests, with the times at which its phases begin and end in
+# its log. `src` and `vendor` are store paths.
+{
+  name,
+  src,
+  vendor,
+  withHook ? true,
+  withC ? false,
+  ...
+}@args:
+let
+  packages = import ./. (
+    {
+      inherit (args) tools cacert go;
+      cc = args.cc or null;
+    }
+    // (if withHook then { } else { overlays = [ ]; })
+  );
+  clock = at: ''echo "clock: ${at} $EPOCHREALTIME" >&2'';
+in
+packages.buildGoModule {
+  pname = name;
+  version = "1";
+  src = builtins.storePath src;
+  vendor = builtins.storePath vendor;
+  vendorHash = null;
+  nativeBuildInputs = if withC then [ packages.c.cc1 ] else [ ];
+  env = {
+    CGO_ENABLED = if withC then "1" else "0";
+    GOFLAGS = "-mod=vendor -trimpath";
+  };
+  postConfigure = ''
+    cp -r "$vendor" vendor
+    chmod -R u+w vendor
+  '';
+  preBuild = clock "build-begins";
+  postBuild = clock "build-ends";
+  preCheck = clock "check-begins";
+  postCheck = clock "check-ends";
+}
