@@ -13,6 +13,7 @@ mod manual;
 mod nix;
 mod peer;
 mod proxy;
+mod purity;
 mod remote;
 mod see;
 mod setup_hook;

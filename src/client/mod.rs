@@ -13,6 +13,7 @@ pub mod connection;
 pub mod gocacheprog;
 mod local_hits;
 pub mod private;
+pub mod purity;
 
 mod salt;
 mod spooled;
