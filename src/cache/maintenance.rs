@@ -104,7 +104,7 @@ impl Maintenance {
                         size_is_a_guess = false;
                     }
                     Err(Error::Stopped) => {}
-                    Err(e) => log::warn(format!("eviction is broken off: {}", e.chain())),
+                    Err(e) => log::warn(format!("eviction failed: {}", e.chain())),
                 }
             }
             // It stalls whoever writes meanwhile.
@@ -125,7 +125,7 @@ impl Maintenance {
         let checked = store.verify_suspects(&self.stop)?;
         if checked > 0 {
             log::info(format!(
-                "the {checked} outputs that a crash may have damaged are checked"
+                "verified {checked} outputs that a crash may have damaged"
             ));
         }
         Ok(())
@@ -195,8 +195,8 @@ impl Sweeper {
         } else if !self.said {
             self.said = true;
             log::warn(format!(
-                "the cache stays above its limit: {} where {} are wanted, and live builds use {} of that; they go \
-                 on, and it is tried again when they have ended",
+                "cache still above its limit: {} where {} are allowed, of which running builds use {}; trying again \
+                 when they have ended",
                 show_size(swept.left_bytes),
                 show_size(goal.keep),
                 show_size(swept.live_bytes)

@@ -59,7 +59,7 @@ impl Prefetcher {
                     log::debug(|| format!("{count} outputs are ready for build {}", id.short()));
                 }
                 // The build asks for what is missing.
-                Err(e) => log::warn(format!("a build finds nothing ready: {}", e.chain())),
+                Err(e) => log::warn(format!("prefetching for a build failed: {}", e.chain())),
             }
         }
     }

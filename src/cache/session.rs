@@ -200,7 +200,7 @@ impl<'a> Session<'a> {
             Ok(entry)
         } else {
             Err(Error::input(format!(
-                "output {output} was lost as soon as it was stored"
+                "output {output} disappeared as soon as it was stored"
             )))
         }
     }

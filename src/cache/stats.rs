@@ -154,7 +154,7 @@ impl Stats {
             .map_err(|e| Error::input(e.to_string()))
             .and_then(|text| fs::replace(&self.path, &text, 0o600));
         if let Err(e) = saved {
-            log::warn(format!("the statistics are not kept: {}", e.chain()));
+            log::warn(format!("saving the statistics failed: {}", e.chain()));
         }
     }
 

@@ -38,7 +38,7 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
         Ok(Some(entered)) => entered,
         Ok(None) => return,
         Err(e) => {
-            log::warn(format!("no session: {}", e.chain()));
+            log::warn(format!("session refused: {}", e.chain()));
             return;
         }
     };
@@ -306,13 +306,13 @@ fn enter(hello: &Hello, open: &OpenSession) -> Result<(BuildDir, View)> {
     }
     let service = open.service();
     let (policy, builds, user) = (&service.policy, &service.builds, open.user());
-    let named = match &hello.build {
-        Some(text) => Some(
-            BuildId::parse(text)
-                .ok_or_else(|| Error::peer("a build ID that is not 32 hexadecimal digits"))?,
-        ),
-        None => None,
-    };
+    let named =
+        match &hello.build {
+            Some(text) => Some(BuildId::parse(text).ok_or_else(|| {
+                Error::peer("malformed build ID: it must be 32 hexadecimal digits")
+            })?),
+            None => None,
+        };
     let id = match named {
         Some(id) => id,
         None => builds.register(Registration {
@@ -426,7 +426,8 @@ fn converse(
                         remote_gets.stored(&action);
                     }
                 }
-                (request, stored.map(|_| Answer::Stored).into())
+                let stored = stored.map(|_| Answer::Stored);
+                (request, answer(stored, session.counts.errors))
             }
         };
         log::debug(|| format!("request {request}: {answer:?}"));
@@ -458,7 +459,7 @@ fn get(
             let is_asked = remote_gets.is_some_and(|gets| gets.ask(request, actions));
             (!is_asked).then_some(Answer::Miss)
         }
-        Err(e) => Some(Err::<Answer, _>(e).into()),
+        Err(e) => Some(answer(Err(e), session.counts.errors)),
     }
 }
 
@@ -500,7 +501,7 @@ fn compare(
             let line = || held.describe(&service.store, action, put, names);
             if is_audit {
                 session.counts.different += 1;
-                log::warn(format!("the audit found a difference: {}", line()));
+                log::warn(format!("audit: outputs differ: {}", line()));
                 if let Err(e) = session.withdraw(action) {
                     log::warn(e.chain());
                 }
@@ -517,19 +518,16 @@ fn compare(
     service.putters.record(&key, build.name());
 }
 
-impl From<Result<Option<Entry>>> for Answer {
-    fn from(found: Result<Option<Entry>>) -> Self {
-        found
-            .map(|found| found.map_or(Self::Miss, Self::Hit))
-            .into()
-    }
-}
-
-impl From<Result<Answer>> for Answer {
-    fn from(done: Result<Answer>) -> Self {
-        done.unwrap_or_else(|e| {
-            log::warn(format!("a request failed: {}", e.chain()));
-            Self::Refused(e.chain())
-        })
-    }
+/// What a peer is told. Of a session in which `errors` requests have failed, this one included, only the first failure
+/// is logged at the usual level: a full disk fails thousands.
+pub(super) fn answer(done: Result<Answer>, errors: u64) -> Answer {
+    done.unwrap_or_else(|e| {
+        let line = || format!("request failed: {}", e.chain());
+        if errors <= 1 {
+            log::warn(line());
+        } else {
+            log::debug(line);
+        }
+        Answer::Refused(e.chain())
+    })
 }

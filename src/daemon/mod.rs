@@ -52,7 +52,7 @@ fn become_owner(cache_dir: &Path) -> Result<()> {
     match std::fs::metadata(cache_dir) {
         Ok(cache) if sys::effective_uid() == 0 && cache.uid() != 0 => {
             log::info(format!(
-                "going on as user {}, who owns {}",
+                "switching to user {}, who owns {}",
                 cache.uid(),
                 cache_dir.display()
             ));
@@ -106,7 +106,7 @@ pub fn run(options: &Options) -> Result<()> {
         )
         .map_err(|e| Error::io("wait on", "the sockets", e))?;
         if stop {
-            log::info("told to stop: running requests are finished first");
+            log::info("stopping: finishing running requests first");
             break;
         }
         if build {
@@ -123,7 +123,7 @@ pub fn run(options: &Options) -> Result<()> {
         if build || control || uploads || !daemon.sessions.none_open() {
             idle_since = Instant::now();
         } else if sockets.activated && idle_since.elapsed() >= options.idle_exit {
-            log::info("idle: ends until the next build");
+            log::info("idle: stopping until the next build");
             break;
         }
     }
@@ -224,7 +224,7 @@ impl Daemon {
                 conversation::serve(&stream, &open);
             }),
             Err(e) => {
-                log::warn(format!("no session: {}", e.chain()));
+                log::warn(format!("session refused: {}", e.chain()));
                 conversation::refuse(&stream, &e);
             }
         }
@@ -240,7 +240,7 @@ impl Daemon {
             let _ = stream.set_read_timeout(Some(HELLO_LIMIT));
             let _ = stream.set_write_timeout(Some(HELLO_LIMIT));
             if let Err(e) = service::serve(&stream, &daemon.service) {
-                log::warn(format!("on the control socket: {}", e.chain()));
+                log::warn(format!("control socket: {}", e.chain()));
             }
         });
     }

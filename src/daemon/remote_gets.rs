@@ -10,7 +10,7 @@ use crate::cache::session::Session;
 use crate::cache::store::Store;
 use crate::config::{REMOTE_GET_LIMIT, REMOTE_GETS_PER_SESSION};
 use crate::counts::Counts;
-use crate::daemon::conversation::View;
+use crate::daemon::conversation::{self, View};
 use crate::daemon::misses::Misses;
 use crate::daemon::sessions::OpenSession;
 use crate::daemon::uses::Uses;
@@ -253,7 +253,8 @@ impl<'a> RemoteGets<'a> {
             self.build.count(counts);
             open.count(self.build.name(), counts);
         }
-        let answer: Answer = found.map(|found| found.map(|(_, entry)| entry)).into();
+        let found = found.map(|found| found.map_or(Answer::Miss, |(_, entry)| Answer::Hit(entry)));
+        let answer = conversation::answer(found, 1);
         log::debug(|| {
             format!(
                 "request {}: {answer:?} ({} ms)",

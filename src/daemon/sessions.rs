@@ -110,7 +110,7 @@ impl Sessions {
             .unwrap_or_else(PoisonError::into_inner);
         if !table.open.is_empty() {
             log::warn(format!(
-                "{} sessions are cut off: they did not end within {}s",
+                "cutting off {} sessions that did not end within {}s",
                 table.open.len(),
                 STOP_LIMIT.as_secs()
             ));
@@ -180,7 +180,7 @@ impl OpenSession {
         }
         let key = history::key(build.name());
         if let Err(e) = service.history.record(&key, build.id(), used) {
-            log::warn(format!("what a build has used is not kept: {}", e.chain()));
+            log::warn(format!("recording what a build used failed: {}", e.chain()));
         }
     }
 }

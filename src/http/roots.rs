@@ -39,7 +39,7 @@ pub fn load() -> RootCerts {
 pub fn of_file(path: &Path) -> Result<RootCerts> {
     read(path).map_err(|why| {
         Error::input(format!(
-            "no certificates can be had from {}: {why}",
+            "cannot load certificates from {}: {why}",
             path.display()
         ))
     })
@@ -51,7 +51,7 @@ fn choose(named: impl Iterator<Item = OsString>, bundles: &[&Path]) -> RootCerts
         match read(&path) {
             Ok(roots) => return roots,
             Err(why) => log::warn(format!(
-                "the certificates in {} are not used: {why}",
+                "ignoring the certificates in {}: {why}",
                 path.display()
             )),
         }

@@ -63,7 +63,7 @@ impl Url {
             split_port(host).ok_or_else(|| Error::input("a URL with a malformed host"))?;
         let shown = |text: &str| text.bytes().all(|c| c.is_ascii_graphic());
         if !shown(path) || !shown(query) {
-            return Err(Error::input("a URL with characters that no URL has"));
+            return Err(Error::input("a URL with invalid characters"));
         }
         Ok(Self {
             https,

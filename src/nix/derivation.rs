@@ -41,7 +41,7 @@ pub fn has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
 /// when the derivation is resolved.
 fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
     let json: Value = serde_json::from_slice(text)
-        .map_err(|e| Error::input(format!("it is not a derivation in JSON: {e}")))?;
+        .map_err(|e| Error::input(format!("malformed derivation in JSON: {e}")))?;
     let inputs = &json["inputs"];
     let paths = [
         inputs,
@@ -51,7 +51,7 @@ fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
         &json["inputSrcs"],
     ];
     if paths.iter().all(|paths| paths.is_null()) {
-        return Err(Error::input("it has no inputs"));
+        return Err(Error::input("the derivation has no inputs"));
     }
     Ok(paths.into_iter().any(|paths| match paths {
         Value::Array(list) => list
@@ -72,7 +72,7 @@ fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
 pub fn variable(text: &[u8], name: &str) -> Result<Option<String>> {
     if text.first() == Some(&b'{') {
         let json: Value = serde_json::from_slice(text)
-            .map_err(|e| Error::input(format!("it is not a derivation in JSON: {e}")))?;
+            .map_err(|e| Error::input(format!("malformed derivation in JSON: {e}")))?;
         let found = json["env"][name].as_str().map(String::from);
         let attributes = [&json["structuredAttrs"], &json["env"]["__json"]];
         return Ok(found.or_else(|| {
@@ -86,7 +86,7 @@ pub fn variable(text: &[u8], name: &str) -> Result<Option<String>> {
     }
     let arguments = arguments(text)?;
     let Some(Term::Many(environment)) = arguments.get(6) else {
-        return Err(Error::input("it has no environment"));
+        return Err(Error::input("the derivation has no environment"));
     };
     let value = |wanted: &str| {
         environment.iter().find_map(|pair| match pair {
@@ -141,7 +141,7 @@ pub fn input_names(text: &[u8]) -> Result<Vec<&str>> {
     let (Some(Term::Many(derivations)), Some(Term::Many(sources))) =
         (arguments.get(1), arguments.get(2))
     else {
-        return Err(Error::input("it has no lists of inputs"));
+        return Err(Error::input("the derivation has no lists of inputs"));
     };
     let derivations = derivations.iter().filter_map(|input| match input {
         Term::Many(pair) => pair.first(),
@@ -204,7 +204,7 @@ impl<'a> Parser<'a> {
         self.expect(open)?;
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(Error::input("its terms are nested too deep"));
+            return Err(Error::input("the derivation is nested too deeply"));
         }
         let mut terms = Vec::new();
         if !self.take(&[close]) {

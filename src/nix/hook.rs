@@ -81,7 +81,7 @@ pub fn run(options: Options) -> u8 {
         )),
     }
     if let Err(e) = sys::stdout().write_all(&answer) {
-        log::warn(format!("cannot tell Nix the mounts: {e}"));
+        log::warn(format!("printing the mounts for Nix failed: {e}"));
     }
     0
 }

@@ -173,7 +173,11 @@ pub fn ask(
             }
             Some(reply @ (Reply::Progress { .. } | Reply::Damaged { .. })) => meanwhile(reply),
             Some(reply) => return Ok(reply),
-            None => return Err(Error::peer("the daemon closed the connection unanswered")),
+            None => {
+                return Err(Error::peer(
+                    "the daemon closed the connection without an answer",
+                ));
+            }
         }
     }
 }

@@ -355,12 +355,12 @@ pub fn read_line_within<T: for<'a> Deserialize<'a>>(
     }
     if line.last() != Some(&b'\n') {
         return Err(Error::peer(format!(
-            "a line that is cut off, or longer than {limit} bytes"
+            "a truncated line, or one longer than {limit} bytes"
         )));
     }
     serde_json::from_slice(&line)
         .map(Some)
-        .map_err(|e| Error::peer(format!("a line that is not what was expected: {e}")))
+        .map_err(|e| Error::peer(format!("malformed line: {e}")))
 }
 
 /// Writes one line of JSON.
@@ -405,7 +405,7 @@ fn cut(e: std::io::Error) -> Error {
 fn failed(e: std::io::Error) -> Error {
     // What a socket's time limit comes to.
     if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-        return Error::peer("the other side has said nothing for too long");
+        return Error::peer("timed out: the other side has said nothing for too long");
     }
     Error::io("use", "the connection", e)
 }

@@ -265,7 +265,7 @@ impl Answers {
         if let Serves::Build(hashes) = &self.serves
             && let Err(why) = hashes.check(path, &body)
         {
-            log::warn(format!("{path}: dropped from the cache: {}", why.chain()));
+            log::warn(format!("{path}: removed from the cache: {}", why.chain()));
             return None;
         }
         self.counts.cached.fetch_add(1, Ordering::Relaxed);
@@ -322,7 +322,7 @@ impl Answers {
         let age = SystemTime::now().duration_since(at).unwrap_or_default();
         self.counts.stale.fetch_add(1, Ordering::Relaxed);
         log::info(format!(
-            "{path}: answered as of {} s ago, because: {}",
+            "{path}: answered from a copy {} s old: {}",
             age.as_secs(),
             refusal.first_line()
         ));

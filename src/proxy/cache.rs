@@ -133,7 +133,7 @@ impl Cache {
                 }
                 Err(e) if is_new => {
                     log::warn(format!(
-                        "a module request bypassed the cache: {}",
+                        "module cache skipped for one request: {}",
                         e.chain()
                     ));
                     return None;
@@ -199,7 +199,7 @@ impl Cache {
             }),
             Err(e) => {
                 if !std::mem::replace(&mut state.warned_standalone, true) {
-                    log::warn(format!("modules are not kept: {}", e.chain()));
+                    log::warn(format!("modules will not be cached: {}", e.chain()));
                 }
                 None
             }

@@ -39,7 +39,7 @@ fn wrong(what: &str) -> Result<()> {
 
 fn text(body: &Body) -> Result<String> {
     if body.len() > TEXT_MAX {
-        return Err(Error::peer("longer than any such text"));
+        return Err(Error::peer("the file is too long for its kind"));
     }
     let bytes = body.slice(0, TEXT_MAX as usize)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -38,7 +38,7 @@ impl Link for Daemon {
             Answer::Hit(entry) => self.file(&entry.output, Some(entry.size))?,
             Answer::Miss => return Ok(None),
             Answer::Refused(why) => return Err(refused(&why)),
-            Answer::Stored => return Err(Error::peer("the daemon answered another question")),
+            Answer::Stored => return Err(Error::peer("the daemon answered a different question")),
         };
         Body::file(fs::open(&path)?).map(Some)
     }
@@ -65,7 +65,7 @@ impl Link for Daemon {
         match read_answer(self)? {
             Answer::Stored => Ok(()),
             Answer::Refused(why) => Err(refused(&why)),
-            _ => Err(Error::peer("the daemon answered another question")),
+            _ => Err(Error::peer("the daemon answered a different question")),
         }
     }
 }

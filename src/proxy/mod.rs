@@ -168,7 +168,7 @@ fn goproxy() -> Result<String> {
     if let Some(list) = std::env::var_os("GOPROXY").filter(|list| !list.is_empty()) {
         return list
             .into_string()
-            .map_err(|_| Error::input("GOPROXY is not text"));
+            .map_err(|_| Error::input("GOPROXY is not UTF-8"));
     }
     let output = Command::new("go").args(["env", "GOPROXY"]).output();
     match output {

@@ -67,7 +67,7 @@ impl StandaloneCache {
             })
             .map_err(|e| Error::io("start", "a thread", e))?;
         *cache.thread() = Some(thread);
-        log::info(format!("modules are kept in {}", root.display()));
+        log::info(format!("caching modules in {}", root.display()));
         Ok(cache)
     }
 

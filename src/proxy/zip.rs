@@ -58,12 +58,12 @@ impl Directory {
                     && number(end, 20, 2) == Some((end.len() - END_LEN) as u64)
             });
         let Some(end_at) = end_at else {
-            return Err(Error::peer("a zip that is cut off, or not a zip"));
+            return Err(Error::peer("a truncated zip, or not a zip"));
         };
         let end = &tail[end_at..];
         let fields = (number(end, 10, 2), number(end, 12, 4), number(end, 16, 4));
         let (Some(mut count), Some(mut length), Some(mut offset)) = fields else {
-            return Err(Error::peer("a zip that is cut off"));
+            return Err(Error::peer("a truncated zip"));
         };
         let mut ends_at = tail_at + end_at as u64;
         if count == 0xffff || length == 0xffff_ffff || offset == 0xffff_ffff {

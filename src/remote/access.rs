@@ -214,7 +214,7 @@ impl Access {
             && !url.is_loopback()
         {
             return Err(Error::input(
-                "--remote-credentials would go over an open line, for anybody to read: use an https URL",
+                "--remote-credentials would be sent unencrypted: use an https URL",
             ));
         }
         Ok(Self {

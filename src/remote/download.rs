@@ -198,7 +198,7 @@ impl Remote {
         if !shared.is_empty() {
             // What this build uses is added to it later.
             if let Err(e) = self.lists.adopt(&key, &shared) {
-                log::warn(format!("keeping a remote list failed: {}", e.chain()));
+                log::warn(format!("saving a remote list failed: {}", e.chain()));
             }
         }
         let part = limits.max_size / REMOTE_AHEAD_PART;

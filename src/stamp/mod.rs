@@ -55,7 +55,7 @@ fn set(root: &Path, table: &Path) -> Result<usize> {
         // Another name of a file that has its stamp already needs nothing.
         if !row.is_as_before(&found) && !row.is_stamped(&found) {
             return Err(Error::input(format!(
-                "{} has just changed",
+                "{} changed while it was read",
                 row.path.display()
             )));
         }
@@ -75,7 +75,7 @@ fn is_kept(row: &Row) -> Result<()> {
         Ok(())
     } else {
         Err(Error::input(format!(
-            "the file system cuts the mtime of {} short",
+            "the file system truncates the mtime of {}",
             row.path.display()
         )))
     }

@@ -107,7 +107,7 @@ pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
 pub fn read(path: &Path) -> Result<Vec<Row>> {
     let bytes = fs::read(path)?;
     let rows = bytes.strip_prefix(HEAD).and_then(parse);
-    rows.ok_or_else(|| Error::input(format!("{} is no table of times", path.display())))
+    rows.ok_or_else(|| Error::input(format!("{} is not a table of times", path.display())))
 }
 
 fn parse(mut bytes: &[u8]) -> Option<Vec<Row>> {

@@ -96,10 +96,7 @@ impl CrashGuard {
             },
             Some(state) => {
                 let from = state.suspect_from.unwrap_or(i64::MAX).min(state.synced);
-                log::warn(
-                    "the machine has stopped while the cache was written: what is recent is checked before it \
-                     is served",
-                );
+                log::warn("unclean shutdown: verifying recent outputs before serving them");
                 State {
                     boot: boot.clone(),
                     clean: false,

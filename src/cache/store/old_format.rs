@@ -43,8 +43,7 @@ pub(super) fn set_aside(root: &Path) -> Result<()> {
         }
     }
     log::warn(format!(
-        "the cache has a format that this version does not know: it is set aside in {}, where it is removed \
-         within some days, and a new one is begun",
+        "unknown cache format: moved the old cache to {}, to be removed within days, and started a new one",
         aside.display()
     ));
     Ok(())

@@ -34,14 +34,14 @@ impl Room {
         };
         if space.free < limits.floor(space) {
             return Err(Error::input(format!(
-                "only {} bytes are free on the cache's file system, of which {} are left to others",
+                "only {} bytes free on the cache's file system ({} reserved)",
                 space.free,
                 limits.floor(space)
             )));
         }
         if space.free_files < limits.files_floor(space) {
             return Err(Error::input(format!(
-                "only {} more files fit on the cache's file system, of which {} are left to others",
+                "only {} inodes free on the cache's file system ({} reserved)",
                 space.free_files,
                 limits.files_floor(space)
             )));

@@ -132,7 +132,7 @@ impl Store {
                     None => survival.trust(&output),
                     Some(why) => {
                         log::warn(format!(
-                            "output {output} {why}, after a crash: it is removed"
+                            "removing output {output}, which {why} after a crash"
                         ));
                         left += u64::from(!self.remove_damaged(&output));
                     }
@@ -171,7 +171,7 @@ impl Store {
         if self.examine(output).is_some()
             && let Err(e) = self.remove_output(output)
         {
-            log::warn(format!("a damaged output stays: {}", e.chain()));
+            log::warn(format!("removing a damaged output failed: {}", e.chain()));
             return false;
         }
         true

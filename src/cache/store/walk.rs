@@ -94,7 +94,10 @@ impl Store {
                 let entry = entry?;
                 match id(first, Path::new(&entry.file_name())) {
                     Some(id) => visit(id, &entry),
-                    None => log::warn(format!("{} is not ours", entry.path().display())),
+                    None => log::warn(format!(
+                        "{} does not belong to the cache: ignored",
+                        entry.path().display()
+                    )),
                 }
             }
         }
