@@ -62,9 +62,8 @@ impl Counts {
     pub fn audit_summary(&self) -> Option<String> {
         (self.compared > 0).then(|| {
             format!(
-                "audit: {} action{} compared, {} equal, {} different",
-                size::show_count(self.compared),
-                if self.compared == 1 { "" } else { "s" },
+                "audit: {} compared, {} equal, {} different",
+                size::count(self.compared, "action"),
                 size::show_count(self.compared.saturating_sub(self.different)),
                 size::show_count(self.different)
             )
@@ -74,14 +73,10 @@ impl Counts {
     /// The line in a build's log; `None` when nothing was asked.
     pub fn summary(&self) -> Option<String> {
         (*self != Self::default()).then(|| {
-            let plural = |n| if n == 1 { "" } else { "s" };
-            let misses = self.misses();
             let mut line = format!(
-                "{} hit{}, {} miss{} ({}), {} from cache",
-                size::show_count(self.hits),
-                plural(self.hits),
-                size::show_count(misses),
-                if misses == 1 { "" } else { "es" },
+                "{}, {} ({}), {} from cache",
+                size::count(self.hits, "hit"),
+                size::count(self.misses(), "miss"),
                 self.rate(),
                 size::show_size(self.bytes_read),
             );

@@ -4,7 +4,7 @@
 //! exit code. ARCHITECTURE.md says what the parts are.
 
 use nix_gocacheprog::cli::{self, Command};
-use nix_gocacheprog::host::{admin, doctor, flush, install, page, top};
+use nix_gocacheprog::host::{admin, doctor, flush, install, page, top, why};
 use nix_gocacheprog::nix::hook;
 use nix_gocacheprog::{client, config, daemon, log, output, proxy, stamp};
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Stamp(options)) => stamp::run(&options),
         Ok(Command::Top(place)) => top::run(&config::control_socket(&place.runtime_dir), None),
+        Ok(Command::Why(place, what, since)) => why::run(&place, what.as_deref(), since),
         Ok(Command::Report(place, since, file)) => page::run(&place, since, file.as_deref()),
         Ok(Command::Admin(place, task)) => admin::run(&place, task),
         Ok(Command::Proxy(options)) => proxy::run(&options),

@@ -5,6 +5,12 @@ use crate::histogram::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// The most packages that are recorded of a build.
+pub const COMPILED_MAX: usize = 100;
+
+/// The most parts of an environment that are recorded of a build.
+pub const ENVIRONMENT_MAX: usize = 64;
+
 /// How things are.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -207,8 +213,33 @@ pub struct BuildRecord {
     pub broken_off: bool,
     /// What separates builds of this name from each other: names and short values, as the client said them.
     pub environment: Vec<(String, String)>,
-    /// The packages whose archives it put, in the order in which they came.
-    pub compiled: Vec<String>,
+    /// The packages whose archives it put, in the order in which they came: the first of them, if there are many.
+    pub compiled: Vec<Compiled>,
+    /// How many packages it put.
+    pub packages: u64,
+    /// How many actions it put that an earlier build of this name had used: their outputs were evicted.
+    pub evicted: u64,
+}
+
+/// A package that a build has compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// Its path.
+    pub package: String,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a package was compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// It imports nothing that was compiled with it: its own files have changed, or what it is built with.
+    Changed,
+    /// It imports something that was compiled.
+    Depends,
+    /// An earlier build had the same action, whose output is not there any more.
+    Evicted,
 }
 
 /// What is going on right now: cheap to ask for, each second if need be.
@@ -244,6 +275,15 @@ pub struct LiveBuild {
 }
 
 impl BuildRecord {
+    /// Adds what a session has said of what separates it from others. One build may have several of a name.
+    pub fn add_environment(&mut self, environment: Vec<(String, String)>) {
+        for part in environment {
+            if !self.environment.contains(&part) && self.environment.len() < ENVIRONMENT_MAX {
+                self.environment.push(part);
+            }
+        }
+    }
+
     /// Adds what a later daemon has seen of the same build.
     pub fn merge(&mut self, later: Self) {
         self.started = self.started.min(later.started);
@@ -252,8 +292,9 @@ impl BuildRecord {
         self.saved_ms += later.saved_ms;
         self.broken_off |= later.broken_off;
         self.compiled.extend(later.compiled);
-        if !later.environment.is_empty() {
-            self.environment = later.environment;
-        }
+        self.compiled.truncate(COMPILED_MAX);
+        self.packages += later.packages;
+        self.evicted += later.evicted;
+        self.add_environment(later.environment);
     }
 }

@@ -92,6 +92,16 @@ pub fn show_count(count: u64) -> String {
     shown
 }
 
+/// A number of things: `1 output`, `3,025 outputs`, `2 misses`.
+pub fn count(number: u64, thing: &str) -> String {
+    let plural = match number {
+        1 => "",
+        _ if thing.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {thing}{plural}", show_count(number))
+}
+
 /// An age as people write it: `12 d`, `3 h`.
 pub fn show_age(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -224,6 +234,9 @@ mod tests {
 
     #[test]
     fn thousands_are_kept_apart() {
+        assert_eq!(count(1, "miss"), "1 miss");
+        assert_eq!(count(3025, "miss"), "3,025 misses");
+        assert_eq!(count(0, "output"), "0 outputs");
         for (count, shown) in [
             (0, "0"),
             (999, "999"),

@@ -23,3 +23,4 @@ mod support;
 mod tiers;
 mod upstream;
 mod versions;
+mod why;

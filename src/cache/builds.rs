@@ -118,6 +118,8 @@ struct Build {
     put: u64,
     /// What has happened in all its sessions since the daemon's start.
     counts: Arc<Mutex<Counts>>,
+    /// What else is to be recorded of it.
+    noted: Arc<Mutex<BuildRecord>>,
 }
 
 /// A build directory in use by a session: it stays as long as this does.
@@ -130,6 +132,7 @@ pub struct BuildDir {
     budget_of: Option<u32>,
     path: PathBuf,
     counts: Arc<Mutex<Counts>>,
+    noted: Arc<Mutex<BuildRecord>>,
     builds: Arc<Builds>,
 }
 
@@ -217,6 +220,7 @@ impl Builds {
                 sessions: 0,
                 put: 0,
                 counts: Arc::default(),
+                noted: Arc::default(),
             },
         );
         Ok(id)
@@ -297,6 +301,7 @@ impl Builds {
             budget_of: build.record.user.filter(|_| build.record.has_user_budget),
             path: self.directory(id),
             counts: Arc::clone(&build.counts),
+            noted: Arc::clone(&build.noted),
             builds: Arc::clone(self),
         })
     }
@@ -355,10 +360,10 @@ impl Builds {
     /// What is to be recorded of the builds that have not ended, when the daemon does.
     pub fn records(&self) -> Vec<BuildRecord> {
         let table = self.table();
-        table
-            .iter()
-            .filter_map(|(id, build)| build.to_record(*id))
-            .collect()
+        let records = table.iter();
+        let records =
+            records.filter_map(|(id, build)| Some((build.last_used, build.to_record(*id)?)));
+        in_order(records.collect()).collect()
     }
 
     /// Removes the directories of builds that have ended, and gives `record` what is to be recorded of each; says how many
@@ -397,14 +402,14 @@ impl Builds {
             };
             build.is_looked_at = false;
             if build.sessions == 0 && build.has_ended(sight, now) {
-                records.extend(build.to_record(id));
+                records.extend(build.to_record(id).map(|record| (build.last_used, record)));
                 table.remove(&id);
                 ended.push(id);
             }
         }
         self.end_reaping(turn);
         let left = self.table().len();
-        records.into_iter().for_each(record);
+        in_order(records).for_each(record);
         self.remove(ended);
         left
     }
@@ -525,6 +530,7 @@ impl Builds {
                 sessions: 0,
                 put: 0,
                 counts: Arc::default(),
+                noted: Arc::default(),
             },
         ))
     }
@@ -535,6 +541,12 @@ impl Builds {
     }
 }
 
+/// Records by when their builds ended, which they have in seconds only.
+fn in_order(mut records: Vec<(SystemTime, BuildRecord)>) -> impl Iterator<Item = BuildRecord> {
+    records.sort_by_key(|(ended, _)| *ended);
+    records.into_iter().map(|(_, record)| record)
+}
+
 impl Build {
     /// What is recorded of it; nothing of a build that asked for nothing.
     fn to_record(&self, id: BuildId) -> Option<BuildRecord> {
@@ -542,14 +554,13 @@ impl Build {
         let counts = *lock(&self.counts);
         (counts != Counts::default()).then(|| BuildRecord {
             user: self.record.user.or(self.record.pinned),
-            mode: self.record.mode.name().into(),
             build: id.short().to_string(),
             name: self.record.name.clone(),
             started: seconds(self.created),
             ended: seconds(self.last_used),
             counts,
             saved_ms: counts.saved_ms,
-            ..BuildRecord::default()
+            ..lock(&self.noted).clone()
         })
     }
 
@@ -619,6 +630,11 @@ impl BuildDir {
     /// Adds to what has happened in the build.
     pub fn count(&self, counts: Counts) {
         *lock(&self.counts) += counts;
+    }
+
+    /// Changes what is to be recorded of the build, besides its counts.
+    pub fn note(&self, change: impl FnOnce(&mut BuildRecord)) {
+        change(&mut lock(&self.noted));
     }
 
     /// Counts a put of so many bytes, and its action.

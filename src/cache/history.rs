@@ -47,7 +47,7 @@ const UNKNOWN: Entry = Entry {
 
 /// What a derivation's name has in common with those of its other versions: the words that do not begin with a digit.
 /// One version uses most of what the next one does.
-fn family(name: &str) -> String {
+pub fn family(name: &str) -> String {
     let words = name.split('-');
     let kept: Vec<_> = words
         .enumerate()

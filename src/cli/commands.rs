@@ -129,7 +129,11 @@ pub fn stats(args: &Arguments) -> Result<Command> {
     let json = args.is_given("json");
     let task = if args.is_given("builds") || args.is_given("since") {
         let since = args.age("since")?.unwrap_or_default();
-        Task::Builds { since, json }
+        Task::Builds {
+            since,
+            json,
+            live: false,
+        }
     } else if args.is_given("prometheus") {
         Task::Stats(Form::Prometheus)
     } else if json {
@@ -147,6 +151,13 @@ pub fn top(args: &Arguments) -> Result<Command> {
 pub fn report(args: &Arguments) -> Result<Command> {
     let since = args.age("since")?.unwrap_or_default();
     Ok(Command::Report(target(args)?, since, args.file("output")?))
+}
+
+pub fn why(args: &Arguments) -> Result<Command> {
+    let since = args.age("since")?.unwrap_or_default();
+    let what = args.words().first();
+    let what = what.map(|what| what.to_string_lossy().into_owned());
+    Ok(Command::Why(target(args)?, what, since))
 }
 
 pub fn gc(args: &Arguments) -> Result<Command> {

@@ -38,6 +38,8 @@ pub enum Command {
     Admin(admin::Target, admin::Task),
     /// Show the running builds.
     Top(admin::Target),
+    /// Say why builds missed.
+    Why(admin::Target, Option<String>, std::time::Duration),
     /// Write a page about what the cache did.
     Report(
         admin::Target,

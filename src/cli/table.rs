@@ -603,6 +603,26 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             ..PLAIN
         },
         Subcommand {
+            name: "why",
+            brief: "say why builds missed",
+            about: &["Say what the last builds missed, what was different from the build before, and which packages were \
+                      compiled. Root may ask about every build, everybody else about their own."],
+            arguments: &[Argument {
+                name: "BUILD",
+                takes: Takes::Text("BUILD"),
+                required: false,
+                help: "the name of a derivation, with its version or without, or the first digits of a build's ID",
+            }],
+            flags: &[
+                &[flag("since", Takes::Age, "how far back it looks").default("30d")],
+                PLACE,
+            ],
+            notes: &[ASKS_THE_DAEMON],
+            examples: &[("nix-gocacheprog why hello", "See why the last builds of hello missed.")],
+            handler: commands::why,
+            ..PLAIN
+        },
+        Subcommand {
             name: "report",
             brief: "write an HTML page about what the cache did",
             about: &["Write one self-contained HTML page: hits, misses and compiling saved by day, size, largest users, \

@@ -5,6 +5,7 @@
 
 use crate::cache::builds::output_name;
 use crate::cache::prefetched::Prefetched;
+use crate::client::environment::Part;
 use crate::client::private;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, SHELL_BUILD_LIMIT,
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId};
 use crate::protocol::wire::{self, Hello, Welcome};
+use crate::report::BuildRecord;
 use crate::sys;
 use std::io::{BufReader, Write};
 use std::net::Shutdown;
@@ -34,32 +36,46 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Says hello: for the build that the hook registered, if there is one, or for a new one.
+    /// Says hello: for the build that the hook registered, if there is one, or for a new one, and what separates it from others.
     /// A daemon in `runtime_dir` is asked, or the one that a sandbox or the host has; it is
     /// given up on when it has not moved for `give_up_after`.
     ///
     /// # Errors
     /// When there is no daemon, it does not answer, or the build directory is out of reach.
-    pub fn connect(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+    pub fn connect(
+        runtime_dir: Option<&Path>,
+        give_up_after: Duration,
+        environment: &[Part],
+    ) -> Result<Self> {
         let Some(top) = private::build_top() else {
-            return Self::connect_from_shell(runtime_dir, give_up_after);
+            return Self::connect_from_shell(runtime_dir, give_up_after, environment);
         };
         let top = top.to_str().map(String::from);
-        Self::connect_as(runtime_dir, give_up_after, None, top, true)
+        Self::connect_as(runtime_dir, give_up_after, None, top, true, environment)
     }
 
     /// Says hello outside of a build. The commands of one user go on with one build directory, or each
     /// would leave another one behind, full of links.
-    fn connect_from_shell(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Self> {
+    fn connect_from_shell(
+        runtime_dir: Option<&Path>,
+        give_up_after: Duration,
+        environment: &[Part],
+    ) -> Result<Self> {
         let note = private::user_dir().map(|dir| dir.join("build"));
         let known = note.as_deref().and_then(known_build);
         if let Some(build) = known
-            && let Ok(daemon) =
-                Self::connect_as(runtime_dir, give_up_after, Some(build), None, true)
+            && let Ok(daemon) = Self::connect_as(
+                runtime_dir,
+                give_up_after,
+                Some(build),
+                None,
+                true,
+                environment,
+            )
         {
             return Ok(daemon);
         }
-        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None, true)?;
+        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None, true, environment)?;
         if let Some(note) = note {
             // Without it the next command has a directory of its own, no more.
             let _ = private::directory(None)
@@ -79,6 +95,7 @@ impl Daemon {
         build: Option<BuildId>,
         top: Option<String>,
         shared: bool,
+        environment: &[Part],
     ) -> Result<Self> {
         let hello = Hello {
             version: wire::VERSION,
@@ -86,8 +103,8 @@ impl Daemon {
             top,
             name: std::env::var("name").ok(),
             shared,
-            summary: false,
-            mode: None,
+            environment: environment.to_vec(),
+            ..Hello::default()
         };
         let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
         let id = BuildId::parse(&welcome.build)
@@ -161,6 +178,27 @@ pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Opt
     look_in(runtime_dir, give_up_after).map(|welcome| welcome.counts)
 }
 
+/// What the daemon has recorded of this user's own builds, oldest first.
+///
+/// # Errors
+/// When there is no daemon, or it does not answer, does not tell, or is older.
+pub fn records(runtime_dir: &Path) -> Result<Vec<BuildRecord>> {
+    let hello = Hello {
+        version: wire::VERSION,
+        records: true,
+        // An older daemon hears only this, and opens no session either.
+        summary: true,
+        ..Hello::default()
+    };
+    let (_, welcome, _) = greet(Some(runtime_dir), WELCOME_LIMIT, hello)?;
+    welcome.records.ok_or_else(|| {
+        Error::peer(format!(
+            "the daemon (release {:?}) keeps no records for users",
+            welcome.release
+        ))
+    })
+}
+
 /// How the daemon answers, without a session.
 ///
 /// # Errors
@@ -168,13 +206,10 @@ pub fn counts(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Opt
 pub fn look_in(runtime_dir: Option<&Path>, give_up_after: Duration) -> Result<Welcome> {
     let hello = Hello {
         version: wire::VERSION,
-        build: None,
         // A build that registered itself is found by it.
         top: std::env::var("NIX_BUILD_TOP").ok(),
-        name: None,
-        shared: false,
         summary: true,
-        mode: None,
+        ..Hello::default()
     };
     greet(runtime_dir, give_up_after, hello).map(|(_, welcome, _)| welcome)
 }
@@ -202,7 +237,8 @@ fn greet(
         hello.build = registered_build().map(|id| id.to_string());
     }
     wire::write_line(&mut stream, &hello)?;
-    let welcome: Welcome = wire::read_line(&mut BufReader::with_capacity(1 << 10, &stream))?
+    let mut reader = BufReader::with_capacity(1 << 10, &stream);
+    let welcome: Welcome = wire::read_line_within(&mut reader, wire::RECORDS_MAX)?
         .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
     if let Some(error) = welcome.error {
         return Err(Error::peer(format!("the daemon says: {error}")));

@@ -10,6 +10,7 @@
 //! stdout is protocol and nothing else is ever written there.
 
 pub mod connection;
+mod environment;
 pub mod gocacheprog;
 mod local_hits;
 pub mod private;
@@ -68,14 +69,18 @@ pub fn run(options: &Options) -> Result<()> {
     sys::request_short_slice();
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
-    let (daemon, why_alone) =
-        match Daemon::connect(options.runtime_dir.as_deref(), options.give_up_after) {
-            Ok(daemon) => (Some(daemon), None),
-            Err(e) => (None, Some(e)),
-        };
+    let go = salt::program_of_go();
+    let (daemon, why_alone) = match Daemon::connect(
+        options.runtime_dir.as_deref(),
+        options.give_up_after,
+        &environment::parts(go.as_deref()),
+    ) {
+        Ok(daemon) => (Some(daemon), None),
+        Err(e) => (None, Some(e)),
+    };
     let client = Client {
         options,
-        salt: Salt::of_this_build(),
+        salt: Salt::of_this_build(go),
         in_build: private::build_top().is_some(),
         daemon,
         stdout: Mutex::new(Some(stdout)),

@@ -37,11 +37,15 @@ const C_INPUTS: [&str; 6] = [
 #[derive(Debug)]
 pub struct Salt(Option<Sha256>);
 
+/// The program of the `go` that has started this process.
+pub fn program_of_go() -> Option<PathBuf> {
+    let parent = std::os::unix::process::parent_id();
+    std::fs::read_link(format!("/proc/{parent}/exe")).ok()
+}
+
 impl Salt {
-    /// The salt of the build that this process is part of.
-    pub fn of_this_build() -> Self {
-        let parent = std::os::unix::process::parent_id();
-        let go = std::fs::read_link(format!("/proc/{parent}/exe")).ok();
+    /// The salt of the build that this process is part of, by a `go` that is this program.
+    pub fn of_this_build(go: Option<PathBuf>) -> Self {
         Self::new(go, |name| std::env::var_os(name))
     }
 

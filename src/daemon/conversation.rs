@@ -24,6 +24,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// The most that is kept of what a session says of its environment, in bytes.
+const ENVIRONMENT_BYTES: usize = 6 << 10;
+
 /// Serves one client until it closes its side, breaks the rules or is told to end; logs
 /// the session's line. What it may share goes to the remote too, if there is one.
 pub fn serve(stream: &UnixStream, open: &OpenSession) {
@@ -90,11 +93,15 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
     counts += later;
     match ended {
         Ok(()) => log::info(format!("session ended: {build} {counts}")),
-        Err(e) => log::warn(format!(
-            "session broken off: {build} {counts}: {}",
-            e.chain()
-        )),
+        Err(e) => {
+            counter.build.note(|record| record.broken_off = true);
+            log::warn(format!(
+                "session broken off: {build} {counts}: {}",
+                e.chain()
+            ));
+        }
     }
+    open.compiled(counter.build, &uses.puts());
     // What needed somebody's credentials is nobody else's, so it is not in a list either.
     if is_shared && !counter.build.name().is_empty() {
         let used = uses.resolve(store);
@@ -143,6 +150,13 @@ fn greet(
     let mut is_shared = false;
     let entered = match wire::read_line::<Hello>(reader) {
         Ok(None) => return Ok(None),
+        Ok(Some(hello)) if hello.records => {
+            let records = open.service().records_of(open.user());
+            let mut welcome = Welcome::of_this_release();
+            welcome.error = records.as_ref().err().map(ToString::to_string);
+            welcome.records = records.ok();
+            return wire::write_line(&mut reader.get_mut().stream, &welcome).map(|()| None);
+        }
         Ok(Some(hello)) if hello.summary => {
             let welcome = Welcome {
                 counts: Some(open.service().builds.counts(
@@ -326,12 +340,35 @@ fn enter(hello: &Hello, open: &OpenSession) -> Result<(BuildDir, View)> {
     };
     let build = builds.enter_as(id, user, policy.is_trusted(user))?;
     let view = View::of(&build, hello, open)?;
+    build.note(|record| {
+        record.mode = view.mode.name().into();
+        record.add_environment(bounded(&hello.environment));
+    });
     // Nobody learns from it what others have built, and root and the daemon's own user could change what it links.
     let is_fed = hello.shared && view.tier == Tier::Shared && view.mode != Mode::Audit;
     if named.is_none() && is_fed {
         open.begun(id, build.name(), view.copies.is_none());
     }
     Ok((build, view))
+}
+
+/// What a client says of its environment, which is kept: no longer than a record can hold, and fit for a terminal.
+fn bounded(environment: &[(String, String)]) -> Vec<(String, String)> {
+    let mut left = ENVIRONMENT_BYTES;
+    let shown = |text: &str, most: usize| -> String {
+        let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        clean.take(most).collect()
+    };
+    let parts = environment
+        .iter()
+        .map(|(name, value)| (shown(name, 64), shown(value, 1024)));
+    let fits = |(name, value): &(String, String)| {
+        let length = name.len() + value.len();
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits
+    };
+    parts.take_while(fits).collect()
 }
 
 fn converse(
@@ -421,7 +458,7 @@ fn converse(
                         let key = counter.view.tier.key(&action);
                         service.compile_times.record(&key, time);
                     }
-                    uses.add(&action, Some(*entry));
+                    uses.add_put(&action, *entry);
                     if let Some(remote_gets) = remote_gets {
                         remote_gets.stored(&action);
                     }

@@ -23,8 +23,8 @@ use crate::report::{BuildRecord, Live, Report};
 use crate::sys;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
@@ -32,6 +32,10 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// The most builds that are told of in one answer.
 const BUILDS_TOLD: usize = 20_000;
+
+/// The most builds that a user is told of who is not root, and how far they go back.
+const RECORDS_OF_USERS_MAX: usize = 50;
+const RECORDS_OF_USERS_SINCE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// How many of the largest users are told.
 const USERS_TOLD: usize = 10;
@@ -49,6 +53,8 @@ pub struct Service {
     pub compile_times: CompileTimes,
     /// The builds that have ended.
     pub journal: Journal,
+    /// Held while a user is told of their builds.
+    telling_users: Mutex<()>,
     /// What the store is kept within.
     pub limits: Limits,
     /// Whoever keeps it there.
@@ -135,6 +141,7 @@ impl Service {
             stats: Stats::open(&root),
             compile_times: CompileTimes::open(&root),
             journal: Journal::open(&root),
+            telling_users: Mutex::default(),
             limits,
             maintenance: Maintenance::default(),
             history,
@@ -198,11 +205,10 @@ impl Service {
                 builds: self.builds.live_builds(),
                 remote: self.remote.as_ref().map(Remote::report),
             }))),
-            Ask::Builds { since, limit } => {
-                self.reap();
+            Ask::Builds { since, limit, live } => {
                 let since = Duration::from_secs(since);
-                let records = self.journal.read(since, limit.min(BUILDS_TOLD))?;
-                Ok(Reply::Builds { builds: records })
+                let builds = self.recorded(since, limit.min(BUILDS_TOLD), live)?;
+                Ok(Reply::Builds { builds })
             }
             Ask::CheckRemote => Ok(self.check_remote()),
             Ask::Verify { repair } => self.verify(repair, meanwhile),
@@ -234,12 +240,69 @@ impl Service {
         }
     }
 
-    fn record(&self, mut record: BuildRecord) {
+    /// The newest records of builds, oldest first: of those that have ended, and of the others too if `live`.
+    fn recorded(&self, since: Duration, limit: usize, live: bool) -> Result<Vec<BuildRecord>> {
+        self.reap();
+        let mut records = self.journal.read(since, limit)?;
+        let live = if live {
+            self.builds.records()
+        } else {
+            Vec::new()
+        };
+        for record in live.into_iter().map(|record| self.completed(record)) {
+            // A daemon before this one may have recorded a part of it.
+            match records.iter().position(|known| known.build == record.build) {
+                Some(at) => {
+                    let mut known = records.remove(at);
+                    known.merge(record);
+                    records.push(known);
+                }
+                None => records.push(record),
+            }
+        }
+        records.sort_by_key(|record| record.ended);
+        Ok(records)
+    }
+
+    /// The records of this user's own builds, for the user. Those of Nix's builds are root's alone: all of them run as a few
+    /// users, and none may learn of another's.
+    ///
+    /// # Errors
+    /// When the user has no builds that are theirs alone, or somebody else asks right now.
+    pub fn records_of(&self, user: u32) -> Result<Vec<BuildRecord>> {
+        let tier = self.policy.tier(user, false);
+        if tier == Tier::Shared {
+            return Err(Error::peer("only root may ask about the builds of Nix"));
+        }
+        // To read the journal takes a while, and everybody may ask.
+        let Ok(_turn) = self.telling_users.try_lock() else {
+            return Err(Error::peer("somebody else asks right now: try again"));
+        };
+        let mut records = self.recorded(RECORDS_OF_USERS_SINCE, BUILDS_TOLD, true)?;
+        records.retain(|record| record.user == Some(user) && record.tier == tier.name());
+        let surplus = records.len().saturating_sub(RECORDS_OF_USERS_MAX);
+        records.drain(..surplus);
+        Ok(records)
+    }
+
+    fn record(&self, record: BuildRecord) {
+        self.journal.append(&self.completed(record));
+    }
+
+    /// A record with what the build itself cannot know.
+    fn completed(&self, mut record: BuildRecord) -> BuildRecord {
         let tier = record
             .user
             .map_or(Tier::Shared, |user| self.policy.tier(user, false));
         record.tier = tier.name();
-        self.journal.append(&record);
+        let remote = self.remote.as_ref().map(Remote::report);
+        let remote = match remote {
+            None => "none".into(),
+            Some(remote) if remote.reading_paused.is_some() => "paused".into(),
+            Some(remote) => remote.mode,
+        };
+        record.add_environment(vec![("remote".into(), remote)]);
+        record
     }
 
     fn goal(&self, what: Gc) -> Result<Goal> {

@@ -5,6 +5,7 @@ use crate::cache::history::{self, Use};
 use crate::config::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, CONNECTIONS_RESERVED, STOP_LIMIT};
 use crate::counts::Counts;
 use crate::daemon::Daemon;
+use crate::daemon::compiled;
 use crate::daemon::service::Service;
 use crate::error::{Error, Result};
 use crate::id::BuildId;
@@ -170,6 +171,21 @@ impl OpenSession {
     /// Whether outputs are prefetched for builds of this name.
     pub fn makes_ready(&self, name: &str) -> bool {
         self.daemon.service.history.has(&history::key(name))
+    }
+
+    /// A session has ended that has put this. Nobody waits for what is found out of it.
+    pub fn compiled(&self, build: &BuildDir, puts: &[Use]) {
+        if puts.is_empty() {
+            return;
+        }
+        sys::lower_priority();
+        let service = &self.daemon.service;
+        let used_before = match build.name().as_ref() {
+            "" => Vec::new(),
+            name => service.history.get(&history::key(name)),
+        };
+        let used_before = used_before.into_iter().map(|(action, _)| action).collect();
+        compiled::note(build, &service.store, puts, &used_before);
     }
 
     /// A session has ended in which this was used.

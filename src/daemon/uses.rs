@@ -12,9 +12,16 @@ use std::sync::{Mutex, MutexGuard};
 /// What a session has used, bounded for it alone and for all sessions together.
 #[derive(Debug)]
 pub struct Uses<'a> {
-    noted: Mutex<Vec<(ActionId, Option<Entry>)>>,
+    noted: Mutex<Noted>,
     /// How many uses all sessions hold.
     total: &'a AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    uses: Vec<(ActionId, Option<Entry>)>,
+    /// Which of them are puts.
+    puts: Vec<u32>,
 }
 
 impl<'a> Uses<'a> {
@@ -28,30 +35,54 @@ impl<'a> Uses<'a> {
 
     /// Notes a use, unless there are too many already.
     pub fn add(&self, action: &ActionId, entry: Option<Entry>) {
+        self.note(&mut self.noted(), action, entry);
+    }
+
+    /// Notes that an action was put, unless there are too many already.
+    pub fn add_put(&self, action: &ActionId, entry: Entry) {
         let mut noted = self.noted();
-        if noted.len() < ACTIONS_MAX && self.total.load(Ordering::Relaxed) < NOTED_MAX {
-            self.total.fetch_add(1, Ordering::Relaxed);
-            noted.push((*action, entry));
+        if let Some(at) = self.note(&mut noted, action, Some(entry)) {
+            noted.puts.push(at);
         }
+    }
+
+    fn note(&self, noted: &mut Noted, action: &ActionId, entry: Option<Entry>) -> Option<u32> {
+        if noted.uses.len() >= ACTIONS_MAX || self.total.load(Ordering::Relaxed) >= NOTED_MAX {
+            return None;
+        }
+        self.total.fetch_add(1, Ordering::Relaxed);
+        noted.uses.push((*action, entry));
+        u32::try_from(noted.uses.len() - 1).ok()
+    }
+
+    /// What was put, in this order.
+    pub fn puts(&self) -> Vec<Use> {
+        let noted = self.noted();
+        let put = |at: &u32| {
+            let (action, entry) = noted.uses.get(*at as usize)?;
+            Some((*action, (*entry)?))
+        };
+        noted.puts.iter().filter_map(put).collect()
     }
 
     /// All uses, with the entries of what the client has found by itself.
     pub fn resolve(&self, store: &Store) -> Vec<Use> {
         let noted = self.noted();
-        let uses = noted.iter().copied().filter_map(|(action, entry)| {
+        let uses = noted.uses.iter().copied().filter_map(|(action, entry)| {
             let entry = entry.or_else(|| store.get(&action).ok().flatten())?;
             Some((action, entry))
         });
         uses.collect()
     }
 
-    fn noted(&self) -> MutexGuard<'_, Vec<(ActionId, Option<Entry>)>> {
+    fn noted(&self) -> MutexGuard<'_, Noted> {
         lock(&self.noted)
     }
 }
 
 impl Drop for Uses<'_> {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.noted().len(), Ordering::Relaxed);
+        self.total
+            .fetch_sub(self.noted().uses.len(), Ordering::Relaxed);
     }
 }

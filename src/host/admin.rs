@@ -13,7 +13,7 @@ use crate::metrics;
 use crate::output;
 use crate::protocol::control::{self, Ask, Gc, Question, Reply};
 use crate::report::{BuildRecord, Report, Swept, Verified};
-use crate::size::{show_age, show_count, show_duration, show_size};
+use crate::size::{count, show_age, show_count, show_duration, show_size};
 use crate::sys;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -40,6 +40,8 @@ pub enum Task {
     Builds {
         /// How far back.
         since: Duration,
+        /// Those too that have not ended.
+        live: bool,
         /// For programs.
         json: bool,
     },
@@ -204,9 +206,10 @@ fn ask_either(
     let cache = place.is_named.then(|| place.cache_dir.clone());
     let ask = match task {
         Task::Stats(_) => Ask::Stats,
-        Task::Builds { since, .. } => Ask::Builds {
+        Task::Builds { since, live, .. } => Ask::Builds {
             since: since.as_secs(),
             limit: BUILDS_MAX,
+            live,
         },
         Task::Gc { what, dry_run } => Ask::Gc { what, dry_run },
         Task::Verify { repair } => Ask::Verify { repair },
@@ -381,12 +384,6 @@ fn table(report: &Report) -> String {
         }
     }
     out
-}
-
-/// A number of things: `1 output`, `2 outputs`.
-fn count(number: u64, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{plural}")
 }
 
 fn tell_swept(swept: &Swept, dry_run: bool) -> String {

@@ -6,3 +6,4 @@ pub mod flush;
 pub mod install;
 pub mod page;
 pub mod top;
+pub mod why;

@@ -44,7 +44,11 @@ pub fn run(place: &Target, since: Duration, file: Option<&Path>) -> Result<()> {
     let answer = |task| admin::ask(place, task, &mut |_| {});
     let (stats, builds) = (
         answer(Task::Stats(Form::Json))?,
-        answer(Task::Builds { since, json: true })?,
+        answer(Task::Builds {
+            since,
+            json: true,
+            live: false,
+        })?,
     );
     let (Reply::Stats(report), Reply::Builds { builds }) = (stats, builds) else {
         return Err(Error::peer(

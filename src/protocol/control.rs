@@ -65,6 +65,9 @@ pub enum Ask {
         since: u64,
         /// The most that are wanted: the newest.
         limit: usize,
+        /// Those too that have not ended.
+        #[serde(default)]
+        live: bool,
     },
     /// Ask the remote for something, to see whether it answers.
     CheckRemote,

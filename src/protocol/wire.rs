@@ -36,6 +36,7 @@ use crate::counts::Counts;
 use crate::entry::{Entry, SIZE_MAX};
 use crate::error::{Error, Result};
 use crate::id::{ActionId, ID_LEN, OutputId};
+use crate::report::BuildRecord;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, ErrorKind, Read, Write};
 
@@ -44,6 +45,9 @@ pub const VERSION: u32 = 1;
 
 /// The longest hello or welcome, in bytes.
 const LINE_MAX: u64 = 16 << 10;
+
+/// The longest welcome with records, in bytes.
+pub const RECORDS_MAX: u64 = 2 << 20;
 
 /// The longest text of a refusal, in bytes.
 const TEXT_MAX: usize = 1 << 10;
@@ -58,7 +62,7 @@ pub const FIRST_MAX: usize = 4;
 pub const ANSWER_LEN: usize = 1 + 8 + ID_LEN + 8 + 8;
 
 /// What a client says first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Hello {
     /// The protocol's version as this client speaks it.
     pub version: u32,
@@ -78,9 +82,16 @@ pub struct Hello {
     /// Only the build's counts are wanted, and no session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub summary: bool,
+    /// Only the records of this user's builds are wanted, and no session.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub records: bool,
     /// What the build has asked for, if it is not the usual: `readonly` or `audit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What separates this session's actions from those of others, in words: names and short values, for a person who asks
+    /// why a build missed. An older daemon ignores it, and one that does not hear it says that it does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<(String, String)>,
 }
 
 /// What the daemon answers to a hello.
@@ -112,6 +123,9 @@ pub struct Welcome {
     /// What has happened in the build, when that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
+    /// The records of the user's builds, when they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<Vec<BuildRecord>>,
 }
 
 impl Welcome {

@@ -214,6 +214,7 @@ impl Cache {
                 build,
                 top,
                 audience == Audience::Team,
+                &[],
             )
         };
         if let Some((build, _)) = &state.build

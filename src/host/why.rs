@@ -1,0 +1,497 @@
+//! `why`: what the last builds of a name have missed, and what was different from the build before. It compares what the
+//! journal has of both; what is not recorded it does not guess, but says that it is missing.
+
+use crate::cache::history::family;
+use crate::client::connection;
+use crate::config::control_socket;
+use crate::error::{Error, Result};
+use crate::host::admin::{self, Target, Task};
+use crate::host::page;
+use crate::output;
+use crate::protocol::control::Reply;
+use crate::report::{BuildRecord, Cause};
+use crate::size::{count, show_count, show_duration};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How many builds are explained when none is named by its ID.
+const BUILDS: usize = 3;
+
+/// How many packages are named.
+const PACKAGES: usize = 8;
+
+/// The fewest digits by which a build is named.
+const DIGITS_MIN: usize = 4;
+
+/// Explains the last builds, or those of a name, or the one of an ID.
+///
+/// # Errors
+/// When nobody can be asked, or no such build is recorded.
+pub fn run(place: &Target, what: Option<&str>, since: Duration) -> Result<()> {
+    let records = records(place, since)?;
+    let chosen = choose(&records, what);
+    if chosen.is_empty() {
+        return Err(Error::input(match what {
+            Some(what) => format!(
+                "no build is recorded that has the name or the ID {what:?}: `nix-gocacheprog stats --builds` lists them"
+            ),
+            None => "no build is recorded yet: one is as soon as it has asked for something".into(),
+        }));
+    }
+    let texts = chosen.iter().map(|at| {
+        let build = &records[*at];
+        text(build, before(&records[..*at], build))
+    });
+    output::print(&texts.collect::<Vec<_>>().join("\n"))
+}
+
+/// The records that this user may see, oldest first: root all, everybody else those of their own builds.
+fn records(place: &Target, since: Duration) -> Result<Vec<BuildRecord>> {
+    let control = UnixStream::connect(control_socket(&place.runtime_dir));
+    if control.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied) {
+        return connection::records(&place.runtime_dir);
+    }
+    let task = Task::Builds {
+        since,
+        json: true,
+        live: true,
+    };
+    match admin::ask(place, task, &mut |_| {})? {
+        Reply::Builds { builds } => Ok(builds),
+        _ => Err(Error::peer(
+            "unexpected answer: is the daemon of another version?",
+        )),
+    }
+}
+
+/// Which builds are meant, by their places, oldest first.
+fn choose(records: &[BuildRecord], what: Option<&str>) -> Vec<usize> {
+    let all = |is_meant: &dyn Fn(&BuildRecord) -> bool| -> Vec<usize> {
+        let places = records.iter().enumerate();
+        places
+            .filter(|(_, record)| is_meant(record))
+            .map(|(at, _)| at)
+            .collect()
+    };
+    let last = |mut places: Vec<usize>| places.split_off(places.len().saturating_sub(BUILDS));
+    let Some(what) = what else {
+        return last(all(&|_| true));
+    };
+    let named = all(&|record| record.name == what);
+    let related = all(&|record| family(&record.name) == family(what));
+    match (named.is_empty(), related.is_empty()) {
+        (false, _) => last(named),
+        (_, false) => last(related),
+        _ if what.len() >= DIGITS_MIN => last(all(&|record| record.build.starts_with(what))),
+        _ => Vec::new(),
+    }
+}
+
+/// The last build of the same name, in whatever version, before this one.
+fn before<'a>(earlier: &'a [BuildRecord], build: &BuildRecord) -> Option<&'a BuildRecord> {
+    let is_alike = |other: &&BuildRecord| {
+        family(&other.name) == family(&build.name)
+            && (!build.name.is_empty() || other.tier == build.tier)
+    };
+    earlier.iter().rev().find(is_alike)
+}
+
+/// What there is to say of a build.
+fn text(build: &BuildRecord, before: Option<&BuildRecord>) -> String {
+    let counts = &build.counts;
+    let mut out = format!(
+        "{}, build {}, {} UTC, {}: {}, {} ({})\n",
+        shown(&build.name),
+        build.build,
+        page::date_and_time(build.ended),
+        show_duration(build.ended.saturating_sub(build.started) * 1000),
+        count(counts.hits, "hit"),
+        count(counts.misses(), "miss"),
+        counts.rate()
+    );
+    match before {
+        Some(before) => {
+            let _ = writeln!(
+                out,
+                "  before it: {}, build {}, {} UTC",
+                shown(&before.name),
+                before.build,
+                page::date_and_time(before.ended)
+            );
+        }
+        None => out.push_str("  before it: no build of this name is recorded\n"),
+    }
+    if counts.misses() == 0 {
+        out.push_str("  nothing was missed\n");
+        return out;
+    }
+    let reasons = reasons(build, before);
+    let _ = writeln!(
+        out,
+        "  {}: {}",
+        count(counts.misses(), "miss"),
+        if reasons.is_empty() {
+            "nothing differs that is recorded".into()
+        } else {
+            reasons.join("; ")
+        }
+    );
+    for line in compiled(build) {
+        let _ = writeln!(out, "  {line}");
+    }
+    for missing in not_known(build, before) {
+        let _ = writeln!(out, "  not known: {missing}");
+    }
+    out
+}
+
+fn shown(name: &str) -> &str {
+    if name.is_empty() { "(dev shell)" } else { name }
+}
+
+/// What differs from the build before, and what else makes builds miss.
+fn reasons(build: &BuildRecord, before: Option<&BuildRecord>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if build.mode == "audit" {
+        reasons.push("an audit takes nothing from the cache".into());
+    }
+    match before {
+        None => reasons.push("it is the first build of this name".into()),
+        Some(before) => {
+            if !build.environment.is_empty() && !before.environment.is_empty() {
+                reasons.extend(differences(&before.environment, &build.environment));
+            }
+            for (name, then, now) in [
+                ("mode", &before.mode, &build.mode),
+                ("tier", &before.tier, &build.tier),
+            ] {
+                if then != now && !then.is_empty() {
+                    reasons.push(format!("{name}: {then} -> {now}"));
+                }
+            }
+        }
+    }
+    if build.evicted > 0 {
+        let outputs = count(build.evicted, "output");
+        reasons.push(format!("{outputs} of an earlier build evicted"));
+    }
+    let changed = build
+        .compiled
+        .iter()
+        .filter(|of| of.cause == Cause::Changed);
+    if reasons.is_empty() {
+        let changed: Vec<_> = changed.map(|of| of.package.clone()).collect();
+        if !changed.is_empty() {
+            reasons.push(format!(
+                "changed: {}",
+                first(&changed, changed.len() as u64)
+            ));
+        }
+    }
+    if reasons.is_empty() && build.counts.puts == 0 && !is_readonly(build) {
+        reasons.push(
+            "nothing was put after them: `go` looks for some things that it never keeps, as programs that it links".into(),
+        );
+    }
+    reasons
+}
+
+/// The packages that were compiled.
+fn compiled(build: &BuildRecord) -> Vec<String> {
+    let of = |cause| -> Vec<String> {
+        let packages = build.compiled.iter().filter(|of| of.cause == cause);
+        packages.map(|of| of.package.clone()).collect()
+    };
+    let mut lines = Vec::new();
+    if build.packages > 0 {
+        lines.push(format!("{} compiled", count(build.packages, "package")));
+    }
+    let unlisted = build.packages.saturating_sub(build.compiled.len() as u64);
+    for (cause, what) in [
+        (Cause::Changed, "changed"),
+        (Cause::Evicted, "evicted"),
+        (Cause::Depends, "depends on it"),
+    ] {
+        let packages = of(cause);
+        if !packages.is_empty() {
+            // The list is of the first ones, and most of the others depend on them.
+            let more = if cause == Cause::Depends { unlisted } else { 0 };
+            lines.push(format!(
+                "{what}: {}",
+                first(&packages, packages.len() as u64 + more)
+            ));
+        }
+    }
+    lines
+}
+
+fn first(names: &[String], count: u64) -> String {
+    let named = names.len().min(PACKAGES);
+    let text = names[..named].join(", ");
+    match count - named as u64 {
+        0 => text,
+        more => format!("{text} and {} more", show_count(more)),
+    }
+}
+
+/// Whether the build put nothing because it was not to: as the daemon says, or as its client does.
+fn is_readonly(build: &BuildRecord) -> bool {
+    let says = |(name, value): &(String, String)| name == "NIX_GOCACHEPROG" && value == "readonly";
+    build.mode == "readonly" || build.environment.iter().any(says)
+}
+
+/// What would have to be recorded to say more.
+fn not_known(build: &BuildRecord, before: Option<&BuildRecord>) -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    let says = |record: &BuildRecord| record.environment.iter().any(|(name, _)| name != "remote");
+    if !says(build) {
+        missing.push("what separates this build from others, which its client does not say: is it an older one?");
+    } else if before.is_some_and(|before| !says(before)) {
+        missing.push("what separated the build before from others, which its client did not say");
+    }
+    if is_readonly(build) {
+        missing
+            .push("what was compiled: a readonly build puts nothing, so it misses the same again");
+    } else if build.packages == 0 && build.counts.puts > 0 {
+        missing.push("which packages were compiled: what was put is no archive of Go's, or its record is too old");
+    }
+    missing
+}
+
+/// What differs between two environments, a line for each name.
+fn differences(then: &[(String, String)], now: &[(String, String)]) -> Vec<String> {
+    let (then, now) = (by_name(then), by_name(now));
+    let names: BTreeSet<_> = then.keys().chain(now.keys()).copied().collect();
+    // The Go package first: with it, everything else is as good as certain to differ.
+    let (go, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == "go");
+    let difference = |name: &str| {
+        let none = BTreeSet::new();
+        let (then, now) = (
+            then.get(name).unwrap_or(&none),
+            now.get(name).unwrap_or(&none),
+        );
+        (then != now).then(|| format!("{name}: {}", change(then, now)))
+    };
+    go.into_iter()
+        .chain(others)
+        .filter_map(difference)
+        .collect()
+}
+
+/// The words of each name. Several commands of one build may have several values, of which the order says nothing.
+fn by_name(environment: &[(String, String)]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut words: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, value) in environment {
+        words.entry(name).or_default().extend(value.split(' '));
+    }
+    words
+}
+
+/// `openssl-3.0.14 -> openssl-3.0.15`, `without zlib-1.3`, `with zlib-1.3`.
+fn change(then: &BTreeSet<&str>, now: &BTreeSet<&str>) -> String {
+    let gone: Vec<_> = then.difference(now).copied().collect();
+    let mut new: Vec<_> = now.difference(then).copied().collect();
+    let is_one = then.len() == 1 && now.len() == 1;
+    let mut changes = Vec::new();
+    let mut without = Vec::new();
+    for old in gone {
+        let same = new
+            .iter()
+            .position(|new| is_one || name_of(new) == name_of(old));
+        match same.map(|at| new.remove(at)) {
+            Some(new) if package(new) == package(old) => {
+                changes.push(format!("{} built anew", package(new)));
+            }
+            Some(new) => changes.push(format!("{} -> {}", package(old), package(new))),
+            None => without.push(package(old)),
+        }
+    }
+    if !without.is_empty() {
+        changes.push(format!("without {}", without.join(", ")));
+    }
+    if !new.is_empty() {
+        let new: Vec<_> = new.into_iter().map(package).collect();
+        changes.push(format!("with {}", new.join(", ")));
+    }
+    changes.join(", ")
+}
+
+/// A word without the digits of a store path's hash: `zlib-1.3`.
+fn package(word: &str) -> &str {
+    match word.split_once('-') {
+        Some((hash, name))
+            if hash.len() == 8 && hash.bytes().all(|c| c.is_ascii_alphanumeric()) =>
+        {
+            name
+        }
+        _ => word,
+    }
+}
+
+/// A package's name without its version, as Nix splits them: `zlib`. What follows the version, as `-dev`, counts too.
+fn name_of(word: &str) -> String {
+    let words = package(word).split('-');
+    let name: Vec<_> = words
+        .filter(|word| !word.starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    name.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::Counts;
+    use crate::report::Compiled;
+
+    fn build(id: &str, name: &str, environment: &[(&str, &str)]) -> BuildRecord {
+        let environment = environment.iter();
+        BuildRecord {
+            build: id.into(),
+            name: name.into(),
+            mode: "on".into(),
+            tier: "shared".into(),
+            counts: Counts {
+                gets: 3025,
+                hits: 4,
+                puts: 3021,
+                ..Counts::default()
+            },
+            packages: 1,
+            environment: environment
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+            ..BuildRecord::default()
+        }
+    }
+
+    const ONE: &[(&str, &str)] = &[
+        ("go", "0123abcd-go-1.26.2"),
+        (
+            "NIX_CFLAGS_COMPILE",
+            "aaaaaaaa-openssl-3.0.14-dev bbbbbbbb-zlib-1.3-dev -O2",
+        ),
+        ("remote", "none"),
+    ];
+
+    fn said(environment: &[(&str, &str)], change: impl FnOnce(&mut BuildRecord)) -> String {
+        let mut build = build("bbbb", "hello-1.1", environment);
+        change(&mut build);
+        text(&build, Some(&self::build("aaaa", "hello-1.0", ONE)))
+    }
+
+    fn line(environment: &[(&str, &str)], change: impl FnOnce(&mut BuildRecord)) -> String {
+        let text = said(environment, change);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("  3,021 misses: "));
+        line.unwrap_or(&text).to_string()
+    }
+
+    #[test]
+    fn what_differs_is_said_in_words() {
+        for (go, flags, expected) in [
+            ("4567abcd-go-1.26.3", ONE[1].1, "go: go-1.26.2 -> go-1.26.3"),
+            ("4567abcd-go-1.26.2", ONE[1].1, "go: go-1.26.2 built anew"),
+            (
+                "4567abcd-go-1.26.3",
+                "cccccccc-openssl-3.0.15-dev bbbbbbbb-zlib-1.3-dev -O2",
+                "go: go-1.26.2 -> go-1.26.3; NIX_CFLAGS_COMPILE: openssl-3.0.14-dev -> openssl-3.0.15-dev",
+            ),
+            (
+                ONE[0].1,
+                "aaaaaaaa-openssl-3.0.14-dev -O2 -g",
+                "NIX_CFLAGS_COMPILE: without zlib-1.3-dev, with -g",
+            ),
+            (
+                ONE[0].1,
+                "aaaaaaaa-openssl-3.0.14-dev cccccccc-zlib-1.3-dev -O2",
+                "NIX_CFLAGS_COMPILE: zlib-1.3-dev built anew",
+            ),
+        ] {
+            let environment = [
+                ("go", go),
+                ("NIX_CFLAGS_COMPILE", flags),
+                ("remote", "none"),
+            ];
+            assert_eq!(line(&environment, |_| {}), expected);
+        }
+        assert_eq!(
+            line(&[ONE[0], ONE[1], ("remote", "read")], |_| {}),
+            "remote: none -> read"
+        );
+        assert_eq!(
+            line(ONE, |build| build.tier = "user 7".into()),
+            "tier: shared -> user 7"
+        );
+        assert_eq!(
+            line(ONE, |build| build.evicted = 12),
+            "12 outputs of an earlier build evicted"
+        );
+    }
+
+    #[test]
+    fn packages_are_said_with_the_reason_why() {
+        let compiled = |package: &str, cause| Compiled {
+            package: package.into(),
+            cause,
+        };
+        let text = said(ONE, |build| {
+            build.compiled = vec![
+                compiled("m/b", Cause::Changed),
+                compiled("m/a", Cause::Depends),
+                compiled("main", Cause::Depends),
+            ];
+            build.packages = 1003;
+        });
+        assert!(text.contains("\n  3,021 misses: changed: m/b\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "\n  1,003 packages compiled\n  changed: m/b\n  depends on it: m/a, main and 1,000 more\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let text = said(&[("remote", "none")], |_| {});
+        assert!(
+            text.contains("  not known: what separates this build"),
+            "{text}"
+        );
+        let text = said(ONE, |build| {
+            build.mode = "readonly".into();
+            build.packages = 0;
+        });
+        assert!(text.contains("mode: on -> readonly\n"), "{text}");
+        assert!(
+            text.contains("  not known: what was compiled: a readonly build"),
+            "{text}"
+        );
+        let first = self::text(&build("aaaa", "", ONE), None);
+        assert!(first.starts_with("(dev shell), build aaaa"), "{first}");
+        assert!(
+            first.contains("it is the first build of this name"),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn builds_are_found_by_name_family_and_id() {
+        let records = [
+            build("aaaa1111", "hello-1.0", ONE),
+            build("bbbb1111", "world-1.0", ONE),
+            build("cccc1111", "hello-1.1", ONE),
+        ];
+        assert_eq!(choose(&records, None), [0, 1, 2]);
+        assert_eq!(choose(&records, Some("hello-1.0")), [0]);
+        assert_eq!(choose(&records, Some("hello")), [0, 2]);
+        assert_eq!(choose(&records, Some("bbbb")), [1]);
+        assert!(choose(&records, Some("b")).is_empty());
+        assert_eq!(before(&records[..2], &records[2]), Some(&records[0]));
+        assert_eq!(before(&records[..1], &records[1]), None);
+    }
+}
