@@ -210,11 +210,11 @@ pub const FILES: &[(&str, &str)] = &[
     ),
     (
         "/etc/nix/nix.conf",
-        "Nix's configuration, to which `install` adds a marked block.",
+        "Nix's configuration; `install` adds a marked block to it.",
     ),
     (
         "/usr/local/lib/nix-gocacheprog",
-        "What `install` has made, with a record of it for `uninstall`.",
+        "What `install` put there, with a record for `uninstall`.",
     ),
 ];
 
@@ -222,7 +222,7 @@ pub const FILES: &[(&str, &str)] = &[
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "NIX_GOCACHEPROG",
-        "In a build or a shell: `readonly` reads the shared cache and stores elsewhere.",
+        "In a derivation or a shell: `on`, `readonly`, `audit` or `off`; anything else means `off`.",
     ),
     (
         "NIX_GOCACHEPROG_CACHE_DIR",
@@ -254,7 +254,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
 pub const EXIT_STATUS: &[(&str, &str)] = &[
     (
         "0",
-        "It was done. The hook always ends so, or with the code of the hook that it runs first.",
+        "Success. The hook always exits 0, or with the code of the hook that it chains.",
     ),
     (
         "1",
@@ -279,25 +279,24 @@ const NEAREST_SOCKETS: Flag = flag("runtime-dir", Takes::Dir, "where the daemon'
 /// What a person asks the daemon about.
 const PLACE: &[Flag] = &[NAMED_CACHE, SOCKETS];
 
-const ASKS_THE_DAEMON: &str =
-    "The daemon is asked to do it. Where none runs it is done on the cache directory itself.";
+const ASKS_THE_DAEMON: &str = "Asks the daemon; without one, works on the cache directory itself.";
 
 const MAX_SIZE: Flag = flag(
     "max-size",
     Takes::Size,
-    "what the cache may take on disk; the least recently used entries go first",
+    "disk space for the cache; the least recently used entries are evicted first",
 )
 .default("20G")
 .env(&["NIX_GOCACHEPROG_MAX_SIZE"]);
 
-const MAX_AGE: Flag = flag("max-age", Takes::Age, "evict what was not used for so long")
+const MAX_AGE: Flag = flag("max-age", Takes::Age, "evict entries unused for this long")
     .default("60d")
     .env(&["NIX_GOCACHEPROG_MAX_AGE"]);
 
 const MIN_FREE: Flag = flag(
     "min-free",
     Takes::Size,
-    "what is left free on the file system",
+    "free space to leave on the file system",
 )
 .usually("5% of it, at most 10G")
 .env(&["NIX_GOCACHEPROG_MIN_FREE"]);
@@ -313,33 +312,33 @@ const REMOTE: &[Flag] = &[
     flag(
         "remote-mode",
         Takes::OneOf(&["read", "write", "read-write"]),
-        "what the daemon does with the remote",
+        "whether the daemon reads from the remote, writes to it, or both",
     )
     .default("read")
     .requires(&["remote"]),
     flag(
         "remote-credentials",
         Takes::File,
-        "a file with user:password, or with a token, or with S3 keys as `aws configure` writes it; without it, netrc is \
-         looked at, or what AWS's own tools look at",
+        "a file with user:password, a token, or S3 keys as `aws configure` writes them (default: netrc, or the sources \
+         that AWS's own tools use)",
     )
     .requires(&["remote"]),
     flag(
         "remote-ca",
         Takes::File,
-        "trust these certificates instead of the system's",
+        "trust the certificates in FILE instead of the system's",
     )
     .requires(&["remote"]),
     flag(
         "remote-cert",
         Takes::File,
-        "show this certificate to the remote",
+        "client certificate for the remote",
     )
     .requires(&["remote"]),
     flag(
         "remote-key",
         Takes::File,
-        "the private key of that certificate",
+        "private key of that certificate",
     )
     .requires(&["remote"]),
     flag(
@@ -351,12 +350,12 @@ const REMOTE: &[Flag] = &[
     flag(
         "remote-trusted-public-keys",
         Takes::Text("KEYS"),
-        "use only what one of these keys has signed: NAME:BASE64, several with spaces between them",
+        "use only entries signed by one of these keys (NAME:BASE64, separated by spaces)",
     )
     .requires(&["remote"]),
     switch(
         "remote-insecure-http",
-        "let the URL be plain http to another machine, where anyone on the way can change what builds get",
+        "allow plain http to another machine, although anyone on the way can then change what builds get",
     )
     .requires(&["remote"]),
 ];
@@ -381,8 +380,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "daemon",
             brief: "own the cache and serve builds",
-            about: &["Own the cache and serve builds on two sockets, until told to stop: RUNTIME/build/sock, which builds \
-                      use, and RUNTIME/control/sock, which root and the hook use."],
+            about: &["Own the cache and serve builds on two sockets: RUNTIME/build/sock for builds, \
+                      RUNTIME/control/sock for root and the hook."],
             flags: &[
                 PLACE,
                 &[
@@ -392,7 +391,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag(
                         "idle-exit",
                         Takes::Age,
-                        "when systemd has started it, exit after so long without a build",
+                        "when started by systemd, exit after this long without a build",
                     )
                     .default("10m"),
                 ],
@@ -400,31 +399,31 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag(
                         "trusted-user",
                         Takes::Text("USER"),
-                        "builds of this user, a name or a number, feed Nix's builds too",
+                        "let this user (name or number) feed Nix's builds",
                     )
                     .repeats(),
                     flag(
                         "build-users-group",
                         Takes::Text("GROUP"),
-                        "the group of the users that Nix builds as",
+                        "the group of Nix's build users",
                     )
                     .default("nixbld"),
                     flag(
                         "readonly-name",
                         Takes::Text("PATTERN"),
-                        "builds of such a name, in which * stands for anything, only read",
+                        "builds with a matching name only read the cache; * matches anything",
                     )
                     .repeats(),
                     flag(
                         "off-name",
                         Takes::Text("PATTERN"),
-                        "builds of such a name do without the cache",
+                        "builds with a matching name run without the cache",
                     )
                     .repeats(),
                     flag(
                         "audit-one-in",
                         Takes::Text("N"),
-                        "run every Nth build from nothing and compare what it puts with the cache",
+                        "build every Nth build from scratch and compare its outputs with the cache",
                     ),
                     switch(
                         "no-shared-inodes",
@@ -459,19 +458,18 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 flag(
                     "give-up-after",
                     Takes::Age,
-                    "go on without a daemon that has stopped moving for so long",
+                    "continue without a daemon that has been silent for this long",
                 )
                 .default("60s"),
-                switch("summary", "serve nobody: print one line about what the cache did for this build"),
+                switch("summary", "print one line about what the cache did for this build, and exit"),
                 flag(
                     "stamp",
                     Takes::Dir,
-                    "serve nobody: give each file below DIR an mtime made of its content, so that `go` can tell it from \
-                     another one by it. The setup hook does this while `go` runs. Fails and changes nothing where a link \
-                     leads out of DIR",
+                    "give each file below DIR an mtime made of its content, so that `go` can tell files apart, and exit. \
+                     The setup hook does this while `go` runs. Fails, and changes nothing, if a link leads out of DIR",
                 )
                 .requires(&["times"]),
-                switch("restore", "serve nobody: put the times back of all that was not written to since")
+                switch("restore", "put back the times of all files not written to since, and exit")
                     .requires(&["times"])
                     .conflicts(&["stamp"]),
                 flag("times", Takes::File, "for --stamp and --restore: the file that remembers the times").requires(&["stamp", "restore"]),
@@ -577,7 +575,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
     &[
         Subcommand {
             name: "stats",
-            brief: "show how large the cache is, and who uses it",
+            brief: "show the cache's size, hits and largest users",
             about: &["Show how large the cache is, how well it serves, and who uses it most."],
             flags: &[
                 &[
@@ -641,15 +639,15 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "gc",
-            brief: "evict what is not used",
+            brief: "evict unused entries",
             about: &["Evict the least recently used entries: what the limits of the daemon do not allow, down to 90% of \
                       its size limit, and what nothing needs. What live builds use stays."],
             flags: &[
                 &[
                     flag("max-size", Takes::Size, "evict down to this size"),
-                    flag("max-age", Takes::Age, "evict what was not used for so long"),
+                    flag("max-age", Takes::Age, "evict entries unused for this long"),
                     switch("all", "evict everything").conflicts(&["max-size", "max-age"]),
-                    switch("dry-run", "only say what would go"),
+                    switch("dry-run", "only show what would be evicted"),
                 ],
                 PLACE,
             ],
@@ -663,7 +661,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "verify",
-            brief: "look for damage in the cache",
+            brief: "check the cache for damage",
             about: &["Read all outputs and compare them with their names, and look for actions whose output is missing. \
                       It lists what is damaged, and fails then."],
             flags: &[
@@ -690,11 +688,11 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
     &[
         Subcommand {
             name: "install",
-            brief: "install on this host, which is not NixOS, and set up Nix",
+            brief: "install on this host (not on NixOS) and set up Nix",
             usage: Some("sudo nix-gocacheprog install [OPTION...]"),
             about: &["Install on this host: the program, systemd's units, a user for the daemon, and a line in nix.conf. \
-                      It can be run again at any time, and changes only what is missing. A pre-build-hook that is there \
-                      already is kept and run first. At its end it runs `doctor`."],
+                      Run it again at any time: it changes only what is missing. An existing pre-build-hook is \
+                      kept and runs first. At its end it runs `doctor`."],
             flags: &[
                 &[
                     flag(
@@ -707,12 +705,12 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag(
                         "cache-dir",
                         Takes::Dir,
-                        "where the daemon's cache is to be; builds must be able to pass through the directories above it",
+                        "where to put the daemon's cache; builds must be able to pass through the directories above it",
                     )
                     .usually("/var/cache/nix-gocacheprog, or where it is already"),
                     flag("max-size", Takes::Size, "what the cache may take on disk").usually("20G, or as it was"),
-                    flag("max-age", Takes::Age, "evict what was not used for so long").usually("60d, or as it was"),
-                    flag("min-free", Takes::Size, "what is left free on the file system")
+                    flag("max-age", Takes::Age, "evict entries unused for this long").usually("60d, or as it was"),
+                    flag("min-free", Takes::Size, "free space to leave on the file system")
                         .usually("5% of it, at most 10G, or as it was"),
                     switch("no-remote", "take away the remote that the daemon has").conflicts(&["remote"]),
                     switch("user", "for a Nix of your own, without root"),
@@ -736,7 +734,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "uninstall",
-            brief: "remove what `install` has made",
+            brief: "undo `install`",
             usage: Some("sudo nix-gocacheprog uninstall [OPTION...]"),
             about: &["Remove what `install` has made, and ask whether the cache goes too."],
             flags: &[&[
@@ -750,7 +748,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "doctor",
-            brief: "say what is right and what is wrong, and how to fix it",
+            brief: "check the installation and say how to fix it",
             about: &["Check the program, its sockets, the daemon, Nix's configuration and the cache, and say how to fix \
                       what is wrong. Fails when something is."],
             flags: &[&[switch("json", "for programs")], PLACE],
@@ -782,7 +780,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "completions",
-            brief: "print what completes this command line in a shell",
+            brief: "print shell completions",
             about: &["Print what completes this command line in a shell, to be sourced by it."],
             arguments: &[Argument {
                 name: "SHELL",
