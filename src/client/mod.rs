@@ -17,6 +17,7 @@ pub mod private;
 pub mod purity;
 
 mod salt;
+pub mod source_tree;
 mod spooled;
 pub mod summary;
 

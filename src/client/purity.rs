@@ -1,14 +1,14 @@
 //! What a put's body is, by its own bytes: whether a C toolchain can have had a part in it.
 //!
-//! `go` says nothing of an action but its hash, so a body has to tell by itself who wrote it. Whatever is not known for
-//! certain is [`Kind::Other`] or [`Kind::Archive`], which C may have touched.
+//! `go` says nothing of an action but its hash, so a body has to tell by itself who wrote it. Whatever is not known
+//! for certain is [`Kind::Other`] or [`Kind::Archive`], which C may have touched.
 //!
-//! How `go` makes a package's archive (`build` in cmd/go/internal/work/exec.go, of Go 1.21 to 1.27): the compiler writes
-//! it with two members, `__.PKGDEF` and `_go_.o` (cmd/compile/internal/gc/obj.go). When the package has assembler files,
-//! cgo or `.syso` files, `go` appends their objects (`packInternal` in work/gc.go), one for each file. For each file that
-//! imports "C" there is an object of the C compiler, and one more for `_cgo_export.c`, even if no function of C is called
-//! and only constants or types are used. So an archive with two members holds nothing of C: what the compiler
-//! reads, `go` has hashed.
+//! How `go` makes a package's archive (`build` in cmd/go/internal/work/exec.go, of Go 1.21 to 1.27): the compiler
+//! writes it with two members, `__.PKGDEF` and `_go_.o` (cmd/compile/internal/gc/obj.go). When the package has
+//! assembler files, cgo or `.syso` files, `go` appends their objects (`packInternal` in work/gc.go), one for each
+//! file. For each file that imports "C" there is an object of the C compiler, and one more for `_cgo_export.c`, even
+//! if no function of C is called and only constants or types are used. So an archive with two members holds nothing
+//! of C: what the compiler reads, `go` has hashed.
 
 use crate::id::ActionId;
 use sha2::{Digest, Sha256};
@@ -32,7 +32,8 @@ const HEADER: usize = 60;
 /// Time, user, group and mode of a member: Go's tools write no others.
 const ATTRIBUTES: &[u8] = b"0           0     0     644     ";
 
-/// What every object of Go's begins with, a definition of a package too (`HeaderString` in cmd/internal/objabi/util.go).
+/// What every object of Go's begins with, a definition of a package too (`HeaderString` in
+/// cmd/internal/objabi/util.go).
 const OBJECT: &[u8] = b"go object ";
 
 /// What ends an object's text, and how the format's name begins that follows (cmd/internal/goobj/objfile.go).
@@ -304,8 +305,8 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The action of something that `go` keeps beside another action's output: for a package's archive "stdout" is what its
-/// compiler has written (`Subkey` in cmd/go/internal/cache/hash.go). `go` takes no archive without it
+/// The action of something that `go` keeps beside another action's output: for a package's archive "stdout" is what
+/// its compiler has written (`Subkey` in cmd/go/internal/cache/hash.go). `go` takes no archive without it
 /// (`useCache` in cmd/go/internal/work/buildid.go).
 pub fn subkey(action: &ActionId, what: &str) -> ActionId {
     let hash = Sha256::new_with_prefix("subkey:")

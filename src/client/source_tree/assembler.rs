@@ -1,0 +1,217 @@
+//! Whether Go's assembler reads nothing that `go` has not hashed.
+//!
+//! `go` hashes the `.s` and `.h` files of a package's own folder that it does not ignore (`buildActionID` in
+//! cmd/go/internal/work/exec.go, `matchFile` in go/build/build.go). The assembler looks for an included file in that
+//! folder, in `go`'s temporary one, where `go_asm.h` is, and in GOROOT/pkg/include (`include` in
+//! cmd/asm/internal/lex/input.go, `asmArgs` in work/gc.go).
+
+use super::text::{assembler_includes, kind, may_be_constrained};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What is in GOROOT/pkg/include of every release since Go 1.21, and `go_asm.h`.
+const GOS_OWN: [&str; 5] = [
+    "asm_amd64.h",
+    "asm_ppc64x.h",
+    "funcdata.h",
+    "go_asm.h",
+    "textflag.h",
+];
+
+/// Extensions that `go` hashes and that text is included from.
+const HASHED: [&str; 5] = ["h", "hh", "hpp", "hxx", "s"];
+
+/// What a name of a file ends with that `go` takes for one system or processor alone (internal/syslist).
+const SYSTEMS: [&str; 42] = [
+    "386",
+    "aix",
+    "amd64",
+    "amd64p32",
+    "android",
+    "arm",
+    "arm64",
+    "arm64be",
+    "armbe",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "loong64",
+    "mips",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "mipsle",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "solaris",
+    "sparc",
+    "sparc64",
+    "wasip1",
+    "wasm",
+    "windows",
+    "zos",
+];
+
+/// What the assembler files of a tree include.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Assembler {
+    /// There are none.
+    None = 0,
+    /// Only what `go` hashes.
+    Closed = 1,
+    /// Something else, or it cannot be told.
+    Open = 2,
+    /// A file that `go` ignores takes the place of one of Go's own headers. Everywhere else, what is hashed says
+    /// whether a package is closed.
+    Hiding = 3,
+}
+
+impl Assembler {
+    /// What a number stands for.
+    pub fn decode(number: u8) -> Option<Self> {
+        let all = [Self::None, Self::Closed, Self::Open, Self::Hiding];
+        all.into_iter().find(|one| *one as u8 == number)
+    }
+
+    /// Looks at an assembler file, and at all that it includes.
+    pub fn of_file(path: &Path) -> Self {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut seen = BTreeSet::new();
+        let mut left = vec![path.to_path_buf()];
+        let mut worst = Self::Closed;
+        while let Some(path) = left.pop() {
+            let Some(names) = std::fs::read(&path)
+                .ok()
+                .and_then(|text| assembler_includes(&text))
+            else {
+                worst = worst.max(Self::Open);
+                continue;
+            };
+            for name in names {
+                let included = folder.join(&name);
+                let is_gos = GOS_OWN.contains(&name.as_str());
+                match std::fs::metadata(&included) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound && is_gos => {}
+                    Ok(found) if found.is_file() && is_hashed(&name, &included) => {
+                        if seen.insert(name) {
+                            left.push(included);
+                        }
+                    }
+                    _ if is_gos => worst = worst.max(Self::Hiding),
+                    _ => worst = worst.max(Self::Open),
+                }
+            }
+        }
+        worst
+    }
+}
+
+/// Whether `go` hashes a file of a package's folder in any build of that package.
+fn is_hashed(name: &str, path: &Path) -> bool {
+    let stem = name.split('.').next().unwrap_or_default();
+    let is_for_one_system = stem
+        .split_once('_')
+        .is_some_and(|(_, rest)| rest.split('_').any(|part| SYSTEMS.contains(&part)));
+    !name.starts_with(['_', '.'])
+        && HASHED.contains(&kind(name.as_bytes()).as_str())
+        && !is_for_one_system
+        && std::fs::read(path).is_ok_and(|text| !may_be_constrained(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    fn of(files: &[(&str, &str)]) -> Assembler {
+        let dir = TestDir::new();
+        let folder = dir.path().join("p");
+        std::fs::create_dir(&folder).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        Assembler::of_file(&folder.join("a.s"))
+    }
+
+    #[test]
+    fn what_go_hashes_may_be_included() {
+        let headers = "#include \"textflag.h\"\n#include \"go_asm.h\"\n#include \"v.h\"\n";
+        assert_eq!(
+            of(&[
+                ("a.s", headers),
+                ("v.h", "#include \"w.h\"\n"),
+                ("w.h", "#include \"v.h\"\n")
+            ]),
+            Assembler::Closed
+        );
+        assert_eq!(of(&[("a.s", "RET\n")]), Assembler::Closed);
+    }
+
+    #[test]
+    fn nothing_else_may() {
+        for (text, name, content) in [
+            ("#include \"v.inc\"\n", "v.inc", ""),
+            ("#include \"../v.h\"\n", "v.h", ""),
+            ("#include \"v.h\"\n", "other.h", ""),
+            ("#include \"_v.h\"\n", "_v.h", ""),
+            ("#include \"v_windows.h\"\n", "v_windows.h", ""),
+            ("#include \"v_linux_test.h\"\n", "v_linux_test.h", ""),
+            (
+                "#include \"v.h\"\n",
+                "v.h",
+                "//go:build ignore\n\n#define V 1\n",
+            ),
+            ("#include \"v.h\"\n", "v.h", "#include \"v.inc\"\n"),
+            ("#include \"v.h\"\n", "v.h", "#include <v.inc>\n"),
+            ("#include \"v_GOOS.h\"\n", "v_linux.h", ""),
+        ] {
+            assert_eq!(
+                of(&[("a.s", text), (name, content)]),
+                Assembler::Open,
+                "{text} {content}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_ignored_file_in_the_place_of_gos_own_is_noticed() {
+        let hiding = [
+            ("a.s", "#include \"textflag.h\"\n"),
+            ("textflag.h", "// +build ignore\n"),
+        ];
+        assert_eq!(of(&hiding), Assembler::Hiding);
+        let hashed = [
+            ("a.s", "#include \"textflag.h\"\n"),
+            ("textflag.h", "#define X 1\n"),
+        ];
+        assert_eq!(of(&hashed), Assembler::Closed);
+        for one in [
+            Assembler::None,
+            Assembler::Closed,
+            Assembler::Open,
+            Assembler::Hiding,
+        ] {
+            assert_eq!(Assembler::decode(one as u8), Some(one));
+        }
+    }
+
+    #[test]
+    fn the_systems_are_each_there_once() {
+        assert!(SYSTEMS.is_sorted());
+    }
+}

@@ -1,0 +1,126 @@
+//! What was found in a tree, for the next `go` command of the same build.
+//!
+//! A folder in the build's own directory, with a file for each state that the tree was seen in: named by a hash over
+//! names, sizes, inodes and times of all files that matter. ctime is among them, which nobody can set. A folder that
+//! somebody else could write is not used.
+
+use super::Answer;
+use crate::error::Result;
+use crate::fs;
+use crate::sys;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The length of a file: digest, two flags, and a byte that says which version this is.
+const LENGTH: usize = 35;
+
+/// The version.
+const VERSION: u8 = 1;
+
+/// A folder of answers.
+#[derive(Debug)]
+pub struct Memory(PathBuf);
+
+impl Memory {
+    /// That of a build whose own directory this is; `None` where there can be none.
+    pub fn of(build_top: &Path) -> Option<Self> {
+        let path = build_top.join(".nix-gocacheprog-source");
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => {}
+            Err(_) => fs::create_dir(&path, 0o700).ok()?,
+        }
+        let found = std::fs::symlink_metadata(&path).ok()?;
+        let is_ours =
+            found.is_dir() && found.uid() == sys::effective_uid() && found.mode() & 0o077 == 0;
+        is_ours.then_some(Self(path))
+    }
+
+    fn path(&self, state: &[u8; 32]) -> PathBuf {
+        let hex: String = state.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.0.join(hex)
+    }
+
+    /// What was found when the tree was as now.
+    pub fn get(&self, state: &[u8; 32]) -> Option<Answer> {
+        let bytes = std::fs::read(self.path(state)).ok()?;
+        let bytes: [u8; LENGTH] = bytes.try_into().ok()?;
+        let (digest, [c, assembler, VERSION]) = bytes.split_first_chunk::<32>()? else {
+            return None;
+        };
+        Some(Answer {
+            digest: *digest,
+            has_c: *c != 0,
+            assembler: super::Assembler::decode(*assembler)?,
+        })
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// When the disk refuses it. Nothing is remembered then.
+    pub fn put(&self, state: &[u8; 32], answer: &Answer) -> Result<()> {
+        let mut bytes = answer.digest.to_vec();
+        bytes.extend([u8::from(answer.has_c), answer.assembler as u8, VERSION]);
+        // Another command may do the same at this moment.
+        let path = self.path(state);
+        let fresh = path.with_extension(std::process::id().to_string());
+        let file = fs::create_new(&fresh, 0o600)?;
+        let done = fs::write_all(&file, &fresh, &bytes).and_then(|()| fs::rename(&fresh, &path));
+        if done.is_err() {
+            // The first error says more than a second one.
+            let _ = fs::remove_file(&fresh);
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::source_tree::Assembler;
+    use crate::test_dir::TestDir;
+
+    fn answer() -> Answer {
+        Answer {
+            digest: [7; 32],
+            has_c: true,
+            assembler: Assembler::Open,
+        }
+    }
+
+    #[test]
+    fn an_answer_is_found_again_and_a_damaged_one_is_not() {
+        let dir = TestDir::new();
+        let memory = Memory::of(dir.path()).unwrap();
+        assert_eq!(memory.get(&[1; 32]), None);
+        memory.put(&[1; 32], &answer()).unwrap();
+        memory.put(&[1; 32], &answer()).unwrap();
+        let memory = Memory::of(dir.path()).unwrap();
+        assert_eq!(memory.get(&[1; 32]), Some(answer()));
+        assert_eq!(memory.get(&[2; 32]), None);
+        let path = memory.path(&[1; 32]);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..34]).unwrap();
+        assert_eq!(memory.get(&[1; 32]), None);
+        std::fs::write(&path, [&bytes[..34], &[VERSION + 1]].concat()).unwrap();
+        assert_eq!(memory.get(&[1; 32]), None);
+    }
+
+    #[test]
+    fn a_memory_that_others_could_write_is_not_used() {
+        let dir = TestDir::new();
+        let memory = Memory::of(dir.path()).unwrap();
+        memory.put(&[1; 32], &answer()).unwrap();
+        fs::set_mode(&memory.0, 0o770).unwrap();
+        assert!(Memory::of(dir.path()).is_none());
+        if sys::effective_uid() == 0 {
+            fs::set_mode(&memory.0, 0o700).unwrap();
+            fs::chown(&memory.0, 12345, 12345).unwrap();
+            assert!(Memory::of(dir.path()).is_none());
+        }
+        let other = TestDir::new();
+        std::os::unix::fs::symlink(&memory.0, other.path().join(".nix-gocacheprog-source"))
+            .unwrap();
+        assert!(Memory::of(other.path()).is_none());
+    }
+}

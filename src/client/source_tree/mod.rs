@@ -1,0 +1,859 @@
+//! The C and assembler inputs of a source tree: what a C compiler, pkg-config, SWIG or Go's assembler can read there,
+//! and `go` does not hash.
+//!
+//! `go` hashes the files of a package's own folder that have an extension it knows (`buildActionID` in
+//! cmd/go/internal/work/exec.go); an include can lead anywhere. So all files of the tree count here, names and bytes,
+//! except kinds that are never included, as long as no C or assembler text names one of their kind.
+//!
+//! A tree in which nothing is compiled by C, and whose assembler files include only what `go` hashes, has no such
+//! inputs, so all such trees are the same. `go` hands files to a C compiler only for packages with a Go file that
+//! imports "C" or with a SWIG file (`Package.load` in cmd/go/internal/load/pkg.go refuses other C files), whatever
+//! else is in the tree.
+
+mod assembler;
+mod memory;
+mod modules;
+mod roots;
+mod settings;
+mod text;
+mod walk;
+
+pub use assembler::Assembler;
+
+use crate::error::Result;
+use memory::Memory;
+use roots::{Roots, normal};
+use settings::Settings;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use text::{ImportsC, Named, imports_c, kind};
+use walk::{Class, Except, Found, Walk};
+
+/// How much of a Go file is read to find its imports, in bytes, before all of it is.
+const GO_HEAD: usize = 4096;
+
+/// A larger file is not looked at as a text, and may name any other, in bytes.
+const TEXT_MAX: u64 = 8 << 20;
+
+/// How much of a file says whether it is a text, in bytes: there is no zero in it.
+const TEXT_HEAD: u64 = 8192;
+
+/// A file whose times are younger than this may change again without another time, in nanoseconds. `go` uses the same
+/// (`modTimeCutoff` in cmd/go/internal/modindex/read.go).
+const YOUNG: i128 = 2_000_000_000;
+
+/// Variables with flags for C, which may name files.
+const FLAGS: [&str; 5] = [
+    "CGO_CFLAGS",
+    "CGO_CPPFLAGS",
+    "CGO_CXXFLAGS",
+    "CGO_FFLAGS",
+    "CGO_LDFLAGS",
+];
+
+/// In the place of the hash of what cannot be read.
+const UNREADABLE: [u8; 32] = [0; 32];
+
+/// In the place of the hash of a program that was built in the tree.
+const PROGRAM: [u8; 32] = [1; 32];
+
+/// What was found in a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    digest: [u8; 32],
+    has_c: bool,
+    assembler: Assembler,
+}
+
+/// The C and assembler inputs of a source tree.
+#[derive(Debug)]
+pub struct SourceTree(Answer);
+
+impl SourceTree {
+    /// Looks at the tree of the `go` command that runs in `cwd` with these arguments, before it compiles anything.
+    /// `env` has its variables.
+    ///
+    /// # Errors
+    /// When there are more files than can be counted. Nothing that C or an assembler had a part in may be shared then.
+    pub fn scan(
+        cwd: &Path,
+        args: &[OsString],
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self> {
+        let settings = Settings::new(args, env);
+        let roots = Roots::find(cwd, &settings);
+        let mut scan = Scan::new(&settings);
+        for root in &roots.folders {
+            scan.walk.add(root)?;
+        }
+        scan.walk.add_linked()?;
+        let mut answer = scan.answer(memory(&settings).as_ref())?;
+        if answer.assembler < Assembler::Open && may_be_open(&roots, &settings) {
+            answer.assembler = Assembler::Open;
+        }
+        Ok(Self(answer))
+    }
+
+    /// A hash over the names and bytes of all inputs. It is the same for all trees without any.
+    pub fn digest(&self) -> [u8; 32] {
+        self.0.digest
+    }
+
+    /// Whether there is a package that a C compiler or SWIG has a part in, in any build of this tree. The assembler's
+    /// files alone are no such part.
+    pub fn has_c(&self) -> bool {
+        self.0.has_c
+    }
+
+    /// Whether Go's assembler includes nothing that `go` does not hash, in any package that a build here can compile.
+    /// Packages of the standard library are not looked at: they are part of Go.
+    pub fn asm_is_closed(&self) -> bool {
+        self.0.assembler <= Assembler::Closed
+    }
+
+    /// Whether the assembler reads, here, another file in the place of one of Go's own headers without `go` hashing
+    /// it. Then not even what was proven elsewhere to depend only on what `go` hashes holds.
+    pub fn asm_hides_headers(&self) -> bool {
+        self.0.assembler == Assembler::Hiding
+    }
+}
+
+/// Whether assembler files that are not in the tree may include something that `go` does not hash.
+fn may_be_open<F: Fn(&str) -> Option<OsString>>(roots: &Roots, settings: &Settings<F>) -> bool {
+    // The one replaces sources, the other one any program.
+    settings.flag("overlay").is_some()
+        || settings.flag("toolexec").is_some()
+        || roots.uses_module_cache && modules::may_be_open(&roots.sums, settings)
+}
+
+/// That of a build of Nix. A shell has no end, and no directory of its own.
+fn memory<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>) -> Option<Memory> {
+    match settings.get("IN_NIX_SHELL") {
+        Some(_) => None,
+        None => Memory::of(
+            &settings
+                .path("NIX_BUILD_TOP")
+                .filter(|top| top.is_absolute())?,
+        ),
+    }
+}
+
+struct Scan {
+    walk: Walk,
+    /// C is compiled at all.
+    cgo: bool,
+    /// What texts and flags name.
+    named: Named,
+    /// The bytes of what counts, by number of file.
+    bytes: BTreeMap<usize, [u8; 32]>,
+    /// What was found depends on something that the state does not tell.
+    is_beyond_state: bool,
+}
+
+impl Scan {
+    fn new<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>) -> Self {
+        let real = |path: PathBuf| path.canonicalize().ok();
+        let paths = |names: &[&str]| {
+            names
+                .iter()
+                .filter_map(|name| real(settings.path(name)?))
+                .collect()
+        };
+        let mut except = Except {
+            folders: paths(&["GOCACHE"]),
+            temporary: paths(&["GOTMPDIR", "TMPDIR", "NIX_BUILD_TOP"]),
+        };
+        except.folders.extend(
+            settings
+                .path("XDG_CACHE_HOME")
+                .or_else(|| Some(settings.path("HOME")?.join(".cache")))
+                .and_then(|caches| real(caches.join("go-build"))),
+        );
+        let mut named = Named::default();
+        for flags in FLAGS {
+            if let Some(flags) = settings.get(flags) {
+                named.flags(flags.as_bytes());
+            }
+        }
+        named.upward.clear();
+        Self {
+            walk: Walk::new(except),
+            cgo: settings
+                .get("CGO_ENABLED")
+                .is_none_or(|enabled| enabled != "0"),
+            named,
+            bytes: BTreeMap::new(),
+            is_beyond_state: false,
+        }
+    }
+
+    fn answer(self, memory: Option<&Memory>) -> Result<Answer> {
+        let has = |class| self.walk.files.iter().any(|file| file.class == class);
+        if !has(Class::Assembler) && !(self.cgo && (has(Class::Go) || has(Class::Swig))) {
+            return Ok(nothing(Assembler::None));
+        }
+        let Some(memory) = memory else {
+            return self.look();
+        };
+        let (state, is_settled) = self.state();
+        if let Some(answer) = memory.get(&state) {
+            return Ok(answer);
+        }
+        let (answer, is_beyond_state) = self.look_and_tell()?;
+        if is_settled && !is_beyond_state {
+            // Next time it is looked for again.
+            let _ = memory.put(&state, &answer);
+        }
+        Ok(answer)
+    }
+
+    fn look(self) -> Result<Answer> {
+        self.look_and_tell().map(|(answer, _)| answer)
+    }
+
+    /// Whether a file can have a part in the answer, but for those that only a name makes inputs.
+    fn matters(&self, file: &Found) -> bool {
+        match file.class {
+            Class::Go => self.cgo,
+            Class::NeverRead => false,
+            Class::Assembler | Class::Swig | Class::Input => true,
+        }
+    }
+
+    /// A hash over the names of all files that matter and all that says whether one has changed, and whether none is
+    /// so young that it could change unnoticed.
+    fn state(&self) -> ([u8; 32], bool) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let limit = now.as_nanos() as i128 - YOUNG;
+        let mut is_settled = true;
+        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: the state of a source tree\0");
+        hash.update([u8::from(self.cgo)]);
+        hash.update(format!("{:?}", self.named));
+        let files = self.walk.files.iter();
+        for file in files.filter(|file| self.matters(file)) {
+            add_name(&mut hash, file);
+            let path = self.walk.path(file);
+            let mut note = |found: &Metadata| {
+                let [modified, changed] = [
+                    (found.mtime(), found.mtime_nsec()),
+                    (found.ctime(), found.ctime_nsec()),
+                ];
+                let time = |(seconds, nanoseconds): (i64, i64)| {
+                    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+                };
+                is_settled &= time(changed) < limit;
+                hash.update(found.dev().to_le_bytes());
+                hash.update(found.ino().to_le_bytes());
+                hash.update(found.size().to_le_bytes());
+                hash.update(time(modified).to_le_bytes());
+                hash.update(time(changed).to_le_bytes());
+            };
+            if let Ok(found) = path.symlink_metadata() {
+                note(&found);
+                if found.is_symlink()
+                    && let Ok(found) = path.metadata()
+                {
+                    note(&found);
+                }
+            }
+        }
+        (hash.finalize().into(), is_settled)
+    }
+
+    /// Reads what counts, and says whether that was more than the state tells of.
+    fn look_and_tell(mut self) -> Result<(Answer, bool)> {
+        let has_c = self.find_c();
+        let assembler = self.assembler();
+        if !has_c && assembler <= Assembler::Closed {
+            return Ok((nothing(assembler), false));
+        }
+        self.read_inputs()?;
+        let answer = Answer {
+            digest: self.digest(),
+            has_c,
+            assembler,
+        };
+        Ok((answer, self.is_beyond_state))
+    }
+
+    /// Whether C is compiled. What the Go files name for which it is, is noted.
+    fn find_c(&mut self) -> bool {
+        if !self.cgo {
+            return false;
+        }
+        let mut has_c = self.walk.files.iter().any(|file| file.class == Class::Swig);
+        for nth in 0..self.walk.files.len() {
+            let file = &self.walk.files[nth];
+            if file.class != Class::Go {
+                continue;
+            }
+            let path = self.walk.path(file);
+            if file.is_name_only || !go_file_imports_c(&path) {
+                continue;
+            }
+            has_c = true;
+            match std::fs::read(&path) {
+                Ok(text) => self.note_named(&path, &text),
+                Err(_) => self.named.any = true,
+            }
+        }
+        has_c
+    }
+
+    fn assembler(&self) -> Assembler {
+        let files = self.walk.files.iter();
+        files
+            .filter(|file| file.class == Class::Assembler)
+            .map(|file| Assembler::of_file(&self.walk.path(file)))
+            .max()
+            .unwrap_or(Assembler::None)
+    }
+
+    /// Reads all inputs. Each can name others, of kinds that are no inputs otherwise, or of folders that are not in
+    /// the tree.
+    fn read_inputs(&mut self) -> Result<()> {
+        self.add_upward()?;
+        loop {
+            let is_unread = |nth: &usize| match self.bytes.get(nth) {
+                None => self.counts(&self.walk.files[*nth]),
+                // It may have been named since.
+                Some(bytes) => *bytes == PROGRAM && self.is_named(&self.walk.files[*nth]),
+            };
+            let unread: Vec<_> = (0..self.walk.files.len()).filter(is_unread).collect();
+            if unread.is_empty() {
+                return Ok(());
+            }
+            for nth in unread {
+                let file = &self.walk.files[nth];
+                self.is_beyond_state |= !self.matters(file);
+                let path = self.walk.path(file);
+                let is_named = self.is_named(file);
+                let bytes = if file.is_name_only {
+                    target(&path)
+                } else {
+                    self.read(&path, is_named)
+                };
+                self.bytes.insert(nth, bytes);
+            }
+            self.add_upward()?;
+        }
+    }
+
+    fn counts(&self, file: &Found) -> bool {
+        match file.class {
+            Class::Assembler | Class::Swig | Class::Input => true,
+            Class::Go | Class::NeverRead => self.is_named(file),
+        }
+    }
+
+    /// Whether a text may name it.
+    fn is_named(&self, file: &Found) -> bool {
+        let name = Path::new(&file.name.1).file_name().unwrap_or_default();
+        self.named.any || self.named.kinds.contains(&kind(name.as_bytes()))
+    }
+
+    /// The hash of a file's bytes. A program that was built in the tree is no input, unless it is named.
+    fn read(&mut self, path: &Path, is_named: bool) -> [u8; 32] {
+        let read = || -> std::io::Result<_> {
+            let mut file = File::open(path)?;
+            let mut head = Vec::new();
+            (&mut file).take(TEXT_HEAD).read_to_end(&mut head)?;
+            Ok((file.metadata()?.len(), head, file))
+        };
+        let Ok((size, mut text, mut file)) = read() else {
+            return UNREADABLE;
+        };
+        if !is_named && may_be_program(path) && text.starts_with(b"\x7fELF") {
+            return PROGRAM;
+        }
+        let is_text = !text.contains(&0);
+        if size > TEXT_MAX {
+            self.named.any |= is_text;
+            let mut hash = Sha256::new_with_prefix(&text);
+            return match std::io::copy(&mut file, &mut hash) {
+                Ok(_) => hash.finalize().into(),
+                Err(_) => UNREADABLE,
+            };
+        }
+        if file.read_to_end(&mut text).is_err() {
+            return UNREADABLE;
+        }
+        if is_text {
+            self.note_named(path, &text);
+        }
+        Sha256::digest(&text).into()
+    }
+
+    /// Notes what a text names; what it names upward, from the folder of its file.
+    fn note_named(&mut self, path: &Path, text: &[u8]) {
+        let mut named = Named::default();
+        named.scan(text);
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        self.named.any |= named.any;
+        self.named.kinds.append(&mut named.kinds);
+        for upward in named.upward {
+            let path = normal(&folder.join(upward));
+            if !self.walk.has(&path) {
+                self.named.upward.insert(path);
+            }
+        }
+    }
+
+    /// Adds folders beside the tree that a text has named. Of a folder that the tree is in, the files alone.
+    fn add_upward(&mut self) -> Result<()> {
+        while let Some(path) = self.named.upward.pop_first() {
+            let folder = match path.metadata() {
+                Ok(found) if found.is_dir() => path.as_path(),
+                Ok(_) => path.parent().unwrap_or(&path),
+                Err(_) => continue,
+            };
+            self.is_beyond_state = true;
+            if self.walk.is_around(folder) {
+                self.walk.add_flat(folder)?;
+            } else if !folder.starts_with("/nix/store") {
+                self.walk.add(folder)?;
+            }
+        }
+        self.walk.add_linked()
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: inputs of C in a source tree\0");
+        for (nth, bytes) in &self.bytes {
+            add_name(&mut hash, &self.walk.files[*nth]);
+            hash.update(bytes);
+        }
+        hash.finalize().into()
+    }
+}
+
+/// The answer for all trees without inputs.
+fn nothing(assembler: Assembler) -> Answer {
+    Answer {
+        digest: Sha256::digest("nix-gocacheprog: no inputs of C in a source tree\0").into(),
+        has_c: false,
+        assembler,
+    }
+}
+
+fn add_name(hash: &mut Sha256, file: &Found) {
+    let (root, name) = (file.name.0 as u64, file.name.1.as_bytes());
+    hash.update(root.to_le_bytes());
+    hash.update((name.len() as u64).to_le_bytes());
+    hash.update(name);
+}
+
+/// Stands for the bytes of what has none: where a link leads.
+fn target(path: &Path) -> [u8; 32] {
+    let target = std::fs::read_link(path).unwrap_or_default();
+    Sha256::new_with_prefix("link\0")
+        .chain_update(target.as_os_str().as_bytes())
+        .finalize()
+        .into()
+}
+
+/// Whether a name is like those of programs and tests that `go build` and `go test -c` write.
+fn may_be_program(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    !name.contains(&b'.') || name.ends_with(b".test")
+}
+
+/// Whether a Go file imports "C"; one that cannot be read may.
+fn go_file_imports_c(path: &Path) -> bool {
+    let Ok(mut file) = File::open(path) else {
+        return true;
+    };
+    let mut text = Vec::with_capacity(GO_HEAD);
+    if (&mut file)
+        .take(GO_HEAD as u64)
+        .read_to_end(&mut text)
+        .is_err()
+    {
+        return true;
+    }
+    let found = imports_c(&text, text.len() < GO_HEAD);
+    if found != ImportsC::Unknown {
+        return found == ImportsC::Yes;
+    }
+    file.read_to_end(&mut text).is_err() || imports_c(&text, true) == ImportsC::Yes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::os::unix::fs::symlink;
+
+    const CGO: &str = "package a\n\n// #include \"v.h\"\nimport \"C\"\n";
+
+    /// A module in a directory of its own.
+    struct Tree {
+        dir: TestDir,
+        vars: Vec<(&'static str, String)>,
+    }
+
+    impl Tree {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let tree = Tree {
+                dir: TestDir::new(),
+                vars: Vec::new(),
+            };
+            tree.write("source/go.mod", "module example.com/a\n");
+            // Modules of others come from here.
+            tree.write("source/vendor/modules.txt", "");
+            for (name, text) in files {
+                tree.write(&format!("source/{name}"), text);
+            }
+            tree
+        }
+
+        fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+            self.vars.push((name, value.into()));
+            self
+        }
+
+        /// As in a build of Nix, which has a memory.
+        fn in_build(self) -> Self {
+            let top = self.dir.path().to_str().unwrap().to_owned();
+            self.with("NIX_BUILD_TOP", top)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.path(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+
+        fn scan(&self) -> SourceTree {
+            self.scan_with(&["go", "build"])
+        }
+
+        fn scan_with(&self, args: &[&str]) -> SourceTree {
+            let args: Vec<_> = args.iter().map(OsString::from).collect();
+            let var = |name: &str| {
+                let found = self.vars.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            SourceTree::scan(&self.path("source"), &args, var).unwrap()
+        }
+
+        /// Whether writing this makes other inputs of it.
+        fn counts(&self, name: &str, text: &str) -> bool {
+            let before = self.scan().digest();
+            self.write(name, text);
+            self.scan().digest() != before
+        }
+    }
+
+    /// The digest of a tree without inputs.
+    fn none() -> [u8; 32] {
+        nothing(Assembler::None).digest
+    }
+
+    #[test]
+    fn a_tree_without_c_has_no_inputs() {
+        let tree = Tree::new(&[
+            ("a.go", "package a\n"),
+            ("v.h", "x"),
+            ("b/x.c", "x"),
+            ("README.md", ""),
+        ]);
+        let found = tree.scan();
+        assert_eq!(
+            (found.digest(), found.has_c(), found.asm_is_closed()),
+            (none(), false, true)
+        );
+        assert!(!tree.counts("v.h", "y") && !tree.counts("new.inc", ""));
+        assert!(tree.counts("source/c/c.go", CGO));
+        assert!(tree.scan().has_c());
+    }
+
+    #[test]
+    fn whatever_c_can_read_counts() {
+        let tree = Tree::new(&[("p/a.go", CGO), ("p/v.h", "1")]);
+        for name in [
+            "p/v.h",
+            "include/v.h",
+            "p/v.inc",
+            "p/v.inl",
+            "p/v.def",
+            "lib/libx.a",
+            "lib/x.o",
+            "lib/libx.so.1",
+            "x.pc",
+            "p/x.i",
+            ".dot/v.h",
+            "_x/v.h",
+            "testdata/v.h",
+            "vendor/x/v.h",
+            "vector",
+            "x.unheard-of",
+            "p/a.c",
+            "p/a.s",
+        ] {
+            let name = format!("source/{name}");
+            assert!(tree.counts(&name, "2"), "{name}");
+            assert!(tree.counts(&name, "3"), "{name}");
+            assert!(!tree.counts(&name, "3"), "{name}");
+        }
+        for name in [
+            "README.md",
+            "x.json",
+            ".git/v.h",
+            "logo.png",
+            "LICENSE",
+            "p/other.go",
+        ] {
+            assert!(
+                !tree.counts(&format!("source/{name}"), "package a\n"),
+                "{name}"
+            );
+        }
+        // Which file it was counts too.
+        std::fs::rename(tree.path("source/x.pc"), tree.path("source/y.pc")).unwrap();
+        let before = tree.scan().digest();
+        std::fs::rename(tree.path("source/y.pc"), tree.path("source/z.pc")).unwrap();
+        assert_ne!(tree.scan().digest(), before);
+    }
+
+    #[test]
+    fn without_cgo_no_go_file_has_c() {
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "1")]).with("CGO_ENABLED", "0");
+        let found = tree.scan();
+        assert_eq!((found.digest(), found.has_c()), (none(), false));
+    }
+
+    #[test]
+    fn a_kind_that_a_text_names_counts() {
+        for (name, text) in [
+            ("p/v.h", "#include \"table.json\"\n"),
+            (
+                "p/a.go",
+                "package a\n\n// #include \"table.json\"\nimport \"C\"\n",
+            ),
+            (
+                "p/a.go",
+                "package a\n\n// #cgo CFLAGS: -include ${SRCDIR}/../table.json\nimport \"C\"\n",
+            ),
+            ("p/x.c", "__asm__(\".incbin \\\"table.json\\\"\");\n"),
+            ("p/x.c", "#include TABLE\n"),
+        ] {
+            let tree = Tree::new(&[("p/a.go", CGO), (name, text)]);
+            assert!(tree.counts("source/table.json", "1"), "{text}");
+            assert!(tree.counts("source/table.json", "2"), "{text}");
+        }
+        let tree = Tree::new(&[("a.go", CGO)]).with("CGO_CFLAGS", "-include table.json");
+        assert!(tree.counts("source/table.json", "1"));
+        // What is named by what is named.
+        let tree = Tree::new(&[
+            ("a.go", CGO),
+            ("x.c", "#include \"one.md\""),
+            ("one.md", "#include \"two.txt\""),
+        ]);
+        assert!(tree.counts("source/two.txt", "1"));
+    }
+
+    #[test]
+    fn a_program_that_was_built_in_the_tree_does_not_count_until_it_is_named() {
+        let tree = Tree::new(&[("a.go", CGO)]);
+        tree.write("source/bin/a", "\x7fELF 1");
+        assert!(!tree.counts("source/bin/a", "\x7fELF 2"));
+        assert!(tree.counts("source/bin/a.so", "\x7fELF 1"));
+        tree.write("source/z.c", "asm(\".incbin \\\"bin/a\\\"\");");
+        assert!(tree.counts("source/bin/a", "\x7fELF 3"));
+    }
+
+    #[test]
+    fn files_behind_links_count() {
+        let tree = Tree::new(&[("a.go", CGO)]);
+        tree.write("outside/v.h", "1");
+        tree.write("folder/sub/w.h", "1");
+        symlink("../outside/v.h", tree.path("source/v.h")).unwrap();
+        symlink("../folder", tree.path("source/link")).unwrap();
+        symlink("missing", tree.path("source/dangling.h")).unwrap();
+        symlink("..", tree.path("source/link/loop")).unwrap();
+        assert!(tree.counts("outside/v.h", "2"));
+        assert!(tree.counts("folder/sub/w.h", "2"));
+        let before = tree.scan().digest();
+        std::fs::remove_file(tree.path("source/dangling.h")).unwrap();
+        symlink("elsewhere", tree.path("source/dangling.h")).unwrap();
+        assert_ne!(tree.scan().digest(), before);
+    }
+
+    #[test]
+    fn what_is_replaced_beside_or_named_upward_counts() {
+        let tree = Tree::new(&[("go.mod", "module a\nreplace b => ../b\n"), ("a.go", CGO)]);
+        assert!(tree.counts("b/v.h", "1"));
+        assert!(!tree.counts("beside/v.h", "1"));
+        // All that was unpacked belongs to a build.
+        let tree = Tree::new(&[("sub/go.mod", "module b\n")]).in_build();
+        assert!(!tree.counts("beside/v.h", "1"));
+        let tree = Tree::new(&[(
+            "p/a.go",
+            "package a\n// #cgo CFLAGS: -I${SRCDIR}/../../beside\nimport \"C\"\n",
+        )]);
+        tree.write("beside/other.h", "");
+        assert!(tree.counts("beside/deep/v.h", "1"));
+        assert!(!tree.counts("further/v.h", "1"));
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "#include \"../w.h\"\n")]);
+        tree.write("w.h", "1");
+        assert!(tree.counts("w.h", "2") && !tree.counts("further/v.h", "1"));
+    }
+
+    #[test]
+    fn special_files_are_known_by_name() {
+        let tree = Tree::new(&[("a.go", CGO)]);
+        let before = tree.scan().digest();
+        let path = tree.path("source/x.h");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_ne!(tree.scan().digest(), before);
+    }
+
+    const CLOSED: &str = "#include \"textflag.h\"\n#include \"v.h\"\n";
+
+    #[test]
+    fn assembler_files_that_include_only_what_go_hashes_have_no_inputs() {
+        let files = [
+            ("p/a.s", CLOSED),
+            ("p/v.h", "#define V 1\n"),
+            ("p/a.go", "package a\n"),
+        ];
+        for cgo in ["0", "1"] {
+            let tree = Tree::new(&files).with("CGO_ENABLED", cgo);
+            let found = tree.scan();
+            assert_eq!(
+                (found.digest(), found.has_c(), found.asm_is_closed()),
+                (none(), false, true)
+            );
+            // Of its folder `go` hashes that.
+            assert!(!tree.counts("source/p/v.h", "#define V 2\n"));
+            tree.write("source/p/v.h", "#include \"../w.h\"\n");
+            let found = tree.scan();
+            assert!(!found.asm_is_closed() && !found.has_c() && !found.asm_hides_headers());
+            assert!(tree.counts("source/w.h", "#define V 2\n"));
+            assert!(tree.counts("source/w.h", "#define V 3\n"));
+        }
+        let tree = Tree::new(&files);
+        tree.write("source/p/textflag.h", "//go:build ignore\n");
+        assert!(tree.scan().asm_hides_headers());
+    }
+
+    #[test]
+    fn assembler_files_of_other_modules_are_looked_at_or_distrusted() {
+        let tree = Tree::new(&[
+            ("a.go", "package a\n"),
+            (
+                "go.sum",
+                "example.com/B v1.0.0 h1:x=\nexample.com/c v1.0.0/go.mod h1:x=\n",
+            ),
+        ]);
+        let modules = tree.path("mod").to_str().unwrap().to_owned();
+        let tree = tree.with("GOMODCACHE", modules);
+        assert!(tree.scan().asm_is_closed(), "vendored");
+        std::fs::remove_file(tree.path("source/vendor/modules.txt")).unwrap();
+        assert!(!tree.scan().asm_is_closed(), "to be fetched");
+        tree.write("mod/example.com/!b@v1.0.0/a.s", CLOSED);
+        tree.write("mod/example.com/!b@v1.0.0/v.h", "");
+        assert!(tree.scan().asm_is_closed(), "closed");
+        assert!(
+            !tree
+                .scan_with(&["go", "install", "example.com/d@latest"])
+                .asm_is_closed()
+        );
+        assert!(
+            !tree
+                .scan_with(&["go", "build", "-overlay=x.json"])
+                .asm_is_closed()
+        );
+        assert!(
+            !tree
+                .scan_with(&["go", "build", "-toolexec", "x"])
+                .asm_is_closed()
+        );
+        tree.write(
+            "mod/example.com/!b@v1.0.0/deep/b.s",
+            "#include \"../v.h\"\n",
+        );
+        assert!(!tree.scan().asm_is_closed(), "open");
+        assert_eq!(tree.scan().digest(), none());
+    }
+
+    /// Makes a file's times old, as in the store: all but the one that nobody can set.
+    fn age(path: &Path) {
+        let file = File::options().append(true).open(path).unwrap();
+        file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(1))
+            .unwrap();
+    }
+
+    #[test]
+    fn equal_size_and_time_with_other_bytes_is_noticed() {
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "#define V 1")]).in_build();
+        age(&tree.path("source/v.h"));
+        let before = tree.scan().digest();
+        tree.write("source/v.h", "#define V 2");
+        age(&tree.path("source/v.h"));
+        assert_ne!(tree.scan().digest(), before);
+    }
+
+    #[test]
+    fn a_tree_is_remembered_once_nothing_in_it_is_young() {
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "1")]).in_build();
+        let memory = tree.path(".nix-gocacheprog-source");
+        let first = tree.scan();
+        assert_eq!(std::fs::read_dir(&memory).unwrap().count(), 0, "too young");
+        // As if it had been looked at later.
+        let forged = Answer {
+            digest: [9; 32],
+            has_c: true,
+            assembler: Assembler::Hiding,
+        };
+        let state = |tree: &Tree| {
+            let settings = Settings::new(&[], |_| None);
+            let mut scan = Scan::new(&settings);
+            scan.walk.add(&tree.path("source")).unwrap();
+            scan.state().0
+        };
+        Memory::of(tree.dir.path())
+            .unwrap()
+            .put(&state(&tree), &forged)
+            .unwrap();
+        let found = tree.scan();
+        assert_eq!(found.0, forged);
+        for (name, text) in [
+            ("source/v.h", "1"),
+            ("source/a.go", CGO),
+            ("source/new.h", ""),
+        ] {
+            tree.write(name, text);
+            let found = tree.scan();
+            assert!(found.digest() != [9; 32] && found.asm_is_closed(), "{name}");
+            assert_eq!(found.digest() == first.digest(), name != "source/new.h");
+        }
+    }
+
+    #[test]
+    fn what_go_itself_writes_does_not_count() {
+        let tree = Tree::new(&[("a.go", CGO)]);
+        let [cache, tmp] =
+            ["source/cache", "source/tmp"].map(|name| tree.path(name).to_str().unwrap().to_owned());
+        std::fs::create_dir_all(&cache).unwrap();
+        std::fs::create_dir_all(&tmp).unwrap();
+        let tree = tree.with("GOCACHE", cache).with("TMPDIR", tmp);
+        assert!(!tree.counts("source/cache/00/x-d", "1"));
+        assert!(!tree.counts("source/tmp/go-build1/b001/_cgo_export.h", "1"));
+        assert!(tree.counts("source/tmp/other.h", "1"));
+    }
+}

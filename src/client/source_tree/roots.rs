@@ -1,0 +1,373 @@
+//! The folders that a `go` command builds from.
+//!
+//! How `go` finds them: `findModuleRoot`, `FindGoWork` and `loadModFile` in cmd/go/internal/modload/init.go. In doubt
+//! there is one folder too many here: a go.work counts even where GOFLAGS turns it off.
+
+use super::settings::Settings;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Where source is, and where else packages come from.
+#[derive(Debug, Default)]
+pub struct Roots {
+    /// Each folder once, the main module's first. Some may be below others.
+    pub folders: Vec<PathBuf>,
+    /// Modules may be taken from the module cache.
+    pub uses_module_cache: bool,
+    /// The go.sum files that name them; none, when it cannot be told which they are.
+    pub sums: Vec<PathBuf>,
+}
+
+impl Roots {
+    /// Those of a command that runs in `cwd`. (`go -C` has changed it before it starts anything.)
+    pub fn find<F: Fn(&str) -> Option<OsString>>(cwd: &Path, settings: &Settings<F>) -> Self {
+        let mut roots = Self::default();
+        let module = nearest(cwd, "go.mod");
+        let work = match settings.get("GOWORK") {
+            Some(off) if off == "off" => None,
+            Some(path) if path != "auto" => Some(PathBuf::from(path)),
+            _ => nearest(cwd, "go.work").map(|folder| folder.join("go.work")),
+        };
+        roots.add_source(module.as_deref().unwrap_or(cwd), settings);
+        if let Some(module) = &module {
+            let file = settings.flag("modfile").map(|file| cwd.join(file));
+            roots.add_module(module, file.as_deref(), settings);
+        }
+        if let Some(work) = &work {
+            roots.add_work(work, settings);
+        }
+        if module.is_none() || settings.get("GO111MODULE").is_some_and(|on| on == "off") {
+            roots.add_gopath(settings);
+        }
+        // Files that are named one by one can be anywhere.
+        for word in settings.words() {
+            if word.as_bytes().ends_with(b".go")
+                && let Some(folder) = Path::new(word).parent()
+            {
+                roots.add(normal(&cwd.join(folder)));
+            }
+        }
+        let vendors = [
+            module,
+            work.as_deref()
+                .and_then(Path::parent)
+                .map(Path::to_path_buf),
+        ];
+        let has_vendor = vendors
+            .into_iter()
+            .flatten()
+            .any(|folder| folder.join("vendor/modules.txt").exists());
+        let is_told = settings.flag("mod").is_some_and(|mode| mode != "vendor");
+        // `go install example.com/command@version` builds from no go.mod.
+        let has_version = settings
+            .words()
+            .iter()
+            .any(|word| word.as_bytes().contains(&b'@'));
+        roots.uses_module_cache = !has_vendor || is_told || has_version;
+        if has_version {
+            roots.sums.clear();
+        }
+        roots
+    }
+
+    /// Adds a folder of source, with all that was unpacked around it: a build of Nix may have its module in a folder
+    /// below, and C files beside it.
+    fn add_source<F: Fn(&str) -> Option<OsString>>(
+        &mut self,
+        folder: &Path,
+        settings: &Settings<F>,
+    ) {
+        let top = settings.path("NIX_BUILD_TOP");
+        let below = top
+            .as_deref()
+            .and_then(|top| folder.strip_prefix(top).ok().map(|rest| (top, rest)));
+        if let Some((top, rest)) = below
+            && let Some(first) = rest.components().next()
+        {
+            self.add(top.join(first));
+        }
+        self.add(folder.to_path_buf());
+    }
+
+    fn add(&mut self, folder: PathBuf) {
+        if !self.folders.contains(&folder) {
+            self.folders.push(folder);
+        }
+    }
+
+    /// Adds what the go.mod in this folder brings in; `file` is read beside it if it is given.
+    fn add_module<F: Fn(&str) -> Option<OsString>>(
+        &mut self,
+        folder: &Path,
+        file: Option<&Path>,
+        settings: &Settings<F>,
+    ) {
+        for file in [Some(folder.join("go.mod")), file.map(Path::to_path_buf)]
+            .into_iter()
+            .flatten()
+        {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            for path in paths(&text, "replace") {
+                self.add_source(&normal(&folder.join(path)), settings);
+            }
+            self.sums.push(file.with_extension("sum"));
+        }
+    }
+
+    fn add_work<F: Fn(&str) -> Option<OsString>>(&mut self, file: &Path, settings: &Settings<F>) {
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        for path in paths(&text, "use") {
+            let module = normal(&folder.join(path));
+            self.add_source(&module, settings);
+            self.add_module(&module, None, settings);
+        }
+        for path in paths(&text, "replace") {
+            self.add_source(&normal(&folder.join(path)), settings);
+        }
+        self.add(folder.join("vendor"));
+        self.sums.push(folder.join("go.work.sum"));
+    }
+
+    fn add_gopath<F: Fn(&str) -> Option<OsString>>(&mut self, settings: &Settings<F>) {
+        let gopath = settings
+            .get("GOPATH")
+            .or_else(|| Some(PathBuf::from(settings.get("HOME")?).join("go").into()));
+        for folder in std::env::split_paths(&gopath.unwrap_or_default()) {
+            if folder.is_absolute() {
+                self.add(folder.join("src"));
+            }
+        }
+    }
+}
+
+/// The nearest folder upward that has such a file.
+fn nearest(from: &Path, name: &str) -> Option<PathBuf> {
+    let folders = from.ancestors();
+    let mut folders = folders.filter(|folder| folder.join(name).is_file());
+    folders.next().map(Path::to_path_buf)
+}
+
+/// Without `.` and `..`, by the names alone.
+pub fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            part => normal.push(part),
+        }
+    }
+    normal
+}
+
+/// The folders that a go.mod or go.work names in directives of this kind: of `replace` the right side, where it has no
+/// version (<https://go.dev/ref/mod#go-mod-file-grammar>).
+fn paths(text: &str, directive: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut block = String::new();
+    for line in text.lines() {
+        let mut words = words(line);
+        match words.first().map(String::as_str) {
+            None => continue,
+            Some(")") => {
+                block.clear();
+                continue;
+            }
+            Some(_) if block.is_empty() => {
+                let kind = words.remove(0);
+                if words.first().is_some_and(|word| word == "(") {
+                    block = kind;
+                    continue;
+                }
+                if kind != directive {
+                    continue;
+                }
+            }
+            Some(_) if block != directive => continue,
+            Some(_) => {}
+        }
+        let path = match words.iter().position(|word| word == "=>") {
+            Some(at) => words.get(at + 1),
+            None => words.first(),
+        };
+        let is_path = |path: &&String| {
+            directive == "use"
+                || path.starts_with("./")
+                || path.starts_with("../")
+                || path.starts_with('/')
+                || *path == "."
+                || *path == ".."
+        };
+        found.extend(path.filter(is_path).cloned());
+    }
+    found
+}
+
+/// The words of a line, without quotes and comments.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while let Some(first) = rest.chars().next() {
+        if rest.starts_with("//") {
+            break;
+        }
+        let (word, after) = match first {
+            '"' | '`' => rest[1..].split_once(first).unwrap_or((&rest[1..], "")),
+            '(' | ')' => rest.split_at(1),
+            _ => {
+                let end = rest.find(|c: char| c.is_whitespace() || "()".contains(c));
+                rest.split_at(end.unwrap_or(rest.len()))
+            }
+        };
+        words.push(word.to_owned());
+        rest = after.trim_start();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    fn find(
+        dir: &TestDir,
+        files: &[(&str, &str)],
+        cwd: &str,
+        args: &[&str],
+        vars: &[(&str, &str)],
+    ) -> Roots {
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let args: Vec<_> = args.iter().map(OsString::from).collect();
+        let settings = Settings::new(&args, |name| {
+            let found = vars.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| {
+                OsString::from(value.replace("DIR", dir.path().to_str().unwrap()))
+            })
+        });
+        let cwd = dir.path().join(cwd);
+        std::fs::create_dir_all(&cwd).unwrap();
+        Roots::find(&cwd, &settings)
+    }
+
+    fn names(dir: &TestDir, roots: &Roots) -> Vec<String> {
+        let folders = roots.folders.iter();
+        let names = folders.map(|folder| folder.strip_prefix(dir.path()).unwrap_or(folder));
+        names
+            .map(|name| name.to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn replaced_modules_are_source_too() {
+        let dir = TestDir::new();
+        let text = "module a\nreplace b v1.0.0 => ../b // c\nreplace (\n\tc => \"../with blank\"\n\td => d v2\n)\n\
+                    require (\n\te v1.0.0\n)\nreplace f => ./f\n";
+        let roots = find(&dir, &[("a/go.mod", text)], "a/sub", &[], &[]);
+        assert_eq!(names(&dir, &roots), ["a", "b", "with blank", "a/f"]);
+        let other = [("a/other.mod", "module a\nreplace b => ../other\n")];
+        let roots = find(
+            &dir,
+            &other,
+            "a/sub",
+            &["go", "build", "-modfile=../other.mod"],
+            &[],
+        );
+        assert_eq!(
+            names(&dir, &roots),
+            ["a", "b", "with blank", "a/f", "other"]
+        );
+        let roots = find(
+            &dir,
+            &[],
+            "a/sub",
+            &[],
+            &[("GOFLAGS", "-trimpath '-modfile=../other.mod'")],
+        );
+        assert!(names(&dir, &roots).contains(&"other".to_owned()));
+    }
+
+    #[test]
+    fn the_modules_of_a_workspace_are_source_too() {
+        let dir = TestDir::new();
+        let files = [
+            (
+                "w/go.work",
+                "go 1.21\nuse ./a\nuse (\n\t../b\n)\nreplace x => ../x\n",
+            ),
+            ("w/a/go.mod", "module a\n"),
+            ("b/go.mod", "module b\nreplace c => ../c\n"),
+        ];
+        let roots = find(&dir, &files, "w/a", &[], &[]);
+        assert_eq!(names(&dir, &roots), ["w/a", "b", "c", "x", "w/vendor"]);
+        let roots = find(&dir, &[], "w/a", &[], &[("GOWORK", "off")]);
+        assert_eq!(names(&dir, &roots), ["w/a"]);
+        let roots = find(&dir, &[], "b", &[], &[("GOWORK", "DIR/w/go.work")]);
+        assert_eq!(names(&dir, &roots), ["b", "c", "w/a", "x", "w/vendor"]);
+    }
+
+    #[test]
+    fn all_that_was_unpacked_in_a_build_is_source() {
+        let dir = TestDir::new();
+        let top = [("NIX_BUILD_TOP", "DIR")];
+        let roots = find(
+            &dir,
+            &[("source/sub/go.mod", "module a\n")],
+            "source/sub",
+            &[],
+            &top,
+        );
+        assert_eq!(names(&dir, &roots), ["source", "source/sub"]);
+    }
+
+    #[test]
+    fn without_a_module_the_gopath_and_named_files_are_source() {
+        let dir = TestDir::new();
+        let vars = [("GOPATH", "DIR/one:DIR/two")];
+        let roots = find(&dir, &[], "sub", &["go", "run", "../c/a.go"], &vars);
+        assert_eq!(names(&dir, &roots), ["sub", "one/src", "two/src", "c"]);
+    }
+
+    #[test]
+    fn modules_come_from_vendor_or_from_the_module_cache() {
+        let dir = TestDir::new();
+        let uses = |files: &[_], args: &[&str], vars: &[_]| {
+            find(&dir, files, "a", args, vars).uses_module_cache
+        };
+        assert!(uses(&[("a/go.mod", "module a\n")], &[], &[]));
+        assert!(!uses(&[("a/vendor/modules.txt", "")], &[], &[]));
+        assert!(uses(&[], &["go", "build", "-mod", "mod"], &[]));
+        assert!(uses(&[], &[], &[("GOFLAGS", "-mod=readonly")]));
+        assert!(!uses(&[], &[], &[("GOFLAGS", "-mod=vendor")]));
+        let roots = find(
+            &dir,
+            &[],
+            "a",
+            &["go", "install", "example.com/a@latest"],
+            &[],
+        );
+        assert!(roots.uses_module_cache && roots.sums.is_empty());
+    }
+
+    #[test]
+    fn what_go_env_has_written_counts() {
+        let dir = TestDir::new();
+        let files = [
+            ("env", "GOWORK=off\nGOFLAGS=-mod=mod\n"),
+            ("a/go.mod", "module a\n"),
+        ];
+        let roots = find(&dir, &files, "a", &[], &[("GOENV", "DIR/env")]);
+        assert!(roots.uses_module_cache);
+        std::fs::write(dir.path().join("go.work"), "use ./b\n").unwrap();
+        let roots = find(&dir, &[], "a", &[], &[("GOENV", "DIR/env")]);
+        assert_eq!(names(&dir, &roots), ["a"]);
+    }
+}

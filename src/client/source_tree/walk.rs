@@ -1,0 +1,544 @@
+//! All files below the roots, without a look at any of them.
+
+use super::roots::normal;
+use super::text::kind;
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::FileType;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// More files than any source tree has: a symbolic link leads somewhere else.
+const FILES_MAX: usize = 1_000_000;
+
+/// What a version control system keeps. `go` does not build from there.
+const VERSION_CONTROL: [&str; 8] = [
+    ".git", ".hg", ".svn", ".bzr", "_darcs", "CVS", ".jj", ".pijul",
+];
+
+/// Not of any source tree.
+const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Files that no C compiler and no assembler reads unless a text names one of their kind: extensions, and names
+/// without one, in lower case and sorted.
+const NEVER_READ: &[&str] = &[
+    "adoc",
+    "authors",
+    "avif",
+    "avsc",
+    "bash",
+    "bat",
+    "bazel",
+    "bmp",
+    "build",
+    "bzl",
+    "changelog",
+    "changes",
+    "cmd",
+    "codeowners",
+    "conf",
+    "containerfile",
+    "contributing",
+    "contributors",
+    "copying",
+    "crt",
+    "css",
+    "csv",
+    "cue",
+    "diff",
+    "dockerfile",
+    "dockerignore",
+    "drawio",
+    "editorconfig",
+    "eot",
+    "eslintrc",
+    "example",
+    "feature",
+    "fish",
+    "gif",
+    "gitattributes",
+    "gitignore",
+    "gitkeep",
+    "gitmodules",
+    "gnumakefile",
+    "go",
+    "gohtml",
+    "golden",
+    "gotmpl",
+    "gql",
+    "graphql",
+    "gz",
+    "hcl",
+    "htm",
+    "html",
+    "ico",
+    "ini",
+    "ipynb",
+    "jar",
+    "java",
+    "jenkinsfile",
+    "jpeg",
+    "jpg",
+    "js",
+    "json",
+    "json5",
+    "jsonl",
+    "jsonnet",
+    "jsx",
+    "key",
+    "kt",
+    "less",
+    "libsonnet",
+    "license",
+    "lock",
+    "log",
+    "mailmap",
+    "maintainers",
+    "makefile",
+    "map",
+    "markdown",
+    "md",
+    "mdx",
+    "mjs",
+    "mmd",
+    "mod",
+    "mp3",
+    "mp4",
+    "news",
+    "nix",
+    "notice",
+    "npmrc",
+    "otf",
+    "owners",
+    "parquet",
+    "patch",
+    "patents",
+    "pdf",
+    "pem",
+    "php",
+    "pl",
+    "png",
+    "prettierrc",
+    "procfile",
+    "properties",
+    "proto",
+    "ps1",
+    "pub",
+    "puml",
+    "py",
+    "pyc",
+    "rb",
+    "readme",
+    "rego",
+    "rst",
+    "sass",
+    "scss",
+    "sh",
+    "snap",
+    "sql",
+    "star",
+    "sum",
+    "svelte",
+    "svg",
+    "swift",
+    "tar",
+    "tf",
+    "tgz",
+    "tmpl",
+    "todo",
+    "toml",
+    "tpl",
+    "ts",
+    "tsv",
+    "tsx",
+    "ttf",
+    "txt",
+    "vagrantfile",
+    "vue",
+    "wasm",
+    "webm",
+    "webp",
+    "woff",
+    "woff2",
+    "work",
+    "workspace",
+    "xml",
+    "xz",
+    "yaml",
+    "yml",
+    "zip",
+    "zsh",
+    "zst",
+];
+
+/// What a file can be, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Go.
+    Go,
+    /// Assembler, by Go's assembler unless its package has C.
+    Assembler,
+    /// An interface that SWIG makes C and Go of.
+    Swig,
+    /// Of a kind that only a text's naming it makes an input.
+    NeverRead,
+    /// Anything else: an input of C's.
+    Input,
+}
+
+impl Class {
+    fn of(name: &[u8]) -> Self {
+        match kind(name).as_str() {
+            "go" => Self::Go,
+            // By the letter: `.S` is the C compiler's.
+            "s" if name.ends_with(b".s") => Self::Assembler,
+            "swig" | "swigcxx" => Self::Swig,
+            kind if NEVER_READ.binary_search(&kind).is_ok() => Self::NeverRead,
+            _ => Self::Input,
+        }
+    }
+}
+
+/// A file below a root.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The root, by number, and the path below it.
+    pub name: (usize, OsString),
+    /// What it is by its name.
+    pub class: Class,
+    /// Neither a file nor a link to one, or a directory that cannot be read: its name counts, and where a link leads.
+    pub is_name_only: bool,
+}
+
+/// What to leave out.
+#[derive(Debug, Default)]
+pub struct Except {
+    /// Folders whose content is `go`'s own: its caches.
+    pub folders: Vec<PathBuf>,
+    /// Where `go` makes its temporary folders, and stdenv its list of variables.
+    pub temporary: Vec<PathBuf>,
+}
+
+impl Except {
+    fn has(&self, folder: &Path, name: &[u8], is_folder: bool) -> bool {
+        let is_temporary = || self.temporary.iter().any(|temporary| temporary == folder);
+        if name.starts_with(b".nix-gocacheprog") {
+            return true;
+        }
+        if !is_folder {
+            return name == b"env-vars" && is_temporary();
+        }
+        let is_gos_own = [
+            &b"go-build"[..],
+            b"go-link-",
+            b"cgo-gcc-",
+            b"go-tool-",
+            b"gotest",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+        VERSION_CONTROL.iter().any(|own| own.as_bytes() == name)
+            || is_gos_own && is_temporary()
+            || !self.folders.is_empty()
+                && self
+                    .folders
+                    .contains(&folder.join(std::ffi::OsStr::from_bytes(name)))
+    }
+}
+
+/// Lists the files below folders that are added one after the other, in an order that depends on their names alone.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// All so far.
+    pub files: Vec<Found>,
+    except: Except,
+    roots: Vec<PathBuf>,
+    /// Folders that links lead to, real paths.
+    linked: BTreeSet<PathBuf>,
+    /// Folders of which the files alone were listed.
+    flat: BTreeSet<PathBuf>,
+}
+
+impl Walk {
+    /// An empty one.
+    pub fn new(except: Except) -> Self {
+        Self {
+            except,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a path is below a root.
+    pub fn has(&self, path: &Path) -> bool {
+        self.roots().any(|root| path.starts_with(root))
+    }
+
+    /// Whether a root is below a path.
+    pub fn is_around(&self, path: &Path) -> bool {
+        self.roots().any(|root| root.starts_with(path))
+    }
+
+    /// Where a file is.
+    pub fn path(&self, file: &Found) -> PathBuf {
+        self.roots[file.name.0].join(&file.name.1)
+    }
+
+    fn roots(&self) -> impl Iterator<Item = &PathBuf> {
+        self.roots.iter().filter(|root| !self.flat.contains(*root))
+    }
+
+    /// Adds all below a folder, unless it is below one already.
+    ///
+    /// # Errors
+    /// When there are more files than a source tree can have.
+    pub fn add(&mut self, root: &Path) -> Result<()> {
+        let root = root.canonicalize().unwrap_or_else(|_| normal(root));
+        if self.has(&root) || SYSTEM.iter().any(|system| root.starts_with(system)) {
+            return Ok(());
+        }
+        self.roots.push(root.clone());
+        self.walk(self.roots.len() - 1, root, true)
+    }
+
+    /// Adds the files in a folder, and nothing further below.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_flat(&mut self, folder: &Path) -> Result<()> {
+        let folder = folder.canonicalize().unwrap_or_else(|_| normal(folder));
+        if self.has(&folder) || !self.flat.insert(folder.clone()) {
+            return Ok(());
+        }
+        self.roots.push(folder.clone());
+        self.walk(self.roots.len() - 1, folder, false)
+    }
+
+    fn walk(&mut self, root: usize, start: PathBuf, is_deep: bool) -> Result<()> {
+        let mut folders = vec![start];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                self.push(root, folder, true)?;
+                continue;
+            };
+            let mut entries: Vec<(OsString, Option<FileType>)> = entries
+                .map(|entry| match entry {
+                    Ok(entry) => (entry.file_name(), entry.file_type().ok()),
+                    Err(_) => (OsString::from("?"), None),
+                })
+                .collect();
+            entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            for (name, kind) in entries {
+                let is_folder = kind.is_some_and(|kind| kind.is_dir());
+                if self.except.has(&folder, name.as_bytes(), is_folder) {
+                    continue;
+                }
+                let path = folder.join(name);
+                match kind {
+                    Some(kind) if kind.is_dir() && !is_deep => {}
+                    Some(kind) if kind.is_dir() => folders.push(path),
+                    Some(kind) if kind.is_file() => self.push(root, path, false)?,
+                    Some(kind) if kind.is_symlink() => self.link(root, path)?,
+                    _ => self.push(root, path, true)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A link to a file is read as one. A folder that a link leads to is walked where it is, unless it is below a
+    /// root, in the store, which does not change, or of the system's.
+    fn link(&mut self, root: usize, path: PathBuf) -> Result<()> {
+        let Ok(found) = path.metadata() else {
+            return self.push(root, path, true);
+        };
+        if !found.is_dir() {
+            return self.push(root, path, !found.is_file());
+        }
+        let real = path.canonicalize();
+        self.push(root, path, true)?;
+        if let Ok(real) = real
+            && !real.starts_with("/nix/store")
+            && !self.has(&real)
+            && !SYSTEM.iter().any(|system| real.starts_with(system))
+        {
+            self.linked.insert(real);
+        }
+        Ok(())
+    }
+
+    /// Walks the folders that links lead to, and those that links in there do.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_linked(&mut self) -> Result<()> {
+        while let Some(folder) = self.linked.pop_first() {
+            self.add(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, root: usize, path: PathBuf, is_name_only: bool) -> Result<()> {
+        if self.files.len() >= FILES_MAX {
+            return Err(Error::input(format!(
+                "there are more than {FILES_MAX} files below {}",
+                self.roots[root].display()
+            )));
+        }
+        let name = path.strip_prefix(&self.roots[root]).unwrap_or(&path);
+        self.files.push(Found {
+            class: path
+                .file_name()
+                .map_or(Class::Input, |name| Class::of(name.as_bytes())),
+            name: (root, name.as_os_str().to_owned()),
+            is_name_only,
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::os::unix::fs::symlink;
+
+    fn write(dir: &TestDir, names: &[&str]) {
+        for name in names {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+    }
+
+    fn names(walk: &Walk) -> Vec<String> {
+        let names = walk
+            .files
+            .iter()
+            .map(|file| file.name.1.to_str().unwrap().to_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_list_of_kinds_is_sorted() {
+        assert!(NEVER_READ.is_sorted());
+    }
+
+    #[test]
+    fn a_name_says_what_a_file_can_be() {
+        for (name, class) in [
+            ("a.go", Class::Go),
+            ("a.s", Class::Assembler),
+            ("a.S", Class::Input),
+            ("a.swig", Class::Swig),
+            ("a.md", Class::NeverRead),
+            ("a.PNG", Class::NeverRead),
+            ("LICENSE", Class::NeverRead),
+            (".gitignore", Class::NeverRead),
+            ("a.h", Class::Input),
+            ("a.inc", Class::Input),
+            ("libx.so.1", Class::Input),
+            ("x.pc", Class::Input),
+            ("vector", Class::Input),
+            ("a.unheard-of", Class::Input),
+        ] {
+            assert_eq!(Class::of(name.as_bytes()), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_folder_is_walked_but_those_of_version_control_and_of_go() {
+        let dir = TestDir::new();
+        write(
+            &dir,
+            &[
+                "a.h",
+                ".dot/a.h",
+                "_x/testdata/a.h",
+                "node_modules/a/a.h",
+                ".git/a.h",
+                "sub/.hg/a.h",
+                "cache/a.h",
+                "tmp/go-build123/a.h",
+                "sub/go-build123/a.h",
+                "tmp/env-vars",
+                ".nix-gocacheprog/a.h",
+            ],
+        );
+        let real = dir.path().canonicalize().unwrap();
+        let mut walk = Walk::new(Except {
+            folders: vec![real.join("cache")],
+            temporary: vec![real.join("tmp")],
+        });
+        walk.add(dir.path()).unwrap();
+        assert_eq!(
+            names(&walk),
+            [
+                ".dot/a.h",
+                "_x/testdata/a.h",
+                "a.h",
+                "node_modules/a/a.h",
+                "sub/go-build123/a.h"
+            ]
+        );
+    }
+
+    #[test]
+    fn links_are_followed_and_loops_of_them_end() {
+        let dir = TestDir::new();
+        write(
+            &dir,
+            &["root/sub/a.h", "outside/b.h", "outside/deep/c.h", "file.h"],
+        );
+        let root = dir.path().join("root");
+        symlink("..", root.join("sub/up")).unwrap();
+        symlink(".", root.join("self")).unwrap();
+        symlink("../outside/deep", root.join("link")).unwrap();
+        symlink("..", dir.path().join("outside/deep/loop")).unwrap();
+        symlink("../file.h", root.join("file.h")).unwrap();
+        symlink("nowhere", root.join("dangling.h")).unwrap();
+        let mut walk = Walk::new(Except::default());
+        walk.add(&root).unwrap();
+        walk.add_linked().unwrap();
+        assert_eq!(
+            names(&walk),
+            [
+                "b.h",
+                "c.h",
+                "dangling.h",
+                "deep/c.h",
+                "deep/loop",
+                "file.h",
+                "link",
+                "loop",
+                "self",
+                "sub/a.h",
+                "sub/up"
+            ]
+        );
+        let is_file = |name: &str| {
+            walk.files
+                .iter()
+                .any(|file| file.name.1 == name && !file.is_name_only)
+        };
+        assert!(is_file("file.h") && is_file("b.h"));
+        assert!(!is_file("dangling.h") && !is_file("link"));
+    }
+
+    #[test]
+    fn the_order_depends_on_names_alone() {
+        let list = |names: &[&str]| {
+            let dir = TestDir::new();
+            write(&dir, names);
+            let mut walk = Walk::new(Except::default());
+            walk.add(dir.path()).unwrap();
+            walk.files
+                .into_iter()
+                .map(|file| file.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list(&["a/x", "b/y", "c"]), list(&["c", "b/y", "a/x"]));
+    }
+}
