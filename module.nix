@@ -24,6 +24,7 @@ let
     "--idle-exit=${cfg.idleExit}"
   ]
   ++ lib.optional (cfg.minFree != null) "--min-free=${cfg.minFree}"
+  ++ lib.optional (cfg.metricsFile != null) "--metrics-file=${cfg.metricsFile}"
   ++ map (user: "--trusted-user=${user}") cfg.trustedUsers
   ++ map (name: "--readonly-name=${name}") cfg.readonlyNames
   ++ map (name: "--off-name=${name}") cfg.offNames
@@ -119,6 +120,16 @@ in
       default = null;
       example = "5G";
       description = "What the cache leaves free on its file system. By default 5 % of that, and at most 10G.";
+    };
+
+    metricsFile = mkOption {
+      type = types.nullOr (types.strMatching "/.+\\.prom");
+      default = null;
+      example = "/var/lib/nix-gocacheprog-metrics/gocacheprog.prom";
+      description = ''
+        Where the daemon writes metrics for node_exporter's textfile collector. The folder is made, and belongs to the
+        daemon: name it in `services.prometheus.exporters.node.extraFlags` as `--collector.textfile.directory=`.
+      '';
     };
 
     idleExit = mkOption {
@@ -288,6 +299,9 @@ in
     # What the units say is in the package; NixOS wants to hear here what starts them.
     systemd.packages = [ cfg.package ];
     systemd.tmpfiles.packages = [ cfg.package ];
+    systemd.tmpfiles.rules = lib.optional (
+      cfg.metricsFile != null
+    ) "d ${dirOf cfg.metricsFile} 0755 nix-gocacheprog nix-gocacheprog -";
     systemd.sockets.nix-gocacheprog-build.wantedBy = [ "sockets.target" ];
     systemd.sockets.nix-gocacheprog-control.wantedBy = [ "sockets.target" ];
     systemd.services.nix-gocacheprog.serviceConfig = {
@@ -297,6 +311,7 @@ in
         (lib.concatMapStringsSep " " quote command)
       ];
     }
+    // lib.optionalAttrs (cfg.metricsFile != null) { ReadWritePaths = [ "-${dirOf cfg.metricsFile}" ]; }
     // lib.optionalAttrs (remote != null) {
       PrivateNetwork = false;
       IPAddressDeny = "";

@@ -1,8 +1,11 @@
 //! What the tool shows of its work: builds that have ended, metrics, the page.
 
 use crate::client::Client;
+use crate::store::Mount;
 use crate::support::{Daemon, TempDir, binary};
-use std::process::Command;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn run(daemon: &Daemon, args: &[&str]) -> String {
     let output = Command::new(binary())
@@ -25,6 +28,16 @@ fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
     listed["builds"].as_array().unwrap().clone()
 }
 
+/// Waits until the daemon has ended the last build's session, and knows when.
+pub fn wait_for_end(daemon: &Daemon) {
+    daemon.session_end();
+    daemon.wait_until("nothing is looked at any more", || {
+        let stats: serde_json::Value =
+            serde_json::from_str(&run(daemon, &["stats", "--json"])).unwrap();
+        stats["sessions"] == 0
+    });
+}
+
 /// A client of a build.
 fn client(daemon: &Daemon, top: &TempDir, name: &str) -> Client {
     let mut command = Command::new(binary());
@@ -45,6 +58,7 @@ fn build(daemon: &Daemon, name: &str) {
     client.put(2, 7, b"an output");
     client.get(3, 7);
     assert_eq!(client.close(), "");
+    wait_for_end(daemon);
 }
 
 #[test]
@@ -92,6 +106,7 @@ fn a_hit_saves_what_compiling_took_in_whatever_build_and_after_a_restart() {
         client.put(2, 8, b"another output");
         client.get(3, 8);
         assert_eq!(client.close(), "");
+        wait_for_end(&daemon);
     }
     let builds = ended(&daemon);
     let saved: Vec<_> = builds
@@ -126,17 +141,130 @@ fn metrics_are_in_prometheus_text_format() {
         "gocacheprog_hits_total 1",
         "gocacheprog_store_outputs 1",
         "gocacheprog_get_duration_seconds_count 2",
+        "gocacheprog_puts_total 1",
         "gocacheprog_output_size_bytes_sum 9",
     ] {
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
     }
-    // Each sample belongs to a metric that was described before.
-    let mut described = Vec::new();
-    for line in text.lines() {
-        match line.strip_prefix("# TYPE ") {
-            Some(rest) => described.push(rest.split(' ').next().unwrap()),
-            None if line.starts_with('#') => {}
-            None => assert!(line.starts_with(described.last().unwrap()), "{line}"),
+    check_metrics(&text);
+}
+
+/// What Prometheus itself says of metrics.
+fn promtool(args: &[&str], stdin: &str) {
+    let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/test/fetch-promtool"))
+        .output()
+        .unwrap();
+    assert!(fetched.status.success(), "{fetched:?}");
+    let program = String::from_utf8(fetched.stdout).unwrap();
+    let mut promtool = Command::new(program.trim_end())
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut to = promtool.stdin.take().unwrap();
+    to.write_all(stdin.as_bytes()).unwrap();
+    drop(to);
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // What it only warns of is on stderr.
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+fn check_metrics(text: &str) {
+    promtool(&["check", "metrics"], text);
+}
+
+#[test]
+fn the_file_of_metrics_is_whole_at_all_times_and_says_the_same() {
+    let dir = TempDir::new();
+    let folder = TempDir::new();
+    let path = folder.path().join("gocacheprog.prom");
+    let metrics_file = path.to_str().unwrap();
+    let args = [
+        "--metrics-file",
+        metrics_file,
+        "--remote",
+        "http://127.0.0.1:9/",
+    ];
+    let mut daemon = Daemon::start_with(dir.path(), &args);
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    daemon.wait_until("the file is there", || !read().is_empty());
+    let at_start = read();
+    check_metrics(&at_start);
+    build(&daemon, "hello");
+    daemon.terminate();
+    daemon.wait();
+    let at_end = read();
+    check_metrics(&at_end);
+    let names = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| Some(line.split(['{', ' ']).next()?.into()))
+            .collect()
+    };
+    assert!(at_start.contains("gocacheprog_gets_total 0\n"));
+    assert!(at_end.contains("gocacheprog_gets_total 2\n"), "{at_end}");
+    assert!(at_end.contains("gocacheprog_remote_queue "), "{at_end}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    // What is made of them names nothing that is not there.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/prometheus");
+    let alerts = root.join("alerts.yml");
+    promtool(&["check", "rules", alerts.to_str().unwrap()], "");
+    let names = names(&at_end);
+    for file in ["alerts.yml", "dashboard.json"] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let used = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let used: Vec<_> = used
+            .filter(|word| word.starts_with("gocacheprog_"))
+            .collect();
+        assert!(used.len() > 3);
+        for name in used {
+            assert!(names.iter().any(|there| there == name), "{file}: {name}");
         }
     }
+    let dashboard = std::fs::read(root.join("dashboard.json")).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&dashboard).unwrap();
+}
+
+#[test]
+fn a_file_of_metrics_that_cannot_be_written_costs_no_build() {
+    let dir = TempDir::new();
+    let args = ["--metrics-file", "/proc/no/such/folder/x.prom"];
+    let daemon = Daemon::start_with(dir.path(), &args);
+    // It gets what it asks for, and waits for nothing.
+    build(&daemon, "hello");
+}
+
+#[test]
+fn a_full_or_read_only_disk_loses_records_and_no_build() {
+    let dir = TempDir::new();
+    let mut daemon = Daemon::start_in(dir.path());
+    let journal = daemon.cache_dir().join("journal");
+    let _disk = Mount::tmpfs(&journal, "64k");
+    std::fs::create_dir_all(daemon.cache_dir().join("compile-times/is a folder")).unwrap();
+    let recorded = |daemon: &Daemon, name: &str| {
+        build(daemon, name);
+        ended(daemon).iter().any(|build| build["name"] == name)
+    };
+    assert!(recorded(&daemon, "before"));
+    let filler = journal.join("filler");
+    let _ = std::fs::write(&filler, vec![7; 1 << 20]);
+    // The last page of the file has room for some.
+    let lost = (0..60).find(|n| !recorded(&daemon, &format!("while it is full {n}")));
+    assert!(lost.is_some());
+    std::fs::remove_file(&filler).unwrap();
+    let read_only = Mount::read_only(&journal);
+    assert!(!recorded(&daemon, "while it is read-only"));
+    drop(read_only);
+    assert!(recorded(&daemon, "after"));
+    assert!(recorded(&daemon, "before"), "the same name again");
+    daemon.restart();
+    let builds = ended(&daemon);
+    let last: Vec<_> = builds[builds.len() - 2..]
+        .iter()
+        .map(|build| &build["name"])
+        .collect();
+    assert_eq!(last, ["after", "before"]);
 }

@@ -75,16 +75,16 @@ fn body(action: u8, size: usize) -> Vec<u8> {
 }
 
 /// A file system of its own, as small as it is wanted.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(at: &Path, size: &str) -> Self {
+    pub fn tmpfs(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         Self::new(at, &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
     }
 
     /// The same folder once more, and read-only.
-    fn read_only(at: &Path) -> Self {
+    pub fn read_only(at: &Path) -> Self {
         let mount = Self::new(at, &["--bind", at.to_str().unwrap()]);
         Self::new(at, &["-o", "remount,bind,ro"]).forget();
         mount

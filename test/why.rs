@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::go::{Go, run};
+use crate::see::wait_for_end;
 use crate::support::{Daemon, TempDir, binary, text};
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -15,19 +16,6 @@ fn why(daemon: &Daemon, what: &str) -> String {
     let said = text(&output.stdout).to_string();
     // The last of several.
     said.rsplit("\n\n").next().unwrap().into()
-}
-
-/// Waits until the build that was the last one is told from the next one, also by the second in which it ended.
-fn wait_for_end(daemon: &Daemon) {
-    daemon.session_end();
-    daemon.wait_until("nothing is looked at any more", || {
-        let mut stats = Command::new(binary());
-        stats
-            .args(["stats", "--json", "--runtime-dir"])
-            .arg(daemon.runtime_dir());
-        let stats: serde_json::Value = serde_json::from_slice(&run(&mut stats).stdout).unwrap();
-        stats["sessions"] == 0
-    });
 }
 
 fn ask(daemon: &Daemon, what: &str) -> Command {

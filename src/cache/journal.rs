@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The longest file of one day, in bytes: some 20,000 builds.
-const DAY_MAX: u64 = 8 << 20;
+/// The longest file of one day, in bytes: some 8,000 builds.
+const DAY_MAX: u64 = 16 << 20;
 
 /// The longest line, in bytes; a longer record loses its environment.
-const LINE_MAX: usize = 16 << 10;
+const LINE_MAX: usize = 32 << 10;
 
 const DAY: u64 = 24 * 60 * 60;
 

@@ -59,6 +59,7 @@ pub fn daemon(args: &Arguments) -> Result<Command> {
         limits: limits(args, args.size("min-free")?)?,
         idle_exit: args.age("idle-exit")?.unwrap_or_default(),
         remote,
+        metrics_file: args.file("metrics-file")?,
         policy: policy(args)?.into(),
     }))
 }
@@ -213,6 +214,7 @@ pub fn install(args: &Arguments) -> Result<Command> {
             max_size: args.size("max-size")?.and(args.text("max-size")?),
             max_age: args.age("max-age")?.and(args.text("max-age")?),
             min_free: args.size("min-free")?.and(args.text("min-free")?),
+            metrics_file: args.file("metrics-file")?,
         },
         cache_dir: args.dir("cache-dir")?,
     }))

@@ -394,6 +394,12 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "when started by systemd, exit after this long without a build",
                     )
                     .default("10m"),
+                    flag(
+                        "metrics-file",
+                        Takes::File,
+                        "write metrics to FILE, four times a minute, for node_exporter's textfile collector",
+                    )
+                    .env(&["NIX_GOCACHEPROG_METRICS_FILE"]),
                 ],
                 &[
                     flag(
@@ -712,6 +718,12 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag("max-age", Takes::Age, "evict entries unused for this long").usually("60d, or as it was"),
                     flag("min-free", Takes::Size, "free space to leave on the file system")
                         .usually("5% of it, at most 10G, or as it was"),
+                    flag(
+                        "metrics-file",
+                        Takes::File,
+                        "where the daemon writes metrics for node_exporter, in a folder that its user may write to",
+                    )
+                    .usually("nowhere, or as it was"),
                     switch("no-remote", "take away the remote that the daemon has").conflicts(&["remote"]),
                     switch("user", "for a Nix of your own, without root"),
                     switch("dry-run", "only show the changes"),

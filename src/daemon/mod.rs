@@ -7,6 +7,7 @@ mod archive;
 mod comparison;
 mod compiled;
 mod conversation;
+mod metrics_file;
 mod misses;
 pub mod policy;
 mod remote_gets;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::log;
 use crate::remote::{self, Remote};
 use crate::sys;
+use metrics_file::MetricsFile;
 use service::Service;
 use sessions::{OpenSession, Sessions};
 use sockets::Sockets;
@@ -45,6 +47,8 @@ pub struct Options {
     pub idle_exit: Duration,
     /// The cache of a team behind this one.
     pub remote: Option<remote::Options>,
+    /// Where metrics are written for node_exporter, if at all.
+    pub metrics_file: Option<PathBuf>,
     /// Who may do what.
     pub policy: Box<policy::Options>,
 }
@@ -91,7 +95,9 @@ pub fn run(options: &Options) -> Result<()> {
     let daemon = Arc::new(Daemon {
         service,
         sessions: Sessions::default(),
+        metrics: options.metrics_file.clone().map(MetricsFile::new),
     });
+    daemon.start_reaping();
     let maintenance = daemon.start_maintenance()?;
     daemon.start_prefetcher();
     daemon.start_remote();
@@ -141,6 +147,9 @@ pub fn run(options: &Options) -> Result<()> {
     daemon.service.journal.prune(options.limits.max_age);
     daemon.service.stats.save();
     daemon.service.compile_times.save();
+    if let Some(metrics) = &daemon.metrics {
+        metrics.write_last(&daemon.service);
+    }
     // Whoever is cut off may be writing still.
     if all_ended
         && maintenance_ended.is_ok()
@@ -157,6 +166,7 @@ pub fn run(options: &Options) -> Result<()> {
 struct Daemon {
     service: Service,
     sessions: Sessions,
+    metrics: Option<MetricsFile>,
 }
 
 impl Daemon {
@@ -208,12 +218,15 @@ impl Daemon {
         }
     }
 
-    /// To remove a large build's directory takes a while, and the next build must not wait for it.
+    /// To remove a large build's directory takes a while, and the next build must not wait for it, nor for the metrics.
     fn start_reaping(self: &Arc<Self>) {
         let daemon = Arc::clone(self);
         start("reap", move || {
             sys::lower_priority();
             daemon.service.reap();
+            if let Some(metrics) = &daemon.metrics {
+                metrics.write(&daemon.service);
+            }
         });
     }
 
@@ -290,6 +303,7 @@ mod tests {
             )
             .unwrap(),
             sessions: Sessions::default(),
+            metrics: None,
         })
     }
 

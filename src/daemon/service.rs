@@ -19,7 +19,7 @@ use crate::mode::Mode;
 use crate::protocol::control::{Ask, Gc, Question, Reply};
 use crate::protocol::wire;
 use crate::remote::{self, Remote};
-use crate::report::{BuildRecord, Live, Report};
+use crate::report::{BuildRecord, Contents, Live, Report};
 use crate::sys;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
@@ -321,10 +321,26 @@ impl Service {
         }
     }
 
+    /// What is in the store, which takes a walk over it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn walk(&self) -> Result<Contents> {
+        self.store.contents(self.maintenance.stopping())
+    }
+
     fn report(&self) -> Result<Report> {
+        self.reap();
+        self.report_with(self.walk()?)
+    }
+
+    /// How things are, with this in the store.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn report_with(&self, contents: Contents) -> Result<Report> {
         let space = sys::space(self.store.root())?;
         let (since_start, running) = self.stats.since_start();
-        self.reap();
         let (builds, sessions) = self.builds.live();
         Ok(Report {
             schema: 1,
@@ -334,7 +350,7 @@ impl Service {
             max_age: self.limits.max_age.as_secs(),
             min_free: self.limits.floor(space),
             free: space.free,
-            contents: self.store.contents(self.maintenance.stopping())?,
+            contents,
             builds,
             sessions,
             running: running.as_secs(),

@@ -249,6 +249,11 @@ impl Store {
         self.usage.size().bytes
     }
 
+    /// What the outputs take on disk, and how many there are, without a look at it: see [`Store::size`].
+    pub fn accounted(&self) -> Size {
+        self.usage.size()
+    }
+
     /// Whether the size is not known exactly, because the last daemon was killed.
     pub fn size_is_a_guess(&self) -> bool {
         self.survival.as_ref().is_some_and(|s| s.size_is_a_guess)

@@ -108,6 +108,7 @@ in
       "idleExit"
       "maxAge"
       "maxSize"
+      "metricsFile"
       "minFree"
       "mode"
       "offNames"
@@ -227,6 +228,17 @@ in
         auditOneIn = 100;
       })
     ) != null;
+
+  "the file of metrics is in a folder that the daemon may write to, and nothing else is" =
+    let
+      config = with' { metricsFile = "/var/lib/metrics/go.prom"; };
+    in
+    builtins.match ''.*"--metrics-file=/var/lib/metrics/go.prom"'' (start config) != null
+    && config.systemd.services.nix-gocacheprog.serviceConfig.ReadWritePaths == [ "-/var/lib/metrics" ]
+    && config.systemd.tmpfiles.rules == [ "d /var/lib/metrics 0755 nix-gocacheprog nix-gocacheprog -" ]
+    && (evaluate [ ]).systemd.tmpfiles.rules or [ ] == [ ]
+    && fails (with' { metricsFile = "relative.prom"; })
+    && fails (with' { metricsFile = "/var/lib/metrics/name"; });
 
   "a password in the URL of a remote, which everybody could read, is refused" =
     fails (with' { remote = "https://me:secret@cache.example.org"; })
