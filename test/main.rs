@@ -4,6 +4,7 @@
 mod attacks;
 mod client;
 mod daemon;
+mod documents;
 mod evaluation;
 mod go;
 mod hook;
