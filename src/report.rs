@@ -46,9 +46,24 @@ pub struct Report {
     /// How long requests took, and how large outputs were, since the daemon's start.
     #[serde(default)]
     pub latencies: Latencies,
+    /// What was evicted on each day, the oldest first; days without are left out.
+    #[serde(default)]
+    pub evicted: Vec<EvictedDay>,
     /// How things are with the remote, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteReport>,
+}
+
+/// What was evicted on one day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvictedDay {
+    /// Days since 1970.
+    pub day: u64,
+    /// Outputs that went.
+    pub outputs: u64,
+    /// What they took on disk, in bytes.
+    pub bytes: u64,
 }
 
 fn first() -> u32 {

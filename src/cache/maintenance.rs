@@ -99,8 +99,9 @@ impl Maintenance {
             };
             if let Some(goal) = goal {
                 match sweeper.sweep(store, &goal, builds, &self.stop) {
-                    Ok(()) => {
+                    Ok(swept) => {
                         stats.swept();
+                        stats.evicted(&swept);
                         size_is_a_guess = false;
                     }
                     Err(Error::Stopped) => {}
@@ -160,7 +161,7 @@ impl Sweeper {
         goal: &Goal,
         builds: &dyn BuildsOfUsers,
         stop: &AtomicBool,
-    ) -> Result<()> {
+    ) -> Result<Swept> {
         let begun = Instant::now();
         // Whatever comes of it, not at once again.
         self.in_vain = Some(begun);
@@ -202,7 +203,7 @@ impl Sweeper {
                 show_size(swept.live_bytes)
             ));
         }
-        Ok(())
+        Ok(swept)
     }
 }
 

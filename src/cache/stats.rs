@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::fs;
 use crate::histogram::Histogram;
 use crate::log;
-use crate::report::{Latencies, User};
+use crate::report::{EvictedDay, Latencies, Swept, User};
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +19,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const USERS: usize = 200;
 
 const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+/// On how many days' evictions are told.
+const EVICTED_DAYS: usize = 60;
 
 /// What was served.
 #[derive(Debug)]
@@ -47,6 +51,9 @@ struct Table {
     /// When the store was last swept, in seconds since 1970.
     #[serde(default)]
     swept: u64,
+    /// What went on each day, the oldest first.
+    #[serde(default)]
+    evicted: VecDeque<EvictedDay>,
 }
 
 impl Stats {
@@ -146,6 +153,33 @@ impl Stats {
         self.table().swept = self.seconds();
     }
 
+    /// So much was evicted.
+    pub fn evicted(&self, swept: &Swept) {
+        if swept.outputs == 0 {
+            return;
+        }
+        let day = self.seconds() / DAY;
+        let mut table = self.table();
+        if table.evicted.back().is_none_or(|last| last.day != day) {
+            table.evicted.push_back(EvictedDay {
+                day,
+                ..EvictedDay::default()
+            });
+        }
+        if let Some(today) = table.evicted.back_mut() {
+            today.outputs += swept.outputs;
+            today.bytes += swept.bytes;
+        }
+        while table.evicted.len() > EVICTED_DAYS {
+            table.evicted.pop_front();
+        }
+    }
+
+    /// What was evicted on each day, the oldest first.
+    pub fn evicted_by_day(&self) -> Vec<EvictedDay> {
+        self.table().evicted.iter().copied().collect()
+    }
+
     /// Writes what a later daemon is to know.
     pub fn save(&self) {
         // Nobody waits for the disk with the table.
@@ -222,6 +256,32 @@ mod tests {
         assert_eq!(stats.largest_users(usize::MAX).len(), USERS);
         stats.add("new", hits(100));
         assert_eq!(stats.largest_users(1)[0].0, "new");
+    }
+
+    #[test]
+    fn evictions_add_up_by_day_and_outlive_the_daemon() {
+        let dir = TestDir::new();
+        let mut stats = Stats::open(dir.path());
+        let swept = Swept {
+            outputs: 2,
+            bytes: 5,
+            ..Swept::default()
+        };
+        stats.evicted(&Swept::default());
+        assert_eq!(stats.evicted_by_day(), []);
+        stats.now = || UNIX_EPOCH + Duration::from_secs(DAY);
+        stats.evicted(&swept);
+        stats.evicted(&swept);
+        stats.save();
+        let mut stats = Stats::open(dir.path());
+        stats.now = || UNIX_EPOCH + Duration::from_secs(3 * DAY);
+        stats.evicted(&swept);
+        let days = stats.evicted_by_day();
+        let days: Vec<_> = days
+            .iter()
+            .map(|of| (of.day, of.outputs, of.bytes))
+            .collect();
+        assert_eq!(days, [(1, 4, 10), (3, 2, 5)]);
     }
 
     #[test]

@@ -196,6 +196,9 @@ impl Service {
                 let swept = self
                     .store
                     .sweep(&goal, dry_run, self.maintenance.stopping())?;
+                if !dry_run {
+                    self.stats.evicted(&swept);
+                }
                 Ok(Reply::Swept(swept))
             }
             Ask::Live => Ok(Reply::Live(Box::new(Live {
@@ -358,6 +361,7 @@ impl Service {
             last_day: self.stats.last_day(),
             users: self.stats.largest_users(USERS_TOLD),
             latencies: self.stats.latencies(),
+            evicted: self.stats.evicted_by_day(),
             remote: self.remote.as_ref().map(Remote::report),
         })
     }

@@ -6,7 +6,7 @@ use crate::host::admin::{self, Form, Target, Task};
 use crate::output;
 use crate::protocol::control::Reply;
 use crate::report::{BuildRecord, Report};
-use crate::size::{show_age, show_duration, show_size};
+use crate::size::{count, show_age, show_count, show_duration, show_size};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -17,8 +17,9 @@ const DAY: u64 = 24 * 60 * 60;
 /// The newest builds that get a row of their own.
 const ROWS: usize = 100;
 
-/// The longest name that is shown, in characters.
+/// The longest name that is shown, in characters, and the longest of which all is said.
 const NAME_MAX: usize = 60;
+const NAME_MAX_ALL: usize = 211;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1c2024;--dim:#667078;--line:#d8dee4;--card:#fff;--back:#f5f7f9;--hit:#2f7d5b;--miss:#d08a2e;--save:#3a6fb0}
@@ -28,12 +29,18 @@ main{max-width:960px;margin:0 auto;padding:24px 16px}h1{font-size:22px;margin:0}
 p{margin:4px 0;color:var(--dim)}section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:16px;margin-top:16px}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px}
 .figures div{border-left:3px solid var(--line);padding-left:10px}.figures b{display:block;font-size:22px;font-variant-numeric:tabular-nums}
-.figures span{color:var(--dim);font-size:13px}svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font-size:11px}
+.figures b{white-space:nowrap}.figures span{color:var(--dim);font-size:13px}
+.chart{display:grid;grid-template-columns:auto 1fr;gap:2px 10px;color:var(--dim);font-size:13px;font-variant-numeric:tabular-nums}
+.chart svg{grid-area:1/2/3/3;display:block;width:100%;height:170px;border-bottom:1px solid var(--line)}
+.chart .least{align-self:end;text-align:right}.chart .most{text-align:right;white-space:nowrap}
+.chart .days{grid-area:3/2;display:flex;justify-content:space-between}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:500;font-size:13px}
+th:first-child,td:first-child{text-align:left;max-width:18em;overflow:hidden;text-overflow:ellipsis}th{color:var(--dim);font-weight:500;font-size:13px}
 .key{font-size:13px;color:var(--dim)}.key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 4px 0 12px}
 .bar{height:10px;background:var(--line);border-radius:5px;overflow:hidden}.bar i{display:block;height:100%;background:var(--hit)}
+@media(max-width:600px){main{padding:16px 10px}section{padding:12px}.figures{grid-template-columns:1fr 1fr}.figures b{font-size:18px}
+th:first-child,td:first-child{max-width:9em}th,td{padding-right:8px}}
 ";
 
 /// Writes the page to a file, or to stdout.
@@ -71,6 +78,7 @@ struct Day {
     hits: u64,
     misses: u64,
     saved_ms: u64,
+    evicted: u64,
 }
 
 /// The page. `now` is in seconds since 1970, `since` is how far back `builds` reach.
@@ -98,7 +106,7 @@ pub fn page(report: &Report, builds: &[BuildRecord], since: Duration, now: u64) 
             now,
             &[("hits", "hit"), ("misses", "miss")],
             |day| vec![day.hits, day.misses],
-            &|n| n.to_string(),
+            &show_count,
         );
         chart(
             &mut out,
@@ -107,10 +115,11 @@ pub fn page(report: &Report, builds: &[BuildRecord], since: Duration, now: u64) 
             now,
             &[("saved", "save")],
             |day| vec![day.saved_ms],
-            &|ms| show_duration(ms),
+            &show_duration,
         );
     }
     store(&mut out, report);
+    evicted(&mut out, report, since, now);
     if let Some(remote) = &report.remote {
         let _ = write!(
             out,
@@ -119,12 +128,12 @@ pub fn page(report: &Report, builds: &[BuildRecord], since: Duration, now: u64) 
             escape(&remote.mode)
         );
         for (value, name) in [
-            (remote.hits.to_string(), "hits"),
-            (remote.ahead.to_string(), "fetched ahead"),
+            (show_count(remote.hits), "hits"),
+            (show_count(remote.ahead), "fetched ahead"),
             (show_size(remote.received), "received"),
             (show_size(remote.sent), "sent"),
-            (remote.queue.to_string(), "uploads waiting"),
-            (remote.errors.to_string(), "failed requests"),
+            (show_count(remote.queue), "uploads waiting"),
+            (show_count(remote.errors), "failed requests"),
         ] {
             figure(&mut out, &value, name);
         }
@@ -154,19 +163,25 @@ fn figures(out: &mut String, builds: &[BuildRecord]) {
         permille => format!("{}.{}%", permille / 10, permille % 10),
     };
     out.push_str("<section><div class=\"figures\">");
-    figure(out, &builds.len().to_string(), "builds");
+    let plural = if builds.len() == 1 { "build" } else { "builds" };
+    figure(out, &show_count(builds.len() as u64), plural);
     figure(out, &rate, "of gets were hits");
     figure(out, &show_duration(saved), "of compiling saved");
     figure(out, &show_size(bytes), "from the cache");
-    figure(out, &alone.to_string(), "builds broken off");
+    figure(out, &show_count(alone), "went on alone");
     out.push_str("</div></section>");
 }
 
-/// One entry for each day of the time, oldest first; a long time is cut to its last 60 days.
-fn by_day(builds: &[BuildRecord], since: Duration, now: u64) -> Vec<Day> {
+/// The first day of the time, counted from 1970, and nothing on each of its days; a long time is cut to its last 60 days.
+fn empty_days(since: Duration, now: u64) -> (u64, Vec<Day>) {
     let count = (since.as_secs().div_ceil(DAY)).clamp(1, 60);
     let first = (now / DAY).saturating_sub(count - 1);
-    let mut days = vec![Day::default(); count as usize];
+    (first, vec![Day::default(); count as usize])
+}
+
+/// One entry for each day of the time, oldest first.
+fn by_day(builds: &[BuildRecord], since: Duration, now: u64) -> Vec<Day> {
+    let (first, mut days) = empty_days(since, now);
     for build in builds {
         let Some(day) = (build.ended / DAY).checked_sub(first) else {
             continue;
@@ -190,25 +205,27 @@ fn chart(
     values: impl Fn(&Day) -> Vec<u64>,
     show: &dyn Fn(u64) -> String,
 ) {
-    let (width, height, left) = (900.0, 180.0, 70.0);
+    let (width, height) = (900.0, 170.0);
     let most = days.iter().map(|day| values(day).iter().sum()).max();
     let most = most.unwrap_or(0).max(1);
     let _ = write!(out, "<section><h2>{title}<span class=\"key\">");
-    for (name, colour) in parts {
-        let _ = write!(out, "<i style=\"background:var(--{colour})\"></i>{name}");
+    if parts.len() > 1 {
+        for (name, colour) in parts {
+            let _ = write!(out, "<i style=\"background:var(--{colour})\"></i>{name}");
+        }
     }
+    // The drawing is stretched to whatever width there is; its text is not in it.
     let _ = write!(
         out,
-        "</span></h2><svg viewBox=\"0 0 {width} {}\" role=\"img\" aria-label=\"{title}\">\
-         <text x=\"0\" y=\"12\">{}</text><text x=\"0\" y=\"{height}\">0</text>",
-        height + 20.0,
+        "</span></h2><div class=\"chart\"><span class=\"most\">{}</span><span class=\"least\">0</span>\
+         <svg viewBox=\"0 0 {width} {height}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{title}\">",
         show(most)
     );
-    let step = (width - left) / days.len() as f64;
-    let today = now / DAY;
+    let step = width / days.len() as f64;
+    let first = now / DAY + 1 - days.len() as u64;
     for (nth, day) in days.iter().enumerate() {
-        let x = left + step * nth as f64;
-        let date = date(today + 1 + nth as u64 - days.len() as u64);
+        let x = step * nth as f64;
+        let date = date(first + nth as u64);
         let mut top = height;
         for (value, (name, colour)) in values(day).into_iter().zip(parts) {
             let tall = value as f64 / most as f64 * (height - 4.0);
@@ -223,30 +240,51 @@ fn chart(
                 );
             }
         }
-        if nth == 0 || nth + 1 == days.len() {
-            let anchor = if nth == 0 { "start" } else { "end" };
-            let at = if nth == 0 { x } else { width };
-            let _ = write!(
-                out,
-                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{date}</text>",
-                height + 16.0
-            );
+    }
+    let _ = write!(
+        out,
+        "</svg><div class=\"days\"><span>{}</span><span>{}</span></div></div></section>",
+        date(first),
+        date(now / DAY)
+    );
+}
+
+/// What was evicted by day, if anything was.
+fn evicted(out: &mut String, report: &Report, since: Duration, now: u64) {
+    let (first, mut days) = empty_days(since, now);
+    for of in &report.evicted {
+        let at = of
+            .day
+            .checked_sub(first)
+            .and_then(|at| usize::try_from(at).ok());
+        if let Some(day) = at.and_then(|at| days.get_mut(at)) {
+            day.evicted += of.bytes;
         }
     }
-    out.push_str("</svg></section>");
+    if days.iter().any(|day| day.evicted > 0) {
+        chart(
+            out,
+            "Evicted by day",
+            &days,
+            now,
+            &[("evicted", "miss")],
+            |day| vec![day.evicted],
+            &show_size,
+        );
+    }
 }
 
 fn store(out: &mut String, report: &Report) {
     let share = report.contents.bytes as f64 / report.max_size.max(1) as f64 * 100.0;
     let _ = write!(
         out,
-        "<section><h2>Size</h2><div class=\"bar\"><i style=\"width:{:.1}%\"></i></div><p>{} of {}: {} outputs, {} \
-         actions. {} free on the disk, {} of it reserved.</p></section>",
+        "<section><h2>Size</h2><div class=\"bar\"><i style=\"width:{:.1}%\"></i></div><p>{} of {}: {}, {}. \
+         {} free on the disk, {} of it reserved.</p></section>",
         share.min(100.0),
         show_size(report.contents.bytes),
         show_size(report.max_size),
-        report.contents.outputs,
-        report.contents.actions,
+        count(report.contents.outputs, "output"),
+        count(report.contents.actions, "action"),
         show_size(report.free),
         show_size(report.min_free)
     );
@@ -266,14 +304,14 @@ fn users(out: &mut String, builds: &[BuildRecord]) {
         return;
     }
     out.push_str(
-        "<section><h2>Largest users</h2><div class=\"scroll\"><table><tr><th>name<th>builds<th>read and \
-         added<th>compiling saved</tr>",
+        "<section><h2>Largest users</h2><div class=\"scroll\"><table><tr><th>name<th>builds<th>size<th>saved</tr>",
     );
-    for (name, (count, bytes, saved)) in users.iter().take(20) {
+    for (name, (builds, bytes, saved)) in users.iter().take(20) {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{count}<td>{}<td>{}</tr>",
-            shown_name(name),
+            "<tr>{}<td>{}<td>{}<td>{}</tr>",
+            name_cell(name),
+            show_count(*builds),
             show_size(*bytes),
             show_duration(*saved)
         );
@@ -285,39 +323,43 @@ fn recent(out: &mut String, builds: &[BuildRecord]) {
     if builds.is_empty() {
         return;
     }
-    out.push_str(
-        "<section><h2>Last builds</h2><div class=\"scroll\"><table><tr><th>name<th>ended \
+    let shown = builds.len().min(ROWS) as u64;
+    let _ = write!(
+        out,
+        "<section><h2>The last {}</h2><div class=\"scroll\"><table><tr><th>name<th>ended \
          (UTC)<th>took<th>hits<th>misses<th>rate<th>from cache<th>saved<th>mode</tr>",
+        count(shown, "build")
     );
     for build in builds.iter().rev().take(ROWS) {
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}{}</tr>",
-            shown_name(&build.name),
+            "<tr>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}{}</tr>",
+            name_cell(&build.name),
             date_and_time(build.ended),
             show_duration(build.ended.saturating_sub(build.started) * 1000),
-            build.counts.hits,
-            build.counts.misses(),
+            show_count(build.counts.hits),
+            show_count(build.counts.misses()),
             build.counts.rate(),
             show_size(build.counts.bytes_read),
             show_duration(build.saved_ms),
             escape(&build.mode),
-            if build.broken_off { ", broken off" } else { "" }
+            if build.broken_off { ", alone" } else { "" }
         );
     }
     out.push_str("</table></div></section>");
 }
 
-/// A derivation's name as a person reads it.
-fn shown_name(name: &str) -> String {
+/// A derivation's name as a person reads it: as much as there is room for, and all of it under the mouse.
+fn name_cell(name: &str) -> String {
     if name.is_empty() {
-        return "(dev shells)".into();
+        return "<td>(dev shells)".into();
     }
     let mut short: String = name.chars().take(NAME_MAX).collect();
     if short.len() < name.len() {
         short.push('…');
     }
-    escape(&short)
+    let all: String = name.chars().take(NAME_MAX_ALL).collect();
+    format!("<td title=\"{}\">{}", escape(&all), escape(&short))
 }
 
 fn escape(text: &str) -> String {
@@ -425,7 +467,11 @@ mod tests {
         assert!(!page.contains("<script") && !page.contains('\u{1b}'));
         assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&#39;&amp;x"));
         assert!(page.contains("(dev shells)"));
-        assert!(!page.contains(&"x".repeat(100)));
+        let shown = page.matches(&"x".repeat(100)).count();
+        assert_eq!(
+            shown, 2,
+            "under the mouse, in each of the two tables, and not in a cell"
+        );
     }
 
     #[test]
