@@ -150,7 +150,9 @@ nixGocacheprogRunsGoOnly() {
         esac
         case $line in
         *[\;\&\|\`]* | *'$('*) return 1 ;;
-        'runHook '* | 'echo '* | 'buildGoDir '* | 'go '*) ;;
+        'runHook '* | 'echo '* | 'buildGoDir '*) ;;
+        # Not `go generate`, `go run` and `go tool`, which start whatever they like.
+        'go build '* | 'go install '* | 'go test '* | 'go vet '* | 'go list '*) ;;
         *) return 1 ;;
         esac
     done <<<"$phase"

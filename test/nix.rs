@@ -415,6 +415,29 @@ fn times_say_content_while_go_runs_and_nothing_that_is_installed_tells() {
 }
 
 #[test]
+fn nothing_is_made_that_is_not_made_without_us() {
+    in_nix(|nix| {
+        let made = |built: &Built| -> Vec<String> {
+            let paths = built.paths.iter();
+            paths
+                .map(|path| fs::read_to_string(path).unwrap())
+                .collect()
+        };
+        let without = made(&nix.without_hook("make.nix", "without"));
+        // Something is made in each, and not everything.
+        for made in &without {
+            assert!(made.contains("makes data/older.out"), "{without:?}");
+            assert!(!made.contains("data/newer.out"), "{without:?}");
+        }
+        let daemon = nix.daemon();
+        for step in ["filling", "cached"] {
+            let built = nix.with_hook(&daemon.runtime_dir(), "make.nix", step, &[]);
+            assert_eq!(made(&built), without);
+        }
+    });
+}
+
+#[test]
 fn a_go_that_the_overlay_gives_the_experiment_does_not_tell_its_programs() {
     in_nix(|nix| {
         let goroot = run(Command::new(repository("test/fetch-go")).args(["--have", "1.21"]));
