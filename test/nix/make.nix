@@ -1,5 +1,5 @@
-# Builds that go by times, as Make does: each writes down what it has made, and where. Of what is generated some is older
-# than its source, some newer, and some as old.
+# Builds that go by times, as Make does: each writes down what it has made, and where. Of what is generated some is
+# older than its source, some newer, and some as old.
 {
   step,
   withHook ? true,
