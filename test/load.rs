@@ -1,12 +1,13 @@
 //! Many peers at once, and peers that leave things behind: all are served in order, and nothing
 //! stays when they have gone.
 
-use crate::peer::{Peer, raw};
-use crate::support::{Daemon, TempDir, fresh_bytes};
+use crate::peer::{Peer, put_frame, raw, raw_as};
+use crate::support::{BUILDER, Daemon, TempDir, fresh_bytes};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 64;
@@ -78,13 +79,11 @@ fn body(n: u64) -> Vec<u8> {
 }
 
 /// One client: gets what nobody may have put yet, puts what is missing, gets it again.
-fn client(daemon: &Daemon, top: &TempDir, next: &AtomicU64, until: Instant) {
-    let hello = serde_json::json!({"version": 1, "name": "load", "top": top.path()});
-    let peer = Peer::hello(daemon, &hello.to_string()).unwrap();
+fn client(peer: Peer, next: &AtomicU64, mut goes_on: impl FnMut() -> bool) {
     let directory = peer.directory.clone();
     let mut stream = peer.stream;
     let mut request = 0u64;
-    while Instant::now() < until {
+    while goes_on() {
         // Half of them are what others are just about to put, too.
         let first = next.fetch_add(AT_ONCE / 2, Ordering::Relaxed);
         let numbers: Vec<u64> = (first..first + AT_ONCE).collect();
@@ -156,7 +155,9 @@ fn sixty_four_clients_at_once_are_served_in_order_and_leave_nothing_behind() {
         let tops: Vec<_> = (0..CLIENTS).map(|_| TempDir::new()).collect();
         std::thread::scope(|scope| {
             for top in &tops {
-                scope.spawn(|| client(&daemon, top, &next, until));
+                let hello = serde_json::json!({"version": 1, "name": "load", "top": top.path()});
+                let peer = Peer::hello(&daemon, &hello.to_string()).unwrap();
+                scope.spawn(|| client(peer, &next, || Instant::now() < until));
             }
         });
         let sums: Vec<_> = tops.iter().map(|_| daemon.session_end()).collect();
@@ -227,4 +228,155 @@ fn a_hundred_builds_that_are_registered_and_abandoned_leave_nothing_behind() {
     daemon.wait_until("nothing is left of them", || {
         Held::by(&daemon).is_within(&before)
     });
+}
+
+/// Users of the machine that are none of Nix's.
+const MALLORY: u32 = 31_010;
+
+/// What peers do that want the daemon for themselves, or gone. Each is done again and again, by a user of its own.
+const MISCHIEF: [fn(&Daemon, u32, u64); 8] = [
+    // Says what is no hello.
+    |daemon, user, _| {
+        let mut stream = raw_as(daemon, user);
+        let _ = stream.write_all(&[0xff; 20_000]);
+        let _ = stream.read(&mut [0; 100]);
+    },
+    // Says nothing, on many connections.
+    |daemon, user, _| {
+        let silent: Vec<_> = (0..50).map(|_| raw_as(daemon, user)).collect();
+        std::thread::sleep(Duration::from_millis(20));
+        drop(silent);
+    },
+    // Asks, and reads no answer.
+    |daemon, user, n| {
+        let Ok(mut peer) = Peer::hello_as(daemon, user, HELLO) else {
+            return;
+        };
+        let stream = peer.stream.get_mut();
+        stream.set_nonblocking(true).unwrap();
+        let ask = crate::peer::get_frame(n as u8).repeat(5_000);
+        while matches!(stream.write(&ask), Ok(written) if written > 0) {}
+    },
+    // Puts as many small outputs as it can.
+    |daemon, user, n| {
+        let Ok(mut peer) = Peer::hello_as(daemon, user, HELLO) else {
+            return;
+        };
+        for small in 0..200u64 {
+            let body = [n.to_le_bytes(), small.to_le_bytes()].concat();
+            let mut frame = put_frame(0, &Sha256::digest(&body), 16);
+            frame[9..41].copy_from_slice(&id("small", n << 8 | small));
+            peer.send(&[frame, body].concat());
+        }
+        for _ in 0..200 {
+            assert!(matches!(peer.answer(), 's' | 'r'));
+        }
+    },
+    // Announces a large body and leaves in the middle of it.
+    |daemon, user, n| {
+        let Ok(mut peer) = Peer::hello_as(daemon, user, HELLO) else {
+            return;
+        };
+        peer.send(&put_frame(n as u8, &[7; 32], 100 << 20));
+        peer.send(&vec![0; 1 << 20]);
+    },
+    // Sends a body that is not what it says.
+    |daemon, user, n| {
+        let Ok(mut peer) = Peer::hello_as(daemon, user, HELLO) else {
+            return;
+        };
+        peer.send(&put_frame(n as u8, &[7; 32], 300_000));
+        peer.send(&vec![1; 300_000]);
+        assert_eq!(peer.answer(), 'r');
+    },
+    // Registers builds that nobody needs, as long as somebody listens.
+    |daemon, user, _| {
+        for _ in 0..20 {
+            let _ = Peer::hello_as(daemon, user, HELLO);
+        }
+    },
+    // Breaks off in the middle of a frame.
+    |daemon, user, n| {
+        let Ok(mut peer) = Peer::hello_as(daemon, user, HELLO) else {
+            return;
+        };
+        peer.send(&put_frame(n as u8, &[7; 32], 5)[..50]);
+    },
+];
+
+const HELLO: &str = r#"{"version":1,"name":"mischief"}"#;
+
+/// Rounds of 24 actions that each of 64 builds makes.
+fn rounds() -> u64 {
+    std::env::var("NIX_GOCACHEPROG_TEST_LOAD_ROUNDS").map_or(2, |text| text.parse().unwrap())
+}
+
+/// Builds of Nix, all at once; how long they took beside what eight others do meanwhile.
+fn builds_beside(daemon: &Daemon, next: &AtomicU64, other: impl Fn(usize, u64) + Sync) -> Duration {
+    let ended = AtomicBool::new(false);
+    let tops: Vec<_> = (0..CLIENTS).map(|_| TempDir::new()).collect();
+    let took = std::thread::scope(|scope| {
+        for at in 0..MISCHIEF.len() {
+            let (ended, other) = (&ended, &other);
+            scope.spawn(move || {
+                for n in 0.. {
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    other(at, n);
+                }
+            });
+        }
+        let start = Instant::now();
+        let builds: Vec<_> = tops
+            .iter()
+            .map(|top| {
+                chown(top.path(), Some(BUILDER), Some(BUILDER)).expect("root");
+                let hello = serde_json::json!({"version": 1, "name": "load", "top": top.path()});
+                let peer = Peer::hello_as(daemon, BUILDER, &hello.to_string()).unwrap();
+                let mut left = rounds();
+                scope.spawn(move || {
+                    client(peer, next, || {
+                        left = left.wrapping_sub(1);
+                        left != u64::MAX
+                    });
+                })
+            })
+            .collect();
+        let done: Vec<_> = builds.into_iter().map(|build| build.join()).collect();
+        let took = start.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        assert!(done.iter().all(Result::is_ok), "a build has failed");
+        took
+    });
+    drop(tops);
+    took
+}
+
+#[test]
+fn sixty_four_builds_go_on_while_eight_peers_do_their_worst() {
+    let daemon = Daemon::start_for_builder();
+    let before = Held::at_rest(&daemon);
+    let next = AtomicU64::new(0);
+    let beside_loops = builds_beside(&daemon, &next, |_, n| {
+        std::hint::black_box((0..n % 100_000).fold(0, |sum: u64, n| sum.wrapping_add(n)));
+    });
+    let beside_peers = builds_beside(&daemon, &next, |at, n| {
+        MISCHIEF[at](&daemon, MALLORY + at as u32, n);
+    });
+    // They register builds without an end, of which a bounded number is kept for a while.
+    let bounded = Held {
+        builds: before.builds + 1024,
+        records: before.records + 1024,
+        ..before
+    };
+    daemon.wait_until("nothing else is left of them", || {
+        Held::by(&daemon).is_within(&bounded)
+    });
+    println!(
+        "64 builds took {:.1} s beside 8 busy loops and {:.1} s beside 8 peers: {:.2} times as long",
+        beside_loops.as_secs_f64(),
+        beside_peers.as_secs_f64(),
+        beside_peers.as_secs_f64() / beside_loops.as_secs_f64()
+    );
 }
