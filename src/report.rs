@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub const COMPILED_MAX: usize = 100;
 
 /// The most parts of an environment that are recorded of a build.
-pub const ENVIRONMENT_MAX: usize = 64;
+pub const ENVIRONMENT_MAX: usize = 128;
 
 /// How things are.
 #[derive(Debug, Serialize, Deserialize)]

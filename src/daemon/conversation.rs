@@ -181,6 +181,7 @@ fn greet(
             welcome.build = build.id().to_string();
             welcome.directory = view.directory.to_string_lossy().into_owned();
             welcome.first = true;
+            welcome.parts = true;
             welcome.ready = is_shared && view.copies.is_none() && open.makes_ready(build.name());
             if view.mode != view.said {
                 welcome.mode = Some(view.mode.name().into());
@@ -427,6 +428,10 @@ fn converse(
                     continue;
                 }
                 (request, Answer::Stored)
+            }
+            Request::Parts(parts) => {
+                build.note(|record| record.add_environment(bounded(&parts)));
+                continue;
             }
             Request::Put {
                 request,

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::host::page;
 use crate::metrics;
-use crate::output;
+use crate::output::{self, Paint};
 use crate::protocol::control::{self, Ask, Gc, Question, Reply};
 use crate::report::{BuildRecord, Report, Swept, Verified};
 use crate::size::{count, show_age, show_count, show_duration, show_size};
@@ -116,14 +116,16 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
             schema: 1,
             builds: &builds,
         })?,
-        (Reply::Builds { builds }, Task::Builds { .. }) => builds_table(&builds),
+        (Reply::Builds { builds }, Task::Builds { .. }) => {
+            builds_table(&builds, output::has_colour())
+        }
         (Reply::Stats(report), _) => {
             if !is_served && report.cache == Path::new(config::CACHE_DIR) {
                 done = Err(Error::input(
                     "no daemon is running: these figures are those of the cache directory",
                 ));
             }
-            table(&report)
+            table(&report, output::has_colour())
         }
         (Reply::Swept(swept), Task::Gc { dry_run, .. }) => tell_swept(&swept, dry_run),
         (Reply::Verified(verified), Task::Verify { repair }) => {
@@ -157,11 +159,12 @@ fn json_text(what: &impl Serialize) -> Result<String> {
     Ok(format!("{json}\n"))
 }
 
-fn builds_table(builds: &[BuildRecord]) -> String {
-    let mut out = format!(
-        "{:<16} {:<36} {:>12} {:>9} {:>7} {:>6} {:>10} {:>12} {:>10}\n",
+fn builds_table(builds: &[BuildRecord], colours: bool) -> String {
+    let head = format!(
+        "{:<16} {:<36} {:>12} {:>9} {:>7} {:>6} {:>10} {:>12} {:>10}",
         "ended (UTC)", "name", "took", "hits", "misses", "rate", "from cache", "saved", "tier"
     );
+    let mut out = Paint::Bold.of(&head, colours) + "\n";
     for build in builds {
         let name = if build.name.is_empty() {
             "(dev shell)"
@@ -268,11 +271,12 @@ fn open(place: &Target) -> Result<Service> {
     )
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &Report, colours: bool) -> String {
     let contents = &report.contents;
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<14} {value}");
+        let name = Paint::Bold.of(&format!("{name:<14}"), colours);
+        let _ = writeln!(out, "{name} {value}");
     };
     line("cache", report.cache.display().to_string());
     line(

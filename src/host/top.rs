@@ -2,9 +2,10 @@
 //! the window's size; elsewhere it prints a plain line for each build each time.
 
 use crate::error::{Error, Result};
+use crate::output;
 use crate::protocol::control::{self, Ask, Reply};
 use crate::report::Live;
-use crate::size::show_size;
+use crate::size::{show_count, show_size};
 use crate::sys;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -28,7 +29,7 @@ const HEAD: usize = 4;
 pub fn run(socket: &Path, rounds: Option<u64>) -> Result<()> {
     let stdout = std::io::stdout();
     let plain = !stdout.is_terminal() || std::env::var_os("TERM").is_none_or(|t| t == "dumb");
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = output::has_colour();
     let screen = if plain {
         None
     } else {
@@ -125,8 +126,9 @@ fn frame(
     });
     let mut lines = vec![
         format!(
-            "nix-gocacheprog  {running} running, {} registered   {gets} gets/s, {} hits   {} of {}",
+            "nix-gocacheprog  {running} running, {} registered   {} gets/s, {} hits   {} of {}",
             live.builds.len(),
+            show_count(gets),
             live.since_start.rate(),
             show_size(live.bytes),
             show_size(live.max_size)
@@ -250,7 +252,7 @@ mod tests {
             assert!(lines.iter().all(|line| !line.contains('\u{1b}')));
         }
         let lines = frame(&now, Some((Duration::from_secs(2), &then)), 80, 24, false);
-        assert!(lines[0].contains("1000 gets/s"), "{}", lines[0]);
+        assert!(lines[0].contains("1,000 gets/s"), "{}", lines[0]);
         assert!(lines[4].contains("  2m     1000"), "{}", lines[4]);
         assert!(lines[5].starts_with("(dev shell)"));
     }

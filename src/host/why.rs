@@ -7,7 +7,7 @@ use crate::config::control_socket;
 use crate::error::{Error, Result};
 use crate::host::admin::{self, Target, Task};
 use crate::host::page;
-use crate::output;
+use crate::output::{self, Paint};
 use crate::protocol::control::Reply;
 use crate::report::{BuildRecord, Cause};
 use crate::size::{count, show_count, show_duration};
@@ -41,9 +41,10 @@ pub fn run(place: &Target, what: Option<&str>, since: Duration) -> Result<()> {
             None => "no build is recorded yet: one is as soon as it has asked for something".into(),
         }));
     }
+    let colours = output::has_colour();
     let texts = chosen.iter().map(|at| {
         let build = &records[*at];
-        text(build, before(&records[..*at], build))
+        text(build, before(&records[..*at], build), colours)
     });
     output::print(&texts.collect::<Vec<_>>().join("\n"))
 }
@@ -100,11 +101,11 @@ fn before<'a>(earlier: &'a [BuildRecord], build: &BuildRecord) -> Option<&'a Bui
 }
 
 /// What there is to say of a build.
-fn text(build: &BuildRecord, before: Option<&BuildRecord>) -> String {
+fn text(build: &BuildRecord, before: Option<&BuildRecord>, colours: bool) -> String {
     let counts = &build.counts;
     let mut out = format!(
         "{}, build {}, {} UTC, {}: {}, {} ({})\n",
-        shown(&build.name),
+        Paint::Bold.of(shown(&build.name), colours),
         build.build,
         page::date_and_time(build.ended),
         show_duration(build.ended.saturating_sub(build.started) * 1000),
@@ -136,7 +137,7 @@ fn text(build: &BuildRecord, before: Option<&BuildRecord>) -> String {
         if reasons.is_empty() {
             "nothing differs that is recorded".into()
         } else {
-            reasons.join("; ")
+            Paint::Yellow.of(&reasons.join("; "), colours)
         }
     );
     for line in compiled(build) {
@@ -379,7 +380,7 @@ mod tests {
     fn said(environment: &[(&str, &str)], change: impl FnOnce(&mut BuildRecord)) -> String {
         let mut build = build("bbbb", "hello-1.1", environment);
         change(&mut build);
-        text(&build, Some(&self::build("aaaa", "hello-1.0", ONE)))
+        text(&build, Some(&self::build("aaaa", "hello-1.0", ONE)), false)
     }
 
     fn line(environment: &[(&str, &str)], change: impl FnOnce(&mut BuildRecord)) -> String {
@@ -471,7 +472,7 @@ mod tests {
             text.contains("  not known: what was compiled: a readonly build"),
             "{text}"
         );
-        let first = self::text(&build("aaaa", "", ONE), None);
+        let first = self::text(&build("aaaa", "", ONE), None, false);
         assert!(first.starts_with("(dev shell), build aaaa"), "{first}");
         assert!(
             first.contains("it is the first build of this name"),

@@ -17,6 +17,7 @@
 //! first   'G'  request u64  count u8 (1 to 4), that many actions [32]
 //! put     'p'  request u64  action [32]  output [32]  size u64, then the body
 //! found   'f'  request u64  action [32]  size u64
+//! parts   'e'  request u64 (0)  length u16, then that much JSON: a list of pairs of texts
 //! hit     'h'  request u64  output [32]  size u64  time i64 (ns since 1970)
 //! miss    'm'  request u64
 //! stored  's'  request u64
@@ -28,6 +29,9 @@
 //!
 //! With `found` the client says what it has found by itself (`prefetched.rs`), for the counts. It is answered with `stored`
 //! once it is counted, unless its request is 0.
+//!
+//! With `parts` the client says more of what its hello calls its environment, once it has found that out. It is not
+//! answered, and only a daemon whose welcome says `parts` understands it.
 //!
 //! A client ends the session by closing its side. There is no message that carries a
 //! file descriptor, and none is ever received.
@@ -117,6 +121,9 @@ pub struct Welcome {
     /// The daemon understands `first`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
+    /// The daemon understands `parts`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parts: bool,
     /// The session's mode, if it is not the one that the hello asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -165,6 +172,8 @@ pub enum Request {
         /// The output's length in bytes.
         size: u64,
     },
+    /// More of what separates this session's actions from those of others, which is not answered.
+    Parts(Vec<(String, String)>),
     /// An action's output; its body follows.
     Put {
         /// The client's number for this request.
@@ -224,6 +233,13 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
                 size: checked(size)?,
             }))
         }
+        b'e' => {
+            let mut text = vec![0; usize::from(u16::from_le_bytes(take(from)?))];
+            from.read_exact(&mut text).map_err(cut)?;
+            // Nothing depends on it.
+            let parts = serde_json::from_slice(&text).unwrap_or_default();
+            Ok(Some(Request::Parts(parts)))
+        }
         b'p' => {
             let (action, output) = (ActionId(take(from)?), OutputId(take(from)?));
             let size = u64::from_le_bytes(take(from)?);
@@ -271,6 +287,16 @@ pub fn push_request(out: &mut Vec<u8>, what: &Request) {
             out.extend_from_slice(&request.to_le_bytes());
             out.extend_from_slice(&action.0);
             out.extend_from_slice(&size.to_le_bytes());
+        }
+        Request::Parts(parts) => {
+            let text = serde_json::to_vec(parts).unwrap_or_default();
+            let Ok(length) = u16::try_from(text.len()) else {
+                return;
+            };
+            out.push(b'e');
+            out.extend_from_slice(&0u64.to_le_bytes());
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(&text);
         }
         Request::Put {
             request,
@@ -452,6 +478,7 @@ mod tests {
                 action: ActionId([4; 32]),
                 size: 5,
             },
+            Request::Parts(vec![("go".into(), "1.27".into())]),
             Request::Put {
                 request: u64::MAX,
                 action: ActionId([2; 32]),
@@ -532,6 +559,25 @@ mod tests {
         let mut bytes = vec![b'r', 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
         bytes.resize(70_000, b'x');
         assert!(read_answer(&mut &bytes[..]).is_err());
+    }
+
+    #[test]
+    fn parts_that_are_malformed_or_too_long_are_no_end_of_a_session() {
+        let mut bytes = b"e\0\0\0\0\0\0\0\0\x03\0{]}".to_vec();
+        let get = Request::Get {
+            request: 1,
+            action: ActionId([1; 32]),
+        };
+        let long = vec![("x".into(), "y".repeat(70_000))];
+        push_request(&mut bytes, &Request::Parts(long));
+        push_request(&mut bytes, &get);
+        let mut from = &bytes[..];
+        assert_eq!(
+            read_request(&mut from).unwrap(),
+            Some(Request::Parts(Vec::new()))
+        );
+        assert_eq!(read_request(&mut from).unwrap(), Some(get));
+        assert!(read_request(&mut &b"e\0\0\0\0\0\0\0\0\x03\0{"[..]).is_err());
     }
 
     #[test]

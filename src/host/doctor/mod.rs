@@ -11,7 +11,7 @@ use crate::client::connection;
 use crate::config::{self, RUNTIME_DIR, SANDBOX_CLIENT};
 use crate::error::{Error, Result};
 use crate::nix::settings::{self as nix, Nix};
-use crate::output;
+use crate::output::{self, Paint};
 use crate::protocol::control::{self, Ask, Reply};
 use crate::report::Report;
 use crate::size::show_size;
@@ -227,16 +227,12 @@ const UNITS: [&str; 3] = [
 fn table(findings: &[Finding], colours: bool) -> String {
     let mut out = String::new();
     for finding in findings {
-        let (mark, colour) = match finding.state {
-            State::Right => ("✓", 32),
-            State::Note => ("•", 33),
-            State::Wrong => ("✗", 31),
+        let (mark, style) = match finding.state {
+            State::Right => ("✓", Paint::Green),
+            State::Note => ("•", Paint::Yellow),
+            State::Wrong => ("✗", Paint::Red),
         };
-        if colours {
-            let _ = write!(out, "\x1b[{colour}m{mark}\x1b[0m");
-        } else {
-            out.push_str(mark);
-        }
+        out.push_str(&style.of(mark, colours));
         let _ = writeln!(out, " {:<15} {}", finding.check, finding.text);
         if let Some(mend) = &finding.mend {
             let _ = writeln!(out, "{:18}fix: {mend}", "");
