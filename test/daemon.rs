@@ -279,3 +279,32 @@ fn a_stolen_build_id_takes_no_file_from_the_build_it_was_stolen_from() {
     assert_eq!(std::fs::read(owner.directory.join(name)).unwrap(), body);
     assert_eq!(owner.put(3, b"more"), 's');
 }
+
+#[test]
+fn a_remote_whose_credentials_come_late_is_taken_up_while_the_daemon_runs() {
+    let dir = TempDir::new();
+    let file = dir.path().join("credentials");
+    let args = [
+        "--remote",
+        "http://127.0.0.1:9",
+        "--remote-credentials",
+        file.to_str().unwrap(),
+    ];
+    let daemon = Daemon::start_with(dir.path(), &args);
+    let has_remote = || {
+        let output = Command::new(binary())
+            .args(["stats", "--json", "--runtime-dir"])
+            .arg(daemon.runtime_dir())
+            .output()
+            .unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        !told["remote"].is_null()
+    };
+    assert!(!has_remote());
+    // A session that is open goes on.
+    let mut peer = Peer::connect(&daemon);
+    assert_eq!(peer.put(1, b"body"), 's');
+    std::fs::write(&file, "me:word").unwrap();
+    daemon.wait_until("the remote is taken up", has_remote);
+    assert_eq!(peer.get(1), 'h');
+}

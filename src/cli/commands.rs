@@ -4,20 +4,19 @@ use super::arguments::{Arguments, Source};
 use super::{Command, VERSION, completions as shells, help as texts, manual, table};
 use crate::cache::store::Limits;
 use crate::client;
-use crate::config::{MISSING_CREDENTIAL, control_socket};
+use crate::config::control_socket;
 use crate::daemon;
 use crate::error::{Error, Result};
 use crate::host::admin::{Form, Target, Task};
 use crate::host::doctor;
 use crate::host::flush;
 use crate::host::install::{self, Mode};
-use crate::log;
 use crate::nix::hook;
 use crate::protocol::control::Gc;
 use crate::proxy;
 use crate::remote;
 use crate::stamp;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub fn daemon(args: &Arguments) -> Result<Command> {
     let remote = match args.text("remote")? {
@@ -34,25 +33,6 @@ pub fn daemon(args: &Arguments) -> Result<Command> {
             insecure_http: args.is_given("remote-insecure-http"),
         }),
     };
-    let remote = remote.filter(|remote| {
-        let files = [
-            &remote.credentials,
-            &remote.ca,
-            &remote.cert,
-            &remote.key,
-            &remote.secret_key,
-        ];
-        let mut missing = files.into_iter().flatten().filter(|file| is_missing(file));
-        let missing = missing.next();
-        if let Some(file) = missing {
-            log::warn(format!(
-                "{} is missing: serving without the remote {} until the next start",
-                file.display(),
-                remote.url
-            ));
-        }
-        missing.is_none()
-    });
     Ok(Command::Daemon(daemon::Options {
         cache_dir: args.dir("cache-dir")?.unwrap_or_default(),
         runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
@@ -202,10 +182,10 @@ pub fn install(args: &Arguments) -> Result<Command> {
         }),
     };
     Ok(Command::Install(install::Options {
-        mode: match args.word("mode")? {
-            Some("static") => Mode::Static,
+        mode: args.word("mode")?.map(|mode| match mode {
+            "static" => Mode::Static,
             _ => Mode::Hook,
-        },
+        }),
         user: args.is_given("user"),
         dry_run: args.is_given("dry-run"),
         remote,
@@ -268,14 +248,6 @@ pub fn completions(args: &Arguments) -> Result<Command> {
         _ => shells::bash(),
     };
     Ok(Command::Print(text.into()))
-}
-
-/// Whether a file is not there, or systemd had nothing to load into it.
-fn is_missing(file: &Path) -> bool {
-    match std::fs::read(file) {
-        Ok(content) => content.trim_ascii() == MISSING_CREDENTIAL.as_bytes(),
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
-    }
 }
 
 /// The cache and the sockets that a person asks about. Where nothing says which, those of an installation of the user's

@@ -55,7 +55,7 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
         counted: Counts::default(),
     };
     let uses = Uses::new(&service.uses_noted);
-    let (ended, later) = match service.remote.as_ref().filter(|_| is_shared) {
+    let (ended, later) = match service.remote.get().filter(|_| is_shared) {
         Some(remote) => RemoteGets::run(
             remote,
             store,

@@ -101,6 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     let maintenance = daemon.start_maintenance()?;
     daemon.start_prefetcher();
     daemon.start_remote();
+    let mut awaited = Awaited::of(options);
     let mut idle_since = Instant::now();
     let mut reaped = Instant::now();
     loop {
@@ -125,18 +126,19 @@ pub fn run(options: &Options) -> Result<()> {
         }
         if reaped.elapsed() >= REAP_EVERY {
             daemon.start_reaping();
+            awaited.look(&daemon);
             reaped = Instant::now();
         }
-        let uploads = daemon.service.remote.as_ref().is_some_and(Remote::is_busy);
+        let uploads = daemon.service.remote.get().is_some_and(Remote::is_busy);
         if build || control || uploads || !daemon.sessions.none_open() {
             idle_since = Instant::now();
-        } else if sockets.activated && idle_since.elapsed() >= options.idle_exit {
+        } else if sockets.activated && idle_since.elapsed() >= awaited.idle_exit(options) {
             log::info("idle: stopping until the next build");
             break;
         }
     }
     let mut all_ended = daemon.sessions.stop();
-    if let Some(remote) = &daemon.service.remote {
+    if let Some(remote) = daemon.service.remote.get() {
         all_ended &= remote.stop(STOP_LIMIT / 2);
     }
     daemon.service.prefetcher.stop();
@@ -159,6 +161,51 @@ pub fn run(options: &Options) -> Result<()> {
         log::warn(e.chain());
     }
     Ok(())
+}
+
+/// A remote for which a file is missing, until it is there.
+#[derive(Debug)]
+struct Awaited<'a>(Option<&'a remote::Options>);
+
+impl<'a> Awaited<'a> {
+    fn of(options: &'a Options) -> Self {
+        let remote = options.remote.as_ref();
+        let missing = remote.and_then(|remote| Some((remote, remote.missing_file()?)));
+        if let Some((remote, file)) = missing {
+            log::warn(format!(
+                "{} is missing: serving without the remote {} until it is there",
+                file.display(),
+                remote.url
+            ));
+        }
+        Self(missing.map(|(remote, _)| remote))
+    }
+
+    /// Takes the remote up when nothing is missing any more.
+    fn look(&mut self, daemon: &Arc<Daemon>) {
+        let Some(remote) = self.0 else { return };
+        match daemon.service.take_up_remote(remote) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.0 = None;
+                log::info(format!(
+                    "nothing is missing any more: serving with the remote {}",
+                    remote.url
+                ));
+                daemon.start_remote();
+            }
+            // It is being written, perhaps.
+            Err(e) => log::warn(e.chain()),
+        }
+    }
+
+    /// What systemd has loaded stays as it was: only the next daemon sees what has come since.
+    fn idle_exit(&self, options: &Options) -> Duration {
+        match self.0 {
+            Some(_) => options.idle_exit.min(REAP_EVERY),
+            None => options.idle_exit,
+        }
+    }
 }
 
 /// What every thread works on.
@@ -197,7 +244,7 @@ impl Daemon {
     /// Starts the threads that fetch and upload, all of them at once: they mostly sleep, and take no more then than some
     /// address space.
     fn start_remote(self: &Arc<Self>) {
-        let Some(remote) = &self.service.remote else {
+        let Some(remote) = self.service.remote.get() else {
             return;
         };
         let (fetchers, uploaders) = remote.threads();
@@ -205,7 +252,7 @@ impl Daemon {
             let daemon = Arc::clone(self);
             start(if n < fetchers { "fetch" } else { "upload" }, move || {
                 let service = &daemon.service;
-                let Some(remote) = &service.remote else {
+                let Some(remote) = service.remote.get() else {
                     return;
                 };
                 if n < fetchers {

@@ -24,7 +24,7 @@ use crate::sys;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
@@ -63,8 +63,8 @@ pub struct Service {
     pub history: Arc<UsageHistory>,
     /// Whoever makes that ready for the next one.
     pub prefetcher: Prefetcher,
-    /// The cache of a team behind it.
-    pub remote: Option<Remote>,
+    /// The cache of a team behind it. It comes later when a file that it needs was missing at first.
+    pub remote: OnceLock<Remote>,
     /// Who may do what.
     pub policy: Policy,
     /// Which build has put an action.
@@ -126,9 +126,9 @@ impl Service {
     ) -> Result<Self> {
         let root = store.root().to_path_buf();
         let history = Arc::new(UsageHistory::open(&root)?);
-        let remote = match remote {
-            Some(remote) => Some(Remote::open(remote, &root, Arc::clone(&history))?),
-            None => None,
+        let remote = match remote.filter(|remote| remote.missing_file().is_none()) {
+            Some(remote) => Remote::open(remote, &root, Arc::clone(&history))?.into(),
+            None => OnceLock::new(),
         };
         // One build evicts no more than a part of what the others have put.
         let put_limit =
@@ -150,6 +150,19 @@ impl Service {
             uses_noted: AtomicUsize::new(0),
             store,
         })
+    }
+
+    /// Opens the remote that could not be opened before, if all its files are there now; says whether it is open.
+    ///
+    /// # Errors
+    /// When a file is not what it should be.
+    pub fn take_up_remote(&self, options: &remote::Options) -> Result<bool> {
+        if self.remote.get().is_some() || options.missing_file().is_some() {
+            return Ok(self.remote.get().is_some());
+        }
+        let history = Arc::clone(&self.history);
+        let remote = Remote::open(options, self.store.root(), history)?;
+        Ok(self.remote.set(remote).is_ok())
     }
 
     /// Answers a question; `meanwhile` gets what can be said before the last word.
@@ -206,7 +219,7 @@ impl Service {
                 bytes: self.store.size(),
                 max_size: self.limits.max_size,
                 builds: self.builds.live_builds(),
-                remote: self.remote.as_ref().map(Remote::report),
+                remote: self.remote.get().map(Remote::report),
             }))),
             Ask::Builds { since, limit, live } => {
                 let since = Duration::from_secs(since);
@@ -223,7 +236,7 @@ impl Service {
         if prefetches && self.policy.links() {
             self.prefetcher.begin(&self.history, build, name);
         }
-        if let Some(remote) = &self.remote {
+        if let Some(remote) = self.remote.get() {
             remote.begin(name);
         }
     }
@@ -298,7 +311,7 @@ impl Service {
             .user
             .map_or(Tier::Shared, |user| self.policy.tier(user, false));
         record.tier = tier.name();
-        let remote = self.remote.as_ref().map(Remote::report);
+        let remote = self.remote.get().map(Remote::report);
         let remote = match remote {
             None => "none".into(),
             Some(remote) if remote.reading_paused.is_some() => "paused".into(),
@@ -362,14 +375,14 @@ impl Service {
             users: self.stats.largest_users(USERS_TOLD),
             latencies: self.stats.latencies(),
             evicted: self.stats.evicted_by_day(),
-            remote: self.remote.as_ref().map(Remote::report),
+            remote: self.remote.get().map(Remote::report),
         })
     }
 
     fn check_remote(&self) -> Reply {
-        let checked = self.remote.as_ref().map(Remote::check);
+        let checked = self.remote.get().map(Remote::check);
         Reply::Remote {
-            url: self.remote.as_ref().map(|remote| remote.report().url),
+            url: self.remote.get().map(|remote| remote.report().url),
             time: match &checked {
                 Some(Ok(time)) => time.as_micros() as u64,
                 _ => 0,

@@ -191,7 +191,7 @@ impl OpenSession {
     /// A session has ended in which this was used.
     pub fn used(&self, build: &BuildDir, used: Vec<Use>) {
         let service = &self.daemon.service;
-        if let Some(remote) = &service.remote {
+        if let Some(remote) = service.remote.get() {
             return remote.used(build.id(), build.name(), used);
         }
         let key = history::key(build.name());

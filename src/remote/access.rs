@@ -5,6 +5,7 @@
 
 use super::s3::{self, Signer};
 use super::server::{Failure, Outcome};
+use crate::config::MISSING_CREDENTIAL;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::http::netrc::Netrc;
@@ -91,6 +92,22 @@ pub struct Options {
 }
 
 impl Options {
+    /// A file that is named and is not there, or that systemd had nothing to load into.
+    pub fn missing_file(&self) -> Option<&Path> {
+        let files = [
+            &self.credentials,
+            &self.ca,
+            &self.cert,
+            &self.key,
+            &self.secret_key,
+        ];
+        let mut files = files.into_iter().flatten().map(PathBuf::as_path);
+        files.find(|file| match std::fs::read(file) {
+            Ok(content) => content.trim_ascii() == MISSING_CREDENTIAL.as_bytes(),
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        })
+    }
+
     /// Where it is, and the region of an object store.
     ///
     /// # Errors
