@@ -85,8 +85,13 @@ pub const SYNC_EVERY: Duration = Duration::from_secs(3 * 60);
 /// It waits for a moment without a session, but no longer than this.
 pub const SYNC_AT_LEAST_EVERY: Duration = Duration::from_secs(30 * 60);
 
-/// Before anything is evicted for its size, build directories of dev shells go that were not used for so long.
-pub const IDLE_FIRST: Duration = Duration::from_secs(60 * 60);
+/// When space is wanted, build directories of dev shells go that were not used for so long: those of the first age before
+/// anything is evicted, the next ones as long as that is not enough. An editor that is open goes on using its own.
+pub const IDLE_AGES: [Duration; 3] = [
+    Duration::from_secs(24 * 60 * 60),
+    Duration::from_secs(60 * 60),
+    Duration::ZERO,
+];
 
 /// A clock may have been set between a write and a sync point, by so much.
 pub const SYNC_SLACK: Duration = Duration::from_secs(10 * 60);

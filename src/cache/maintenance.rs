@@ -4,7 +4,7 @@
 use crate::cache::stats::Stats;
 use crate::cache::store::{Goal, Limits, Store};
 use crate::config::{
-    AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, IDLE_FIRST, SYNC_AT_LEAST_EVERY, SYNC_EVERY, UPKEEP_EVERY,
+    AGE_CHECK_EVERY, EVICT_AGAIN_AFTER, IDLE_AGES, SYNC_AT_LEAST_EVERY, SYNC_EVERY, UPKEEP_EVERY,
 };
 use crate::error::{Error, Result};
 use crate::log;
@@ -165,11 +165,15 @@ impl Sweeper {
         let begun = Instant::now();
         // Whatever comes of it, not at once again.
         self.in_vain = Some(begun);
+        let mut ages = IDLE_AGES.into_iter();
         if store.size() > goal.keep {
-            builds.release_idle(IDLE_FIRST);
+            ages.next().map(|age| builds.release_idle(age));
         }
         let mut swept = store.sweep(goal, false, stop)?;
-        if !reached(goal, &swept) && builds.release_idle(Duration::ZERO) > 0 {
+        for age in ages {
+            if reached(goal, &swept) || builds.release_idle(age) == 0 {
+                continue;
+            }
             let again = store.sweep(goal, false, stop)?;
             swept = Swept {
                 outputs: swept.outputs + again.outputs,
@@ -209,4 +213,54 @@ impl Sweeper {
 
 fn reached(goal: &Goal, swept: &Swept) -> bool {
     swept.left_bytes <= goal.keep
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ActionId, OutputId};
+    use crate::test_dir::TestDir;
+    use sha2::{Digest, Sha256};
+
+    /// Builds of users that notes which of them are to go.
+    #[derive(Default)]
+    struct Idle(Mutex<Vec<Duration>>);
+
+    impl BuildsOfUsers for Idle {
+        fn have_sessions(&self) -> bool {
+            false
+        }
+
+        fn release_idle(&self, unused_for: Duration) -> usize {
+            lock(&self.0).push(unused_for);
+            1
+        }
+    }
+
+    #[test]
+    fn what_was_used_least_recently_is_given_up_first_and_no_more_than_is_wanted() {
+        for (is_live, asked) in [(false, 1), (true, IDLE_AGES.len())] {
+            let dir = TestDir::new();
+            let store = Store::open(&dir.path().join("cache")).unwrap();
+            let output = OutputId(Sha256::digest(b"body").into());
+            let action = ActionId([1; 32]);
+            let put = store.put(&action, &output, 4, &mut &b"body"[..]);
+            if is_live {
+                store
+                    .link(&action, &put.unwrap(), &dir.path().join("link"))
+                    .unwrap();
+            }
+            let builds = Idle::default();
+            let goal = Goal {
+                keep: 0,
+                max_age: Duration::ZERO,
+            };
+            let never = AtomicBool::new(false);
+            Sweeper::default()
+                .sweep(&store, &goal, &builds, &never)
+                .unwrap();
+            assert_eq!(*lock(&builds.0), IDLE_AGES[..asked]);
+        }
+        assert!(IDLE_AGES.is_sorted_by(|one, next| one > next));
+    }
 }
