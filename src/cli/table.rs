@@ -707,7 +707,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "hook gives each build its own mounts, by Nix's pre-build-hook; static gives every build the \
                          same mounts, for Lix, which ignores the hook's output",
                     )
-                    .default("hook"),
+                    .usually("as it was; in the beginning hook, with Lix static"),
                     flag(
                         "cache-dir",
                         Takes::Dir,

@@ -219,11 +219,20 @@ fn ask_either(
     };
     let question = Question { cache, ask };
     let socket = config::control_socket(&place.runtime_dir);
-    let limit = match task {
-        Task::Stats(_) | Task::Builds { .. } => FIGURES_LIMIT,
-        Task::Gc { .. } | Task::Verify { .. } => WALK_LIMIT,
+    let ask = |meanwhile| match task {
+        Task::Stats(_) | Task::Builds { .. } => {
+            control::ask(&socket, &question, FIGURES_LIMIT, meanwhile)
+        }
+        // A daemon that answers this much is alive, and may take long over the rest.
+        Task::Gc { .. } | Task::Verify { .. } => {
+            match control::ask(&socket, &Ask::Live.into(), FIGURES_LIMIT, &mut |_| {}) {
+                Err(e) if e.kind().is_some() => Err(e),
+                // An older one may not know that question.
+                _ => control::ask(&socket, &question, WALK_LIMIT, meanwhile),
+            }
+        }
     };
-    match control::ask(&socket, &question, limit, meanwhile) {
+    match ask(meanwhile) {
         // The daemon there has another cache than this one.
         Ok(Reply::Elsewhere { .. }) => {}
         Err(e)

@@ -115,18 +115,17 @@ pub fn run(options: &Options) -> Result<()> {
 fn examine(options: &Options) -> Vec<Finding> {
     let nix = Nix::ask();
     if !is_installed(options, nix.as_ref().ok()) {
-        let fix = if Path::new("/etc/NIXOS").exists() {
-            "add nix-gocacheprog's module.nix to this system's imports"
-        } else {
-            "sudo nix-gocacheprog install"
-        };
         return vec![Finding::wrong(
             "installation",
             format!(
                 "nothing is installed: no socket in {}, and Nix does not use the hook",
                 options.runtime_dir.display()
             ),
-            fix,
+            if is_nixos() {
+                "add nix-gocacheprog's module.nix to this system's imports".into()
+            } else {
+                install("")
+            },
         )];
     }
     let mut findings = vec![binary()];
@@ -158,6 +157,37 @@ fn examine(options: &Options) -> Vec<Finding> {
     findings.extend(selinux());
     findings
 }
+
+/// The command that installs, with these options; on NixOS the system's own.
+fn install(options: &str) -> String {
+    if is_nixos() {
+        return "sudo nixos-rebuild switch".into();
+    }
+    // A download is not in PATH.
+    let program = match std::env::current_exe() {
+        Ok(program) if program != Path::new(PROGRAM) => program.display().to_string(),
+        _ => "nix-gocacheprog".into(),
+    };
+    format!("sudo {program} install {options}")
+        .trim_end()
+        .into()
+}
+
+fn is_nixos() -> bool {
+    Path::new("/etc/NIXOS").exists()
+}
+
+/// What begins the daemon anew.
+fn restart() -> &'static str {
+    if Path::new("/run/systemd/system").exists() {
+        "sudo systemctl restart nix-gocacheprog.service"
+    } else {
+        "end the daemon and start it again, as `nix-gocacheprog help daemon` says"
+    }
+}
+
+/// Where `install` puts the program.
+const PROGRAM: &str = "/usr/local/bin/nix-gocacheprog";
 
 /// Whether there is anything here to be examined.
 fn is_installed(options: &Options, nix: Option<&Nix>) -> bool {
@@ -208,7 +238,9 @@ fn failed_units(runtime_dir: &Path) -> Option<Finding> {
     (!failed.is_empty()).then(|| {
         Finding::wrong(
             "units",
-            format!("systemd has given up on {units}; `journalctl -u nix-gocacheprog` says why"),
+            format!(
+                "systemd has given up on {units}; `sudo journalctl -u 'nix-gocacheprog*'` says why"
+            ),
             format!(
                 "sudo systemctl reset-failed {units}; sudo systemctl restart {} {}",
                 UNITS[1], UNITS[2]
@@ -244,7 +276,7 @@ fn table(findings: &[Finding], colours: bool) -> String {
 /// A sandbox has no libraries for the client to load. What is installed is looked at, not a download.
 fn binary() -> Finding {
     const CHECK: &str = "program";
-    let installed = Path::new("/usr/local/bin/nix-gocacheprog");
+    let installed = Path::new(PROGRAM);
     let looked = if installed.exists() {
         Ok(installed.to_path_buf())
     } else {
@@ -257,14 +289,14 @@ fn binary() -> Finding {
     });
     let (path, is_static, mode) = match looked {
         Ok(looked) => looked,
-        Err(e) => return Finding::wrong(CHECK, e.chain(), "install it again"),
+        Err(e) => return Finding::wrong(CHECK, e.chain(), install("")),
     };
     let shown = path.display();
     if !is_static {
         return Finding::wrong(
             CHECK,
-            format!("{shown} needs libraries that no sandbox has"),
-            "install the static release, which test/release builds",
+            format!("{shown} needs libraries that no sandbox has: download the static release"),
+            "sudo ./nix-gocacheprog install",
         );
     }
     if mode & 0o555 != 0o555 {
@@ -331,6 +363,8 @@ fn sockets(runtime_dir: &Path) -> Vec<Finding> {
             Err(e) => Finding::wrong(CHECK, format!("no socket for {who}: {}", e.chain()), start),
         });
     }
+    // Where both are missing, that is one fault.
+    findings.dedup_by(|second, first| first.mend.is_some() && first.mend == second.mend);
     findings
 }
 
@@ -351,8 +385,11 @@ fn daemon(runtime_dir: &Path) -> Finding {
         ),
         Err(e) => Finding::wrong(
             CHECK,
-            e.chain(),
-            "sudo systemctl restart nix-gocacheprog.service; journalctl -u nix-gocacheprog says why",
+            format!(
+                "{}; `sudo journalctl -u nix-gocacheprog` may say why",
+                e.chain()
+            ),
+            restart(),
         ),
     }
 }
@@ -378,8 +415,10 @@ fn remote(runtime_dir: &Path) -> Option<Finding> {
         ),
         Some(error) => Finding::wrong(
             CHECK,
-            format!("{url} failed, and builds go on without it: {error}"),
-            "check the URL, the credentials and the server: `nix-gocacheprog help daemon` lists the flags",
+            format!(
+                "{url} failed, and builds go on without it: {error}. If it is not to be used any more:"
+            ),
+            install("--no-remote"),
         ),
     })
 }
@@ -405,28 +444,28 @@ fn configuration(nix: &Nix) -> Vec<Finding> {
         _ if nix.is_lix() => Finding::wrong(
             "nix.conf",
             "Lix runs the pre-build-hook and ignores what it says",
-            "sudo nix-gocacheprog install --mode static",
+            install("--mode static"),
         ),
         nix::Hook::None => Finding::wrong(
             "nix.conf",
             "pre-build-hook is not set, so builds are not given the cache",
-            "sudo nix-gocacheprog install",
+            install(""),
         ),
         nix::Hook::Missing => Finding::wrong(
             "nix.conf",
             format!("pre-build-hook is {hook}, which cannot be run: every sandboxed build fails"),
-            "sudo nix-gocacheprog install",
+            install(""),
         ),
         nix::Hook::Other => Finding::wrong(
             "nix.conf",
-            format!("pre-build-hook is {hook}, which is not ours"),
-            "sudo nix-gocacheprog install, which chains it",
+            format!("pre-build-hook is {hook}, which is not ours: `install` chains it"),
+            install(""),
         ),
         nix::Hook::Ours(None) => Finding::right("nix.conf", format!("pre-build-hook is {hook}")),
         nix::Hook::Ours(Some(chained)) if !nix::is_runnable(&chained) => Finding::wrong(
             "nix.conf",
             format!("pre-build-hook is {hook}, which cannot run the hook that it chains, {chained}: it is missing"),
-            "sudo nix-gocacheprog install",
+            install(""),
         ),
         nix::Hook::Ours(Some(chained)) => Finding::right(
             "nix.conf",
@@ -446,11 +485,11 @@ fn configuration(nix: &Nix) -> Vec<Finding> {
         findings.push(Finding::wrong(
             "trusted",
             format!(
-                "{} sets pre-build-hook, which Nix's daemon takes from nobody but a trusted user",
+                "{} sets pre-build-hook, which Nix's daemon ignores, with a warning at each command",
                 user_hook.display()
             ),
             format!(
-                "remove it from {}, or add yourself to trusted-users",
+                "sed -i '/^ *pre-build-hook/d' {}",
                 user_hook.display()
             ),
         ));
@@ -476,7 +515,7 @@ fn cache(cache_dir: &Path, min_free: Option<u64>) -> Vec<Finding> {
         findings.push(Finding::wrong(
             CHECK,
             format!("no folder for builds: {}", e.chain()),
-            "start the daemon once: `sudo nix-gocacheprog stats` does",
+            restart(),
         ));
         return findings;
     }
@@ -494,20 +533,7 @@ fn cache(cache_dir: &Path, min_free: Option<u64>) -> Vec<Finding> {
             ),
         ),
     });
-    findings.push(match sys::space(cache_dir) {
-        Ok(space) if space.free < min_free.unwrap_or_else(|| Limits::default().floor(space)) => {
-            Finding::wrong(
-                "free space",
-                format!(
-                    "only {} free, which is below the reserve: nothing new is cached",
-                    show_size(space.free)
-                ),
-                "sudo nix-gocacheprog gc --all, or make room on that disk",
-            )
-        }
-        Ok(space) => Finding::right("free space", format!("{} are free", show_size(space.free))),
-        Err(e) => Finding::wrong("free space", e.chain(), "look at the disk"),
-    });
+    findings.push(free_space(cache_dir, min_free));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     findings.push(match Mount::of(&mounts, cache_dir) {
         Some(mount) if mount.writes_access_times() => Finding::wrong(
@@ -518,6 +544,33 @@ fn cache(cache_dir: &Path, min_free: Option<u64>) -> Vec<Finding> {
         _ => Finding::right("access times", "a hit writes none, or seldom"),
     });
     findings
+}
+
+/// Whether there is room. The daemon evicts by itself, so what is missing has to come from elsewhere.
+fn free_space(cache_dir: &Path, min_free: Option<u64>) -> Finding {
+    const CHECK: &str = "free space";
+    let space = match sys::space(cache_dir) {
+        Ok(space) => space,
+        Err(e) => return Finding::wrong(CHECK, e.chain(), "look at the disk"),
+    };
+    let usual = Limits::default().floor(space);
+    let reserve = min_free.unwrap_or(usual);
+    if space.free >= reserve {
+        return Finding::right(CHECK, format!("{} are free", show_size(space.free)));
+    }
+    Finding::wrong(
+        CHECK,
+        format!(
+            "only {} free, which is below the reserve of {}: nothing new is cached",
+            show_size(space.free),
+            show_size(reserve)
+        ),
+        if space.free > usual && !is_nixos() {
+            install(&format!("--min-free {}M", usual >> 20))
+        } else {
+            format!("remove something from the disk of {}", cache_dir.display())
+        },
+    )
 }
 
 fn selinux() -> Option<Finding> {

@@ -17,7 +17,7 @@ use crate::config::{SANDBOX_CLIENT, SANDBOX_DIR, SANDBOX_RUNTIME_DIR};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::host::doctor;
-use crate::nix::settings;
+use crate::nix::settings::{self, Nix};
 use crate::output;
 pub use layout::Mode;
 use layout::{Host, Layout, SOCKET_UNITS, USER};
@@ -31,8 +31,8 @@ pub use uninstall::{Removal, uninstall};
 /// What to install.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// How builds get at the cache.
-    pub mode: Mode,
+    /// How builds get at the cache. When nothing is said it stays as it is, and in the beginning it is what Nix can do.
+    pub mode: Option<Mode>,
     /// For the user's own Nix, without root.
     pub user: bool,
     /// Only show the changes.
@@ -102,8 +102,16 @@ struct Installation {
 
 impl Installation {
     fn plan(host: &mut Host, options: &Options, program: &Path) -> Result<Self> {
-        let mut record = Record::read(host)?.unwrap_or_default();
-        let mode = options.mode;
+        let record = Record::read(host)?;
+        let is_lix = || host.is_live && Nix::ask().is_ok_and(|nix| nix.is_lix());
+        let mode = match (options.mode, &record) {
+            (Some(mode), _) => mode,
+            (None, Some(record)) => record.mode,
+            // It ignores what a hook says.
+            (None, None) if is_lix() => Mode::Static,
+            (None, None) => Mode::Hook,
+        };
+        let mut record = record.unwrap_or_default();
         record.limits.override_with(&options.limits);
         if let Some(dir) = host.place_cache(options.cache_dir.as_deref(), &record)? {
             record.cache_dir = Some(dir.clone());
@@ -416,7 +424,7 @@ mod tests {
 
         fn plan(&self, mode: Mode) -> Installation {
             self.plan_with(&Options {
-                mode,
+                mode: Some(mode),
                 ..Options::default()
             })
         }
@@ -602,7 +610,7 @@ mod tests {
                 let version = format!("version {}", chance.below(3));
                 std::fs::write(&folder.program, version).unwrap();
                 let options = Options {
-                    mode: [Mode::Hook, Mode::Static][chance.below(2)],
+                    mode: [None, Some(Mode::Hook), Some(Mode::Static)][chance.below(3)],
                     limits: Limits {
                         max_size: [None, Some("5G".into())][chance.below(2)].clone(),
                         ..Limits::default()
