@@ -626,7 +626,7 @@ mod tests {
                 plain,
                 "pre-build-hook = \nsandbox = true\n",
                 State::Wrong,
-                "sudo nix-gocacheprog install",
+                " install",
             ),
             (
                 plain,
@@ -638,7 +638,7 @@ mod tests {
                 plain,
                 "pre-build-hook = /bin/sh\n",
                 State::Wrong,
-                "chains it",
+                " install",
             ),
             (plain, mounts, State::Right, "static mode"),
             (
