@@ -34,13 +34,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use text::{ImportsC, Named, imports_c, kind};
-use walk::{Class, Except, Found, Walk};
+use walk::{Class, Except, FILES_MAX, Found, Walk};
 
 /// How much of a Go file is read to find its imports, in bytes, before all of it is.
 const GO_HEAD: usize = 4096;
 
 /// A larger file is not looked at as a text, and may name any other, in bytes.
 const TEXT_MAX: u64 = 8 << 20;
+
+/// How many files are looked for outside of a build of Nix, where each `go` command looks for them again …
+const FILES_OF_SHELL_MAX: usize = 200_000;
+
+/// … and without a go.mod, where the folder may be somebody's home.
+const FILES_WITHOUT_MODULE_MAX: usize = 5_000;
+
+/// How many bytes are read outside of a build of Nix. What is above counts by its times.
+const BYTES_OF_SHELL_MAX: u64 = 128 << 20;
 
 /// How much of a file says whether it is a text, in bytes: there is no zero in it.
 const TEXT_HEAD: u64 = 8192;
@@ -89,12 +98,17 @@ impl SourceTree {
     ) -> Result<Self> {
         let settings = Settings::new(args, env);
         let roots = Roots::find(cwd, &settings);
-        let mut scan = Scan::new(&settings);
+        let memory = memory(&settings);
+        let budget = match &memory {
+            Some(_) => Budget::of_build(),
+            None => Budget::of_shell(roots.has_module),
+        };
+        let mut scan = Scan::new(&settings, budget);
         for root in &roots.folders {
             scan.walk.add(root)?;
         }
         scan.walk.add_linked()?;
-        let mut answer = scan.answer(memory(&settings).as_ref())?;
+        let mut answer = scan.answer(memory.as_ref())?;
         if answer.assembler < Assembler::Open && may_be_open(&roots, &settings) {
             answer.assembler = Assembler::Open;
         }
@@ -145,6 +159,33 @@ fn memory<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>) -> Option<Mem
     }
 }
 
+/// How much may be looked at.
+struct Budget {
+    files: usize,
+    bytes: u64,
+}
+
+impl Budget {
+    /// Its source is unpacked for it alone, and looked at once.
+    fn of_build() -> Self {
+        Self {
+            files: FILES_MAX,
+            bytes: u64::MAX,
+        }
+    }
+
+    fn of_shell(has_module: bool) -> Self {
+        Self {
+            files: if has_module {
+                FILES_OF_SHELL_MAX
+            } else {
+                FILES_WITHOUT_MODULE_MAX
+            },
+            bytes: BYTES_OF_SHELL_MAX,
+        }
+    }
+}
+
 struct Scan {
     walk: Walk,
     /// C is compiled at all.
@@ -153,12 +194,14 @@ struct Scan {
     named: Named,
     /// The bytes of what counts, by number of file.
     bytes: BTreeMap<usize, [u8; 32]>,
+    /// How many bytes may still be read.
+    bytes_left: u64,
     /// What was found depends on something that the state does not tell.
     is_beyond_state: bool,
 }
 
 impl Scan {
-    fn new<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>) -> Self {
+    fn new<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>, budget: Budget) -> Self {
         let real = |path: PathBuf| path.canonicalize().ok();
         let paths = |names: &[&str]| {
             names
@@ -184,12 +227,13 @@ impl Scan {
         }
         named.upward.clear();
         Self {
-            walk: Walk::new(except),
+            walk: Walk::new(except, budget.files),
             cgo: settings
                 .get("CGO_ENABLED")
                 .is_none_or(|enabled| enabled != "0"),
             named,
             bytes: BTreeMap::new(),
+            bytes_left: budget.bytes,
             is_beyond_state: false,
         }
     }
@@ -376,6 +420,11 @@ impl Scan {
             return PROGRAM;
         }
         let is_text = !text.contains(&0);
+        let Some(left) = self.bytes_left.checked_sub(size) else {
+            self.named.any |= is_text;
+            return file.metadata().map_or(UNREADABLE, |found| times(&found));
+        };
+        self.bytes_left = left;
         if size > TEXT_MAX {
             self.named.any |= is_text;
             let mut hash = Sha256::new_with_prefix(&text);
@@ -459,6 +508,24 @@ fn target(path: &Path) -> [u8; 32] {
         .chain_update(target.as_os_str().as_bytes())
         .finalize()
         .into()
+}
+
+/// Stands for the bytes of a file that is not read: they do not change without these.
+fn times(found: &Metadata) -> [u8; 32] {
+    let numbers = [
+        found.dev() as i64,
+        found.ino() as i64,
+        found.size() as i64,
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    ];
+    let mut hash = Sha256::new_with_prefix("times\0");
+    for number in numbers {
+        hash.update(number.to_le_bytes());
+    }
+    hash.finalize().into()
 }
 
 /// Whether a name is like those of programs and tests that `go build` and `go test -c` write.
@@ -822,7 +889,7 @@ mod tests {
         };
         let state = |tree: &Tree| {
             let settings = Settings::new(&[], |_| None);
-            let mut scan = Scan::new(&settings);
+            let mut scan = Scan::new(&settings, Budget::of_build());
             scan.walk.add(&tree.path("source")).unwrap();
             scan.state().0
         };
@@ -855,5 +922,41 @@ mod tests {
         assert!(!tree.counts("source/cache/00/x-d", "1"));
         assert!(!tree.counts("source/tmp/go-build1/b001/_cgo_export.h", "1"));
         assert!(tree.counts("source/tmp/other.h", "1"));
+    }
+
+    #[test]
+    fn above_its_budget_a_file_counts_by_its_times() {
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "#define V 1")]);
+        let digest = |bytes| {
+            let settings = Settings::new(&[], |_| None);
+            let budget = Budget {
+                bytes,
+                ..Budget::of_shell(true)
+            };
+            let mut scan = Scan::new(&settings, budget);
+            scan.walk.add(&tree.path("source")).unwrap();
+            scan.look().unwrap().digest
+        };
+        let (read, looked_at) = (digest(1 << 20), digest(0));
+        assert_ne!(read, looked_at);
+        assert_eq!(looked_at, digest(0));
+        std::fs::remove_file(tree.path("source/v.h")).unwrap();
+        tree.write("source/v.h", "#define V 1");
+        assert_eq!(read, digest(1 << 20));
+        assert_ne!(looked_at, digest(0));
+    }
+
+    #[test]
+    fn where_there_is_no_module_few_files_are_looked_for() {
+        let dir = crate::test_dir::TestDir::new();
+        std::fs::write(dir.path().join("a.go"), "package main").unwrap();
+        let scan = || SourceTree::scan(dir.path(), &[], |_| None);
+        assert!(scan().is_ok());
+        for n in 0..=FILES_WITHOUT_MODULE_MAX {
+            std::fs::write(dir.path().join(n.to_string()), "").unwrap();
+        }
+        assert!(scan().is_err());
+        std::fs::write(dir.path().join("go.mod"), "module a").unwrap();
+        assert!(scan().is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::assembler::Assembler;
 use super::settings::Settings;
-use super::walk::{Class, Except, Walk};
+use super::walk::{Class, Except, FILES_MAX, Walk};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ fn module(line: &str) -> Option<String> {
 }
 
 fn is_open(folder: &Path) -> bool {
-    let mut walk = Walk::new(Except::default());
+    let mut walk = Walk::new(Except::default(), FILES_MAX);
     if !folder.is_dir() || walk.add(folder).is_err() {
         return true;
     }

@@ -13,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 pub struct Roots {
     /// Each folder once, the main module's first. Some may be below others.
     pub folders: Vec<PathBuf>,
+    /// There is a go.mod.
+    pub has_module: bool,
     /// Modules may be taken from the module cache.
     pub uses_module_cache: bool,
     /// The go.sum files that name them; none, when it cannot be told which they are.
@@ -29,6 +31,7 @@ impl Roots {
             Some(path) if path != "auto" => Some(PathBuf::from(path)),
             _ => nearest(cwd, "go.work").map(|folder| folder.join("go.work")),
         };
+        roots.has_module = module.is_some();
         roots.add_source(module.as_deref().unwrap_or(cwd), settings);
         if let Some(module) = &module {
             let file = settings.flag("modfile").map(|file| cwd.join(file));

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// More files than any source tree has: a symbolic link leads somewhere else.
-const FILES_MAX: usize = 1_000_000;
+pub const FILES_MAX: usize = 1_000_000;
 
 /// What a version control system keeps. `go` does not build from there.
 const VERSION_CONTROL: [&str; 8] = [
@@ -252,6 +252,8 @@ impl Except {
 pub struct Walk {
     /// All so far.
     pub files: Vec<Found>,
+    /// How many there may be.
+    max: usize,
     except: Except,
     roots: Vec<PathBuf>,
     /// Folders that links lead to, real paths.
@@ -261,10 +263,11 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// An empty one.
-    pub fn new(except: Except) -> Self {
+    /// An empty one, for so many files.
+    pub fn new(except: Except, max: usize) -> Self {
         Self {
             except,
+            max,
             ..Self::default()
         }
     }
@@ -379,9 +382,10 @@ impl Walk {
     }
 
     fn push(&mut self, root: usize, path: PathBuf, is_name_only: bool) -> Result<()> {
-        if self.files.len() >= FILES_MAX {
+        if self.files.len() >= self.max {
             return Err(Error::input(format!(
-                "there are more than {FILES_MAX} files below {}",
+                "there are more than {} files below {}",
+                self.max,
                 self.roots[root].display()
             )));
         }
@@ -468,10 +472,13 @@ mod tests {
             ],
         );
         let real = dir.path().canonicalize().unwrap();
-        let mut walk = Walk::new(Except {
-            folders: vec![real.join("cache")],
-            temporary: vec![real.join("tmp")],
-        });
+        let mut walk = Walk::new(
+            Except {
+                folders: vec![real.join("cache")],
+                temporary: vec![real.join("tmp")],
+            },
+            FILES_MAX,
+        );
         walk.add(dir.path()).unwrap();
         assert_eq!(
             names(&walk),
@@ -499,7 +506,7 @@ mod tests {
         symlink("..", dir.path().join("outside/deep/loop")).unwrap();
         symlink("../file.h", root.join("file.h")).unwrap();
         symlink("nowhere", root.join("dangling.h")).unwrap();
-        let mut walk = Walk::new(Except::default());
+        let mut walk = Walk::new(Except::default(), FILES_MAX);
         walk.add(&root).unwrap();
         walk.add_linked().unwrap();
         assert_eq!(
@@ -532,7 +539,7 @@ mod tests {
         let list = |names: &[&str]| {
             let dir = TestDir::new();
             write(&dir, names);
-            let mut walk = Walk::new(Except::default());
+            let mut walk = Walk::new(Except::default(), FILES_MAX);
             walk.add(dir.path()).unwrap();
             walk.files
                 .into_iter()
