@@ -107,6 +107,9 @@ pub const SUMMARY_LIMIT: Duration = Duration::from_millis(300);
 /// not noted. Each takes some 90 bytes.
 pub const NOTED_MAX: usize = 1 << 19;
 
+/// The same for the sessions of users who have a tier of their own.
+pub const NOTED_OF_USERS_MAX: usize = 1 << 16;
+
 /// Builds for which something is to be made ready; more than that ask for everything.
 pub const READY_WAITING_MAX: usize = 256;
 
@@ -126,12 +129,15 @@ pub const WELCOME_LIMIT: Duration = Duration::from_secs(20);
 /// 64 `go` commands each at one time do not reach it.
 pub const CONNECTIONS_MAX: usize = 4096;
 
-/// Of these so many are kept for Nix's builds.
-pub const CONNECTIONS_RESERVED: usize = CONNECTIONS_MAX / 4;
+/// Of these one in so many is kept for Nix's builds.
+pub const CONNECTIONS_RESERVED_PART: usize = 4;
 
-/// Connections of one user at one time: builds have users of their own in a sandbox, so
-/// that one of them cannot keep the others out.
-pub const CONNECTIONS_PER_USER_MAX: usize = CONNECTIONS_MAX / 2;
+/// One user has one in so many of these at one time: builds have users of their own in a sandbox, so that one of them cannot
+/// keep the others out.
+pub const CONNECTIONS_PER_USER_PART: usize = 2;
+
+/// Descriptors for what is not a connection: a file that each thread has open for a moment, and the remote's.
+pub const DESCRIPTORS_BESIDE: u64 = 512;
 
 /// Sessions of one build at one time.
 pub const SESSIONS_PER_BUILD_MAX: usize = 256;

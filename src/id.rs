@@ -15,6 +15,9 @@ pub const ID_LEN: usize = 32;
 /// The longest action ID that is taken from a peer, in bytes.
 const ACTION_ID_MAX: usize = 64;
 
+/// How the action IDs of module files end.
+const MODULE_MARK: &[u8; 8] = b"-module\0";
+
 /// The key of a cache entry: what `go` hashed together to name a piece of work.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ActionId(pub [u8; ID_LEN]);
@@ -48,6 +51,19 @@ impl ActionId {
             b"nix-gocacheprog: an action ID of another length\0",
             bytes,
         ))
+    }
+
+    /// The action ID of a module file: a hash over a label and the key, with a mark by which the daemon knows it. No other
+    /// hash has that mark but by an accident of 1 in 2^64.
+    pub fn of_module(label: &[u8], key: &[u8]) -> Self {
+        let Self(mut id) = Self::of(label, key);
+        id[ID_LEN - MODULE_MARK.len()..].copy_from_slice(MODULE_MARK);
+        Self(id)
+    }
+
+    /// Whether this is the action ID of a module file.
+    pub fn is_module(&self) -> bool {
+        self.0.ends_with(MODULE_MARK)
     }
 
     /// The action ID of something that is not `go`'s: a hash over a label, which

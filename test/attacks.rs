@@ -49,14 +49,27 @@ impl Stage {
 
     /// Registers a build as the hook does; gives its ID and its directory.
     fn register(&self, name: &str, mode: &str) -> (String, PathBuf) {
-        let ask = serde_json::json!({"ask": "register", "name": name, "chroot": self.dir.path(), "mode": mode});
+        self.register_with(serde_json::json!({"name": name, "mode": mode}))
+    }
+
+    /// Asks on the control socket.
+    fn ask(&self, question: &serde_json::Value) -> serde_json::Value {
         let socket = self.daemon.runtime_dir().join("control/sock");
         let mut stream = UnixStream::connect(socket).unwrap();
-        writeln!(stream, "{ask}").unwrap();
+        let limit = std::time::Duration::from_secs(60);
+        stream.set_read_timeout(Some(limit)).unwrap();
+        writeln!(stream, "{question}").unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
-        let reply: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let build = reply["build"].as_str().unwrap_or_else(|| panic!("{line}"));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn register_with(&self, fields: serde_json::Value) -> (String, PathBuf) {
+        let mut ask = fields;
+        ask["ask"] = "register".into();
+        ask["chroot"] = self.dir.path().to_str().into();
+        let reply = self.ask(&ask);
+        let build = reply["build"].as_str().unwrap_or_else(|| panic!("{reply}"));
         (build.into(), reply["directory"].as_str().unwrap().into())
     }
 
@@ -128,6 +141,50 @@ fn act_as<T: Send>(user: u32, act: impl FnOnce() -> T + Send) -> T {
         });
         acting.join().unwrap()
     })
+}
+
+/// A file system that never answers, as one on a server that is gone.
+struct Hanging {
+    place: std::ffi::CString,
+    _unread: std::fs::File,
+}
+
+impl Hanging {
+    #[allow(unsafe_code)]
+    fn over(directory: &Path) -> Self {
+        let unread = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .expect("FUSE in the kernel: modprobe fuse");
+        let place = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&unread);
+        let options = format!("fd={descriptor},rootmode=40000,user_id=0,group_id=0,allow_other");
+        let options = std::ffi::CString::new(options).unwrap();
+        // SAFETY: the strings end with a zero and live throughout the call.
+        let mounted = unsafe {
+            libc::mount(
+                c"hanging".as_ptr(),
+                place.as_ptr(),
+                c"fuse".as_ptr(),
+                libc::MS_NOSUID | libc::MS_NODEV,
+                options.as_ptr().cast(),
+            )
+        };
+        assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+        Self {
+            place,
+            _unread: unread,
+        }
+    }
+}
+
+impl Drop for Hanging {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: the string ends with a zero and lives throughout the call.
+        unsafe { libc::umount2(self.place.as_ptr(), libc::MNT_DETACH) };
+    }
 }
 
 type Attack = (&'static str, fn(&Stage));
@@ -383,6 +440,26 @@ const ATTACKS: &[Attack] = &[
             );
         },
     ),
+    (
+        "a build without the network puts a module file for builds that download one",
+        |s| {
+            let module: [u8; 32] = *b"a hash over what it is..-module\0";
+            let put = |build: &str, body: &[u8]| {
+                let mut frame = put_frame(0, &Sha256::digest(body), body.len() as u64);
+                frame[9..41].copy_from_slice(&module);
+                let mut peer = s.enter(BUILDER, build).unwrap();
+                peer.send(&[&frame, body].concat());
+                peer.answer()
+            };
+            let build = |fixed: Option<bool>| {
+                s.register_with(serde_json::json!({"name": "x", "fixed": fixed}))
+                    .0
+            };
+            assert_eq!(put(&build(Some(false)), b"wrong"), 'r');
+            assert_eq!(put(&build(Some(true)), b"right"), 's');
+            assert_eq!(put(&build(None), b"right"), 's', "of an older hook");
+        },
+    ),
     ("a mode that is not understood lets a build put", |s| {
         for mode in ["read-only", "READONLY", "yes"] {
             assert!(
@@ -581,6 +658,44 @@ const ATTACKS: &[Attack] = &[
                 .count();
             assert!(builds <= 1030, "{builds}");
             s.goes_on();
+        },
+    ),
+    (
+        "a user's lifelines are on a file system that does not answer",
+        |s| {
+            let top = s.dir.path().join("top");
+            std::fs::create_dir(&top).unwrap();
+            chown(&top, Some(MALLORY), Some(MALLORY)).unwrap();
+            let builds: Vec<_> = (0..3)
+                .map(|_| {
+                    s.hello(MALLORY, serde_json::json!({"top": top}))
+                        .unwrap()
+                        .build
+                })
+                .collect();
+            for build in &builds {
+                assert_eq!(s.record(build)["lifeline"], top.to_str().unwrap());
+            }
+            let _hanging = Hanging::over(&top);
+            // What asks about builds that have ended comes back, and the daemon ends when it is told to.
+            for question in [
+                serde_json::json!({"ask": "stats"}),
+                serde_json::json!({"ask": "builds", "since": 1000, "limit": 10, "live": true}),
+            ] {
+                let reply = s.ask(&question);
+                assert!(
+                    !reply["reply"].is_null() && reply["error"].is_null(),
+                    "{reply}"
+                );
+            }
+            s.goes_on();
+            let (build, _) = s.register("hooked", "on");
+            assert!(s.enter(BUILDER, &build).is_ok());
+            s.daemon.terminate();
+            let status = format!("/proc/{}/stat", s.daemon.pid());
+            s.daemon.wait_until("the daemon has ended", || {
+                std::fs::read_to_string(&status).unwrap().contains(") Z ")
+            });
         },
     ),
     ("a user's builds turn others' directories out", |s| {

@@ -55,10 +55,14 @@ pub struct Registration {
     pub lifeline: Option<PathBuf>,
     /// The user whose build registers itself; none when the hook does it.
     pub user: Option<u32>,
+    /// Whom it is counted as one of; its user if none.
+    pub account: Option<u32>,
     /// What the build may do.
     pub mode: Mode,
     /// All builds of the user share one budget.
     pub has_user_budget: bool,
+    /// Nix gives the build no network, so it has no modules to put.
+    pub fetches_nothing: bool,
 }
 
 /// What a user's builds have put since a point in time, in bytes.
@@ -102,8 +106,20 @@ struct Record {
     pinned: Option<u32>,
     #[serde(default)]
     mode: Mode,
+    /// Whom it is counted as one of; its user if none.
+    #[serde(default)]
+    account: Option<u32>,
     #[serde(default)]
     has_user_budget: bool,
+    #[serde(default)]
+    fetches_nothing: bool,
+}
+
+impl Record {
+    /// Whom limits count a build that registered itself as one of.
+    fn account(&self) -> Option<u32> {
+        self.account.or(self.user)
+    }
 }
 
 #[derive(Debug)]
@@ -130,6 +146,7 @@ pub struct BuildDir {
     mode: Mode,
     is_hooked: bool,
     budget_of: Option<u32>,
+    fetches_nothing: bool,
     path: PathBuf,
     counts: Arc<Mutex<Counts>>,
     noted: Arc<Mutex<BuildRecord>>,
@@ -186,8 +203,8 @@ impl Builds {
     /// # Errors
     /// When the record or the directory cannot be written, or the user has too many builds.
     pub fn register(&self, build: Registration) -> Result<BuildId> {
-        if let Some(user) = build.user {
-            self.make_room(user)?;
+        if let Some(account) = build.account.or(build.user) {
+            self.make_room(account)?;
         }
         let id = BuildId::new()?;
         let is_own = |metadata: &Metadata| build.user.is_none_or(|user| metadata.uid() == user);
@@ -199,7 +216,9 @@ impl Builds {
             user: build.user,
             pinned: None,
             mode: build.mode,
+            account: build.account,
             has_user_budget: build.has_user_budget,
+            fetches_nothing: build.fetches_nothing,
         };
         let made = self
             .write_record(id, &record)
@@ -298,7 +317,11 @@ impl Builds {
             name: build.record.name.as_str().into(),
             mode: build.record.mode,
             is_hooked: build.record.user.is_none(),
-            budget_of: build.record.user.filter(|_| build.record.has_user_budget),
+            budget_of: build
+                .record
+                .account()
+                .filter(|_| build.record.has_user_budget),
+            fetches_nothing: build.record.fetches_nothing,
             path: self.directory(id),
             counts: Arc::clone(&build.counts),
             noted: Arc::clone(&build.noted),
@@ -369,10 +392,24 @@ impl Builds {
     /// Removes the directories of builds that have ended, and gives `record` what is to be recorded of each; says how many
     /// builds are left. One thread at a time does so, and one that does not come back is left behind with what it looks at.
     pub fn reap(&self, record: &mut dyn FnMut(BuildRecord)) -> usize {
+        self.reap_of(Lifelines::All, record)
+    }
+
+    /// The same without a look at what users have named, for a thread that must come back.
+    pub fn reap_hooked(&self, record: &mut dyn FnMut(BuildRecord)) -> usize {
+        self.reap_of(Lifelines::OfTheHook, record)
+    }
+
+    fn reap_of(&self, which: Lifelines, record: &mut dyn FnMut(BuildRecord)) -> usize {
         let now = (self.now)();
-        let Some((turn, looks_at_users)) = self.begin_reaping() else {
-            return self.table().len();
+        let turn = match which {
+            Lifelines::OfTheHook => None,
+            Lifelines::All => match self.begin_reaping() {
+                None => return self.table().len(),
+                turn => turn,
+            },
         };
+        let looks_at_users = turn.is_some_and(|(_, looks_at_users)| looks_at_users);
         let lifelines: Vec<_> = {
             let mut table = self.table();
             let idle = table.iter_mut().filter(|(_, build)| {
@@ -407,7 +444,9 @@ impl Builds {
                 ended.push(id);
             }
         }
-        self.end_reaping(turn);
+        if let Some((turn, _)) = turn {
+            self.end_reaping(turn);
+        }
         let left = self.table().len();
         in_order(records).for_each(record);
         self.remove(ended);
@@ -466,10 +505,10 @@ impl Builds {
         count
     }
 
-    /// Makes sure that a user may have one more build that registered itself.
+    /// Makes sure that a user, and those that it may become, may have one more build that registered itself.
     fn make_room(&self, user: u32) -> Result<()> {
         let mut table = self.table();
-        let of_user = |build: &Build| build.record.user == Some(user);
+        let of_user = |build: &Build| build.record.account() == Some(user);
         let count = table.values().filter(|build| of_user(build)).count();
         if count < OWN_BUILDS_MAX {
             return Ok(());
@@ -581,6 +620,14 @@ impl Build {
     }
 }
 
+/// Which lifelines are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lifelines {
+    All,
+    /// Those that Nix has made.
+    OfTheHook,
+}
+
 /// What can be seen of a lifeline.
 #[derive(Clone, Copy, Debug)]
 enum Sight {
@@ -620,6 +667,11 @@ impl BuildDir {
     /// Whether the hook has registered it.
     pub fn is_hooked(&self) -> bool {
         self.is_hooked
+    }
+
+    /// Whether Nix gives the build no network, as far as the hook has said.
+    pub fn fetches_nothing(&self) -> bool {
+        self.fetches_nothing
     }
 
     /// The directory's path on the host.
@@ -726,6 +778,7 @@ pub fn output_name(directory: &Path, output: &OutputId) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys;
     use crate::test_dir::TestDir;
     use std::os::unix::fs::PermissionsExt;
 
@@ -1050,6 +1103,38 @@ mod tests {
         assert!(builds.enter(own[0]).is_ok(), "it had a session");
         assert!(builds.enter(hooked).is_ok());
         assert!(!builds.directory(own[1]).exists());
+    }
+
+    #[test]
+    fn users_that_one_user_may_become_have_no_more_builds_than_that_one() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        for user in 0..OWN_BUILDS_MAX as u32 + 10 {
+            let build = Registration {
+                user: Some(100_000 + user),
+                account: Some(1000),
+                has_user_budget: true,
+                ..Registration::default()
+            };
+            builds.register(build).unwrap();
+        }
+        assert!(builds.live().0 <= OWN_BUILDS_MAX);
+    }
+
+    #[test]
+    fn who_must_come_back_looks_at_nothing_that_users_have_named() {
+        let dir = TestDir::new();
+        let builds = builds(&dir);
+        let gone = dir.path().join("gone");
+        let own = sys::effective_uid();
+        for user in [None, Some(own)] {
+            std::fs::create_dir(&gone).unwrap();
+            let build = registration("x", Some(&gone), user);
+            builds.register(build).unwrap();
+            std::fs::remove_dir(&gone).unwrap();
+        }
+        assert_eq!(builds.reap_hooked(&mut |_| {}), 1);
+        assert_eq!(builds.reap(&mut |_| {}), 0);
     }
 
     #[test]

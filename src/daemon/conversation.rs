@@ -4,7 +4,7 @@ use crate::cache::builds::{BuildDir, Registration};
 use crate::cache::session::Session;
 use crate::cache::store::Store;
 use crate::cache::tier::Tier;
-use crate::config::{BODY_MAX, HELLO_LIMIT, READ_BUFFER};
+use crate::config::{BODY_MAX, HELLO_LIMIT, NOTED_MAX, NOTED_OF_USERS_MAX, READ_BUFFER};
 use crate::counts::Counts;
 use crate::daemon::comparison::Held;
 use crate::daemon::misses::Misses;
@@ -54,7 +54,11 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
         misses: &misses,
         counted: Counts::default(),
     };
-    let uses = Uses::new(&service.uses_noted);
+    // Apart, or the sessions of a user would leave no room for what builds of Nix use.
+    let uses = match view.tier {
+        Tier::Shared => Uses::new(&service.uses_noted, NOTED_MAX),
+        Tier::Own(..) => Uses::new(&service.uses_noted_of_users, NOTED_OF_USERS_MAX),
+    };
     let (ended, later) = match service.remote.get().filter(|_| is_shared) {
         Some(remote) => RemoteGets::run(
             remote,
@@ -330,14 +334,24 @@ fn enter(hello: &Hello, open: &OpenSession) -> Result<(BuildDir, View)> {
         };
     let id = match named {
         Some(id) => id,
-        None => builds.register(Registration {
-            name: hello.name.clone().unwrap_or_default(),
-            lifeline: hello.top.as_deref().map(PathBuf::from),
-            user: Some(user),
-            mode: Mode::On,
-            // A build user builds for everybody in turn.
-            has_user_budget: !policy.is_builder(user) && user != 0,
-        })?,
+        None => {
+            // A directory and a record of it are two files, and users have as many builds as they like.
+            if !policy.is_trusted(user) {
+                service
+                    .room
+                    .check(service.store.root(), &service.limits, 0)?;
+            }
+            builds.register(Registration {
+                name: hello.name.clone().unwrap_or_default(),
+                lifeline: hello.top.as_deref().map(PathBuf::from),
+                user: Some(user),
+                account: Some(policy.account(user)),
+                mode: Mode::On,
+                // A build user builds for everybody in turn.
+                has_user_budget: !policy.is_builder(user) && user != 0,
+                ..Registration::default()
+            })?
+        }
     };
     let build = builds.enter_as(id, user, policy.is_trusted(user))?;
     let view = View::of(&build, hello, open)?;
@@ -442,7 +456,7 @@ fn converse(
                 let since = Instant::now();
                 let compiled_in = counter.misses.take(&action);
                 let mut body = reader.take(size);
-                let may_put = may_put(build, counter.view, service, size);
+                let may_put = may_put(build, counter.view, service, &action, size);
                 session.counts.errors += u64::from(may_put.is_err());
                 let stored = may_put.and_then(|()| {
                     let held = Held::before(session, &service.store, &action);
@@ -505,9 +519,21 @@ fn get(
     }
 }
 
-fn may_put(build: &BuildDir, view: &View, service: &Service, size: u64) -> Result<()> {
+fn may_put(
+    build: &BuildDir,
+    view: &View,
+    service: &Service,
+    action: &ActionId,
+    size: u64,
+) -> Result<()> {
     if view.mode == Mode::Readonly {
         return Err(Error::peer("this build may only read from the cache"));
+    }
+    // Later builds would check a wrong one against their go.sum, but what has no hash there would fail them for good.
+    if build.fetches_nothing() && action.is_module() {
+        return Err(Error::peer(
+            "only a build with a fixed output may put modules",
+        ));
     }
     if size > BODY_MAX {
         return Err(Error::peer(format!(
@@ -531,7 +557,7 @@ fn compare(
     let service = counter.open.service();
     let (view, build) = (counter.view, counter.build);
     let key = view.tier.key(action);
-    let is_audit = view.mode == Mode::Audit;
+    let (is_audit, is_shared) = (view.mode == Mode::Audit, view.tier == Tier::Shared);
     if let Some(held) = held.filter(Held::is_comparable) {
         session.counts.compared += u64::from(is_audit);
         if held.differs(put) {
@@ -551,13 +577,16 @@ fn compare(
             }
             if held.is_own {
                 session.counts.replaced += 1;
-                if service.putters.is_first_difference(&key) {
+                if is_shared && service.putters.is_first_difference(&key) {
                     log::warn(format!("a put replaces another output: {}", line()));
                 }
             }
         }
     }
-    service.putters.record(&key, build.name());
+    // What users put in tiers of their own would push the others out.
+    if is_shared {
+        service.putters.record(&key, build.name());
+    }
 }
 
 /// What a peer is told. Of a session in which `errors` requests have failed, this one included, only the first failure

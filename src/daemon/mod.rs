@@ -75,7 +75,7 @@ fn become_owner(cache_dir: &Path) -> Result<()> {
 pub fn run(options: &Options) -> Result<()> {
     // Before the first thread, so that no other one gets the signals.
     let termination = sys::Termination::new()?;
-    sys::raise_descriptor_limit();
+    let descriptors = sys::raise_descriptor_limit();
     sys::set_usual_umask();
     let sockets = Sockets::new(&options.runtime_dir)?;
     become_owner(&options.cache_dir)?;
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
     ));
     let daemon = Arc::new(Daemon {
         service,
-        sessions: Sessions::default(),
+        sessions: Sessions::within(descriptors),
         metrics: options.metrics_file.clone().map(MetricsFile::new),
     });
     daemon.start_reaping();
@@ -144,7 +144,7 @@ pub fn run(options: &Options) -> Result<()> {
     daemon.service.prefetcher.stop();
     daemon.service.maintenance.stop();
     let maintenance_ended = maintenance.join();
-    daemon.service.reap();
+    daemon.service.reap_hooked();
     daemon.service.record_live_builds();
     daemon.service.journal.prune(options.limits.max_age);
     daemon.service.stats.save();
@@ -349,7 +349,7 @@ mod tests {
                 None,
             )
             .unwrap(),
-            sessions: Sessions::default(),
+            sessions: Sessions::within(u64::MAX),
             metrics: None,
         })
     }

@@ -70,6 +70,8 @@ pub struct Policy {
 struct Builders {
     users: HashSet<u32>,
     trusted: HashSet<u32>,
+    /// Users that other users may become, and which ones.
+    subordinate: Vec<(Range<u32>, u32)>,
     read: Option<Instant>,
 }
 
@@ -89,7 +91,16 @@ impl Policy {
 
     /// Whether a user is one that Nix builds as.
     pub fn is_builder(&self, user: u32) -> bool {
-        self.options.build_uids.contains(&user) || self.is_in(|builders| &builders.users, user)
+        let is_allocated = self.options.build_uids.contains(&user) && self.account(user) == user;
+        is_allocated || self.is_in(|builders| &builders.users, user)
+    }
+
+    /// The user whom limits count this one as: whoever may become it in a user namespace, for tens of thousands of users would
+    /// have limits of their own otherwise.
+    pub fn account(&self, user: u32) -> u32 {
+        let builders = lock(&self.builders);
+        let of = |(range, owner): &(Range<u32>, u32)| range.contains(&user).then_some(*owner);
+        builders.subordinate.iter().find_map(of).unwrap_or(user)
     }
 
     /// Whether builds of this user that registered themselves feed Nix's builds.
@@ -168,6 +179,7 @@ impl Policy {
         *lock(&self.builders) = Builders {
             users: members.unwrap_or_default(),
             trusted: trusted.collect(),
+            subordinate: subordinate(&read("/etc/subuid").unwrap_or_default(), &passwd),
             read: Some(Instant::now()),
         };
     }
@@ -196,6 +208,20 @@ fn uid(passwd: &str, user: &str) -> Option<u32> {
         let mut fields = line.split(':');
         (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
     })
+}
+
+/// The ranges of users that others may become, with those others, as subuid(5) has them: name or uid, first uid, count. What
+/// is root's is nobody else's: the Nix of a container may build as such users.
+fn subordinate(subuid: &str, passwd: &str) -> Vec<(Range<u32>, u32)> {
+    let range = |line: &str| {
+        let mut fields = line.split(':');
+        let owner = fields.next()?;
+        let owner = uid(passwd, owner).or_else(|| owner.parse().ok())?;
+        let first: u32 = fields.next()?.parse().ok()?;
+        let count: u32 = fields.next()?.trim().parse().ok()?;
+        (owner != 0).then_some((first..first.saturating_add(count), owner))
+    };
+    subuid.lines().filter_map(range).collect()
 }
 
 /// Whether a name matches a pattern in which `*` stands for anything.
@@ -237,6 +263,26 @@ mod tests {
         assert_eq!(members("nix"), None);
         assert_eq!(uid(PASSWD, "alice"), Some(1000));
         assert_eq!(uid(PASSWD, "bob"), None);
+    }
+
+    #[test]
+    fn users_that_a_user_may_become_are_that_users() {
+        let text = "alice:100000:65536\n1001:200000:10\nroot:872415232:100\nnonsense\nbob:1:2\n\n1002:4294967290:100\n";
+        assert_eq!(
+            subordinate(text, PASSWD),
+            [
+                (100_000..165_536, 1000),
+                (200_000..200_010, 1001),
+                (4_294_967_290..u32::MAX, 1002)
+            ]
+        );
+        let policy = Policy::new(Options::default(), Secret::default());
+        let first = Options::default().build_uids.start;
+        lock(&policy.builders).subordinate = vec![(first..first + 10, 1000)];
+        assert_eq!(policy.account(first + 9), 1000);
+        assert!(!policy.is_builder(first + 9) && !policy.is_trusted(first + 9));
+        assert_eq!(policy.account(first + 10), first + 10);
+        assert!(policy.is_builder(first + 10));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Service {
     pub room: Room,
     /// How many uses all sessions together have noted.
     pub uses_noted: AtomicUsize,
+    /// The same of the sessions of users who have a tier of their own.
+    pub uses_noted_of_users: AtomicUsize,
 }
 
 /// Answers one question.
@@ -148,6 +150,7 @@ impl Service {
             prefetcher: Prefetcher::default(),
             remote,
             uses_noted: AtomicUsize::new(0),
+            uses_noted_of_users: AtomicUsize::new(0),
             store,
         })
     }
@@ -179,7 +182,12 @@ impl Service {
             });
         }
         match ask {
-            Ask::Register { name, chroot, mode } => {
+            Ask::Register {
+                name,
+                chroot,
+                mode,
+                fixed,
+            } => {
                 let mode = self.policy.hooked_mode(&name, mode);
                 if mode == Mode::Off {
                     return Err(Error::input(format!(
@@ -190,6 +198,7 @@ impl Service {
                     name: name.clone(),
                     lifeline: chroot,
                     mode,
+                    fetches_nothing: fixed == Some(false),
                     ..Registration::default()
                 })?;
                 if mode != Mode::Audit {
@@ -249,6 +258,14 @@ impl Service {
         }
     }
 
+    /// The same for the builds of the hook, and at once whatever file systems users have: what they name may not answer.
+    pub fn reap_hooked(&self) {
+        let (before, _) = self.builds.live();
+        if self.builds.reap_hooked(&mut |record| self.record(record)) < before {
+            self.maintenance.builds_have_ended();
+        }
+    }
+
     /// Records the builds that the daemon has served and that have not ended.
     pub fn record_live_builds(&self) {
         for record in self.builds.records() {
@@ -258,7 +275,7 @@ impl Service {
 
     /// The newest records of builds, oldest first: of those that have ended, and of the others too if `live`.
     fn recorded(&self, since: Duration, limit: usize, live: bool) -> Result<Vec<BuildRecord>> {
-        self.reap();
+        self.reap_hooked();
         let mut records = self.journal.read(since, limit)?;
         let live = if live {
             self.builds.records()
@@ -346,7 +363,7 @@ impl Service {
     }
 
     fn report(&self) -> Result<Report> {
-        self.reap();
+        self.reap_hooked();
         self.report_with(self.walk()?)
     }
 

@@ -2,7 +2,10 @@
 
 use crate::cache::builds::BuildDir;
 use crate::cache::history::{self, Use};
-use crate::config::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, CONNECTIONS_RESERVED, STOP_LIMIT};
+use crate::config::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_USER_PART, CONNECTIONS_RESERVED_PART, DESCRIPTORS_BESIDE,
+    STOP_LIMIT,
+};
 use crate::counts::Counts;
 use crate::daemon::Daemon;
 use crate::daemon::compiled;
@@ -17,8 +20,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The sessions that are open, so that the daemon can wait for them and end them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
+    /// Connections at one time.
+    most: usize,
     pub(super) table: Mutex<Table>,
     closed: Condvar,
 }
@@ -33,8 +38,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Connection {
     stream: UnixStream,
-    /// The peer's user.
-    user: u32,
+    /// Whom limits count the peer as.
+    account: u32,
     /// A request is running.
     busy: bool,
 }
@@ -55,14 +60,16 @@ impl OpenSession {
         let user = sys::peer_user(stream)
             .map_err(|e| Error::io("find the user of", "the connection", e))?;
         // Nix's builds always find room, whatever others do.
-        let limit = if daemon.service.policy.is_trusted(user) {
-            CONNECTIONS_MAX
+        let (policy, most) = (&daemon.service.policy, daemon.sessions.most);
+        let account = policy.account(user);
+        let limit = if policy.is_trusted(user) {
+            most
         } else {
-            CONNECTIONS_MAX - CONNECTIONS_RESERVED
+            most - most / CONNECTIONS_RESERVED_PART
         };
         let mut table = daemon.sessions.table();
-        let of_user = table.open.values().filter(|c| c.user == user).count();
-        if table.open.len() >= limit || of_user >= CONNECTIONS_PER_USER_MAX {
+        let of_user = table.open.values().filter(|c| c.account == account).count();
+        if table.open.len() >= limit || of_user >= most / CONNECTIONS_PER_USER_PART {
             return Err(Error::peer(format!(
                 "too many connections ({} in all, {of_user} of user {user})",
                 table.open.len()
@@ -77,7 +84,7 @@ impl OpenSession {
             serial,
             Connection {
                 stream,
-                user,
+                account,
                 busy: false,
             },
         );
@@ -91,6 +98,18 @@ impl OpenSession {
 }
 
 impl Sessions {
+    /// None open yet, and never more than this many descriptors allow.
+    pub fn within(descriptors: u64) -> Self {
+        let fit = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / 2;
+        Self {
+            most: usize::try_from(fit)
+                .unwrap_or(usize::MAX)
+                .clamp(16, CONNECTIONS_MAX),
+            table: Mutex::default(),
+            closed: Condvar::new(),
+        }
+    }
+
     /// No session is open.
     pub fn none_open(&self) -> bool {
         self.table().open.is_empty()

@@ -2,7 +2,6 @@
 
 use crate::cache::history::{ACTIONS_MAX, Use};
 use crate::cache::store::Store;
-use crate::config::NOTED_MAX;
 use crate::entry::Entry;
 use crate::id::ActionId;
 use crate::sync::lock;
@@ -13,8 +12,10 @@ use std::sync::{Mutex, MutexGuard};
 #[derive(Debug)]
 pub struct Uses<'a> {
     noted: Mutex<Noted>,
-    /// How many uses all sessions hold.
+    /// How many uses all sessions hold that are counted together.
     total: &'a AtomicUsize,
+    /// How many those may hold.
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -25,11 +26,12 @@ struct Noted {
 }
 
 impl<'a> Uses<'a> {
-    /// Nothing used yet; `total` counts the uses of all sessions.
-    pub fn new(total: &'a AtomicUsize) -> Self {
+    /// Nothing used yet; `total` counts the uses of all sessions that together may hold so many.
+    pub fn new(total: &'a AtomicUsize, most: usize) -> Self {
         Self {
             noted: Mutex::default(),
             total,
+            most,
         }
     }
 
@@ -47,7 +49,7 @@ impl<'a> Uses<'a> {
     }
 
     fn note(&self, noted: &mut Noted, action: &ActionId, entry: Option<Entry>) -> Option<u32> {
-        if noted.uses.len() >= ACTIONS_MAX || self.total.load(Ordering::Relaxed) >= NOTED_MAX {
+        if noted.uses.len() >= ACTIONS_MAX || self.total.load(Ordering::Relaxed) >= self.most {
             return None;
         }
         self.total.fetch_add(1, Ordering::Relaxed);

@@ -65,6 +65,35 @@ fn json_has_input(text: &[u8], is_wanted: fn(&str) -> bool) -> Result<bool> {
     }))
 }
 
+/// Whether the output is fixed by a hash, so that the build may use the network.
+///
+/// # Errors
+/// When the text is not a derivation.
+pub fn has_fixed_output(text: &[u8]) -> Result<bool> {
+    if text.first() == Some(&b'{') {
+        let json: Value = serde_json::from_slice(text)
+            .map_err(|e| Error::input(format!("malformed derivation in JSON: {e}")))?;
+        let Value::Object(outputs) = &json["outputs"] else {
+            return Err(Error::input("the derivation has no outputs"));
+        };
+        return Ok(outputs
+            .values()
+            .any(|output| !output["hash"].is_null() || output["impure"] == true));
+    }
+    let arguments = arguments(text)?;
+    let Some(Term::Many(outputs)) = arguments.first() else {
+        return Err(Error::input("the derivation has no outputs"));
+    };
+    // Name, path, algorithm, hash. Those of a content-addressed derivation have an algorithm alone, those of an impure one
+    // have "impure" for a hash, and the network.
+    Ok(outputs.iter().any(|output| match output {
+        Term::Many(fields) => {
+            matches!(&fields[..], [_, _, _, Term::Text(hash)] if !hash.is_empty())
+        }
+        Term::Text(_) => false,
+    }))
+}
+
 /// An environment variable of the build; `None` when the derivation does not set it.
 ///
 /// # Errors
@@ -350,6 +379,35 @@ mod tests {
         ] {
             let found = has_input(text.as_bytes(), wanted).ok();
             assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_output_is_seen_in_every_form_of_a_derivation() {
+        let term = |output: &str| {
+            format!(
+                r#"Derive([("out","/nix/store/o",{output})],[],[],"x86_64-linux","/bin/sh",[],[])"#
+            )
+        };
+        for (text, expected) in [
+            (term(r#""",""#), None),
+            (term(r#""","""#), Some(false)),
+            (term(r#""r:sha256","""#), Some(false)),
+            (term(r#""r:sha256","0a1b""#), Some(true)),
+            (term(r#""r:sha256","impure""#), Some(true)),
+            (r#"{"outputs":{"out":{"path":"o"}}}"#.into(), Some(false)),
+            (
+                r#"{"outputs":{"out":{"hash":"0a","method":"nar"}}}"#.into(),
+                Some(true),
+            ),
+            (
+                r#"{"outputs":{"out":{"hash":{"format":"base64"}}}}"#.into(),
+                Some(true),
+            ),
+            (r#"{"outputs":{"out":{"impure":true}}}"#.into(), Some(true)),
+            (r#"{"inputs":{}}"#.into(), None),
+        ] {
+            assert_eq!(has_fixed_output(text.as_bytes()).ok(), expected, "{text}");
         }
     }
 

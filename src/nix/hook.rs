@@ -146,6 +146,9 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
         name: name.strip_suffix(".drv").unwrap_or(name).to_string(),
         chroot: chroot.map(lifeline),
         mode,
+        fixed: text
+            .as_deref()
+            .and_then(|text| derivation::has_fixed_output(text).ok()),
     };
     let Reply::Registered { build, directory } =
         control::ask(&socket, &ask.into(), HOOK_LIMIT, &mut |_| {})?

@@ -47,6 +47,9 @@ pub enum Ask {
         /// What the derivation says that it may do.
         #[serde(default)]
         mode: Mode,
+        /// Whether its output is fixed by a hash: only such a build fetches modules. None when that is unknown.
+        #[serde(default)]
+        fixed: Option<bool>,
     },
     /// Say how things are.
     Stats,

@@ -360,7 +360,7 @@ impl Answers {
                 key.push(if entry.on_any_error { '|' } else { ',' });
             }
         }
-        ActionId::of(what, format!("{key}\0{path}").as_bytes())
+        ActionId::of_module(what, format!("{key}\0{path}").as_bytes())
     }
 
     fn databases(&self) -> MutexGuard<'_, HashMap<SumdbName, usize>> {
