@@ -34,6 +34,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long an answer waits until builds that have ended are reaped.
+const REAP_LIMIT: Duration = Duration::from_secs(1);
+
 /// How a daemon is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -277,6 +280,18 @@ impl Daemon {
         });
     }
 
+    /// Reaps, and waits for that as long as this.
+    fn reap_within(self: &Arc<Self>, limit: Duration) {
+        let daemon = Arc::clone(self);
+        let (done, is_done) = std::sync::mpsc::channel();
+        start("reap", move || {
+            daemon.service.reap();
+            let _ = done.send(());
+        });
+        // It goes on behind the answer if it takes longer.
+        let _ = is_done.recv_timeout(limit);
+    }
+
     fn start_session(self: &Arc<Self>, listener: &UnixListener) {
         let Some(stream) = accept(listener) else {
             return;
@@ -301,7 +316,8 @@ impl Daemon {
             // A silent peer must not hold a thread for ever.
             let _ = stream.set_read_timeout(Some(HELLO_LIMIT));
             let _ = stream.set_write_timeout(Some(HELLO_LIMIT));
-            if let Err(e) = service::serve(&stream, &daemon.service) {
+            let reap = || daemon.reap_within(REAP_LIMIT);
+            if let Err(e) = service::serve(&stream, &daemon.service, &reap) {
                 log::warn(format!("control socket: {}", e.chain()));
             }
         });

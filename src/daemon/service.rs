@@ -77,11 +77,12 @@ pub struct Service {
     pub uses_noted_of_users: AtomicUsize,
 }
 
-/// Answers one question.
+/// Answers one question. `reap` is called before those about builds that have ended; it must come back soon, whatever
+/// the file systems do that users have named.
 ///
 /// # Errors
 /// When the connection fails or what is asked is not understood.
-pub fn serve(mut stream: &UnixStream, service: &Service) -> Result<()> {
+pub fn serve(mut stream: &UnixStream, service: &Service, reap: &dyn Fn()) -> Result<()> {
     let question = match wire::read_line::<Question>(&mut BufReader::new(stream)) {
         Ok(None) => return Ok(()),
         Ok(Some(question)) => question,
@@ -89,6 +90,9 @@ pub fn serve(mut stream: &UnixStream, service: &Service) -> Result<()> {
             return wire::write_line(&mut stream, &Reply::Failed { error: e.chain() });
         }
     };
+    if matches!(question.ask, Ask::Stats | Ask::Builds { .. }) {
+        reap();
+    }
     let mut told = Ok(());
     let reply = service.answer(question, &mut |reply| {
         if told.is_ok() {
