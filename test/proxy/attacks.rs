@@ -273,7 +273,7 @@ fn a_cached_zip_that_is_not_the_one_of_go_sum_is_fetched_again() {
     let downloaded = go(&proxy.url, &["mod", "download", "all"]);
     assert!(downloaded.status.success(), "{}", text(&downloaded.stderr));
     assert!(
-        proxy.log().contains("dropped from the cache"),
+        proxy.log().contains("removed from the cache"),
         "{}",
         proxy.log()
     );
