@@ -2,7 +2,7 @@
 //! through the real sockets, from real users, to a daemon with a user of its own.
 
 use crate::peer::{Peer, body_of, get_frame, put_frame, raw_as};
-use crate::support::{BUILDER, Daemon, TempDir, binary, text};
+use crate::support::{BUILDER, Daemon, OWNER, TempDir, binary, text};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -187,6 +187,29 @@ impl Drop for Hanging {
     }
 }
 
+/// What Mallory tries on builds of Nix, in one of the ways in which those come to the daemon.
+fn on_builds(s: &Stage, build: impl Fn() -> Peer) {
+    s.put(MALLORY, 1, b"wrong");
+    let mut first = build();
+    assert_eq!(got(&mut first, 1), None);
+    assert_eq!(first.put(1, b"right"), 's');
+    s.put(MALLORY, 1, b"wrong");
+    assert!(s.enter(MALLORY, &first.build).is_err());
+    let path = link(&mut first, 1, b"right");
+    act_as(MALLORY, || {
+        assert!(std::fs::read_dir(&first.directory).is_err());
+        assert!(std::fs::write(&path, b"wrong").is_err());
+        assert!(std::fs::remove_file(&path).is_err());
+        assert!(std::fs::write(first.directory.join("ready"), b"wrong").is_err());
+    });
+    assert_eq!(got(&mut build(), 1).unwrap(), b"right");
+    assert_eq!(
+        s.got(ALICE, 1).unwrap(),
+        b"right",
+        "who reads what builds put"
+    );
+}
+
 type Attack = (&'static str, fn(&Stage));
 
 const ATTACKS: &[Attack] = &[
@@ -198,6 +221,39 @@ const ATTACKS: &[Attack] = &[
             assert_eq!(s.got(BUILDER, 1).unwrap(), b"right");
             assert_eq!(s.got(ALICE, 1).unwrap(), b"right");
         },
+    ),
+    ("in hook mode, a user tries all of it on a build", |s| {
+        on_builds(s, || {
+            let (build, _) = s.register("hooked", "on");
+            s.enter(BUILDER, &build).unwrap()
+        });
+    }),
+    ("in static mode, a user tries all of it on a build", |s| {
+        on_builds(s, || s.peer(BUILDER));
+    }),
+    (
+        "with sandbox = false, a user tries all of it on a build",
+        |s| {
+            on_builds(s, || {
+                let top = s.dir.path().join("nix-build-x.drv-0");
+                let _ = std::fs::create_dir(&top);
+                chown(&top, Some(BUILDER), Some(BUILDER)).unwrap();
+                s.hello(BUILDER, serde_json::json!({"top": top})).unwrap()
+            });
+        },
+    ),
+    (
+        "with auto-allocate-uids, a user tries all of it on builds that each have a user of their own",
+        |s| {
+            let next = std::sync::atomic::AtomicU32::new(ALLOCATED);
+            on_builds(s, || {
+                s.peer(next.fetch_add(65_536, std::sync::atomic::Ordering::Relaxed))
+            });
+        },
+    ),
+    (
+        "with single-user Nix, a user tries all of it on builds of the daemon's own user",
+        |s| on_builds(s, || s.peer(OWNER)),
     ),
     ("a user puts an action before any build does", |s| {
         s.put(MALLORY, 1, b"wrong");
@@ -843,4 +899,37 @@ fn an_audit_finds_what_is_wrong_in_the_cache_and_removes_it() {
         stage.stats()["since_start"]["replaced"] == 1
     });
     assert_eq!(stage.stats()["since_start"]["different"], 1);
+}
+
+/// With few descriptors there are few connections.
+#[test]
+fn users_cannot_have_the_connections_that_are_kept_for_builds() {
+    let daemon = Daemon::start_by("ulimit -n 640; exec \"$@\"");
+    let held: Vec<_> = [ALICE, MALLORY, MALLORY + 1]
+        .into_iter()
+        .flat_map(|user| (0..40).map(move |_| user))
+        .map(|user| raw_as(&daemon, user))
+        .collect();
+    let refused = Peer::hello_as(&daemon, ALICE, r#"{"version":1}"#).unwrap_err();
+    assert!(refused.contains("too many connections"), "{refused}");
+    let mut build = Peer::hello_as(&daemon, BUILDER, r#"{"version":1}"#).unwrap();
+    assert_eq!(build.put(1, b"right"), 's');
+    assert_eq!(got(&mut build, 1).unwrap(), b"right");
+    drop(held);
+}
+
+#[test]
+fn without_shared_inodes_no_two_builds_have_the_same_file() {
+    use std::os::unix::fs::MetadataExt;
+    for (options, is_shared) in [(&[][..], true), (&["--no-shared-inodes"], false)] {
+        let daemon = Daemon::start_for_builder_with(options);
+        let inode = |user: u32| {
+            let mut peer = Peer::hello_as(&daemon, user, r#"{"version":1}"#).unwrap();
+            assert_eq!(peer.put(1, b"right"), 's');
+            let path = link(&mut peer, 1, b"right");
+            (std::fs::metadata(path).unwrap().ino(), peer)
+        };
+        let [(first, _one), (second, _two)] = [BUILDER, ALLOCATED].map(inode);
+        assert_eq!(first == second, is_shared, "{options:?}");
+    }
 }

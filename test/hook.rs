@@ -289,6 +289,15 @@ fn an_answer_that_is_no_answer_is_not_passed_on_to_nix() {
     let id = "0123456789abcdef0123456789abcdef";
     let link = dir.path().join("builds").join(id);
     std::os::unix::fs::symlink("/etc", &link).unwrap();
+    // Somebody's own, which others may not enter, and one of another user than what it is in.
+    let other = "f123456789abcdef0123456789abcdef";
+    let directory = |place: &str, mode: u32, owner: u32| {
+        let path = dir.path().join(place).join("builds").join(other);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(&path, Some(owner), None).expect("root");
+        path.to_string_lossy().into_owned()
+    };
     let registered = |build: &str, directory: &str| {
         serde_json::json!({"reply": "registered", "build": build, "directory": directory})
             .to_string()
@@ -305,6 +314,9 @@ fn an_answer_that_is_no_answer_is_not_passed_on_to_nix() {
         registered(id, "builds"),
         registered(id, &link.to_string_lossy()),
         registered(id, &format!("/nonexistent/builds/{id}")),
+        registered(other, &directory("private", 0o700, 0)),
+        registered(other, &directory("writable", 0o777, 0)),
+        registered(other, &directory("foreign", 0o711, 31_004)),
         registered("..", "/etc/builds/.."),
         registered("x\n/etc=/etc", "/etc/builds/x\n/etc=/etc"),
     ];

@@ -25,6 +25,11 @@ fn repository(path: &str) -> PathBuf {
 
 /// Runs the test that `body` is the whole of, inside test/nix/enter.
 fn in_nix<F: FnOnce(&Nix)>(body: F) {
+    in_nix_of(None, body);
+}
+
+/// The same with the Nix of this suite of Debian.
+fn in_nix_of<F: FnOnce(&Nix)>(suite: Option<&str>, body: F) {
     if std::env::var_os(INSIDE).is_some() {
         return body(&Nix::new());
     }
@@ -36,6 +41,7 @@ fn in_nix<F: FnOnce(&Nix)>(body: F) {
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
         .env("NIX_GOCACHEPROG_BIN", binary())
+        .envs(suite.map(|suite| ("NIX_SUITE", suite)))
         .stdin(Stdio::null())
         .output()
         .expect("test/nix/enter starts");
@@ -207,16 +213,38 @@ fn a_program_from_a_full_cache_is_the_one_built_without_us() {
 
 #[test]
 fn a_build_can_do_nothing_to_another_build_or_to_the_cache() {
-    in_nix(|nix| {
-        let daemon = nix.daemon();
-        let hook = nix.dir.path().join("hook");
-        isolation(
-            nix,
-            &daemon,
-            &["--option", "pre-build-hook", hook.to_str().unwrap()],
-            "",
-        );
-    });
+    in_nix(|nix| isolation_with_hook(nix, &[]));
+}
+
+#[test]
+fn nor_can_it_where_nix_allocates_the_users_of_builds() {
+    in_nix_of(Some("trixie"), |nix| isolation_with_hook(nix, ALLOCATE));
+}
+
+#[test]
+fn nor_can_it_where_a_current_nix_allocates_the_users_of_builds() {
+    in_nix_of(Some("sid"), |nix| isolation_with_hook(nix, ALLOCATE));
+}
+
+/// Has Nix take users for builds that no file names.
+const ALLOCATE: &[&str] = &[
+    "--option",
+    "extra-experimental-features",
+    "auto-allocate-uids",
+    "--option",
+    "auto-allocate-uids",
+    "true",
+];
+
+fn isolation_with_hook(nix: &Nix, args: &[&str]) {
+    let said = nix.command("sandbox.nix", "users", args).output().unwrap();
+    let users = fs::read_to_string(&Built::new(said).paths[0]).unwrap();
+    let user: u32 = users.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!(user >= 872_415_232, !args.is_empty(), "{users}");
+    let daemon = nix.daemon();
+    let hook = nix.dir.path().join("hook");
+    let hook = ["--option", "pre-build-hook", hook.to_str().unwrap()];
+    isolation(nix, &daemon, &[&hook, args].concat(), "");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
 /// A session with the daemon, in the bytes of `src/protocol/wire.rs`.
+#[derive(Debug)]
 pub struct Peer {
     pub stream: BufReader<UnixStream>,
     pub build: String,

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub const BUILDER: u32 = 872_415_331;
 
 /// The user of a daemon that is not root's.
-const OWNER: u32 = 30_098;
+pub const OWNER: u32 = 30_098;
 
 /// The binary under test: the packaged one where there is one.
 pub fn binary() -> PathBuf {

@@ -18,8 +18,10 @@ use crate::nix::derivation;
 use crate::protocol::control::{self, Ask, Reply};
 use crate::sys;
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -191,14 +193,27 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
 /// in its place could only be there to have something else mounted.
 fn build_directory(path: &Path) -> Result<PathBuf> {
     let real = fs::canonicalize(path)?;
-    if real.file_name() == path.file_name() && real.is_dir() {
-        Ok(real)
-    } else {
-        Err(Error::input(format!(
+    if real.file_name() != path.file_name() || !real.is_dir() {
+        return Err(Error::input(format!(
             "{} is a link, or no directory",
             path.display()
-        )))
+        )));
     }
+    let above = real.parent().unwrap_or(&real);
+    let (made, above) = (fs::metadata(&real)?, fs::metadata(above)?);
+    // The daemon makes both, with mode 0711. Whatever cannot be entered by others is not its own to show to a build.
+    let is_open = |metadata: &Metadata| metadata.mode() & 0o003 == 0o001;
+    if made.uid() != above.uid() || !is_open(&made) || !is_open(&above) {
+        return Err(Error::input(format!(
+            "{} is no directory of the daemon's: owner {} and mode {:o} in one of owner {} and mode {:o}",
+            path.display(),
+            made.uid(),
+            made.mode() & 0o7777,
+            above.uid(),
+            above.mode() & 0o7777
+        )));
+    }
+    Ok(real)
 }
 
 /// What is to be built: Determinate Nix says so itself, also where no file does.
