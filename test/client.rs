@@ -28,7 +28,15 @@ impl Client {
     }
 
     fn start_with(runtime_dir: &Path, build_top: &Path, vars: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(binary());
+        Self::start_by(Command::new(binary()), runtime_dir, build_top, vars)
+    }
+
+    fn start_by(
+        mut command: Command,
+        runtime_dir: &Path,
+        build_top: &Path,
+        vars: &[(&str, &str)],
+    ) -> Self {
         command
             .args(["client", "--runtime-dir"])
             .arg(runtime_dir)
@@ -40,6 +48,12 @@ impl Client {
 
     /// Starts it with this command, and hears its greeting.
     pub fn spawn(mut command: Command) -> Self {
+        if command.get_current_dir().is_none() {
+            // A client looks at all that is below.
+            let empty = std::env::temp_dir().join("nix-gocacheprog-empty");
+            std::fs::create_dir_all(&empty).unwrap();
+            command.current_dir(empty);
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -109,6 +123,14 @@ impl Client {
         assert_eq!(output.status.success(), success, "{text}");
         text
     }
+}
+
+/// The client by a shell, which takes the place of a `go` with this command. A client that runs as another user than we
+/// needs it: it shares nothing when it cannot see who has started it.
+pub fn by_go(command: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "\"$@\"; exit $?", command]).arg(binary());
+    shell
 }
 
 fn put_request(id: u32, action: u8, body: &[u8], size: usize) -> String {
@@ -354,7 +376,7 @@ fn what_a_test_has_read_stays_in_its_build() {
             ("IN_NIX_SHELL", "impure"),
             ("XDG_CACHE_HOME", home.path().to_str().unwrap()),
         ];
-        Client::start_with(&runtime_dir, top.path(), &vars)
+        Client::start_by(by_go("test"), &runtime_dir, top.path(), &vars)
     };
     shell().put(9, 9, log);
     let hit = shell().get(10, 9);
@@ -363,21 +385,64 @@ fn what_a_test_has_read_stays_in_its_build() {
     assert!(hit["Time"].as_str().unwrap().ends_with('Z'));
 }
 
+/// What Go's compiler writes, with these members behind it.
+fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let compiled =
+        b"go object linux amd64 go1.27.3 GOAMD64=v1 X:dwarf5\nbuild id \"a/b\"\n\n\n!\n\0go120ld";
+    let mut bytes = b"!<arch>\n".to_vec();
+    let own: [(&str, &[u8]); 2] = [("__.PKGDEF", compiled), ("_go_.o", compiled)];
+    for (name, content) in own.iter().chain(members) {
+        let size = content.len();
+        let head = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
+        bytes.extend(head.as_bytes());
+        bytes.extend(*content);
+        bytes.extend(&[0][..size % 2]);
+    }
+    bytes
+}
+
 #[test]
-fn builds_with_other_c_libraries_do_not_share_what_go_takes_for_the_same() {
+fn builds_with_other_c_libraries_share_only_what_c_has_no_part_in() {
     let daemon = Daemon::start();
     let top = TempDir::new();
-    let client = |flags: &str, cgo: &str| {
-        let vars = [("NIX_CFLAGS_COMPILE", flags), ("CGO_ENABLED", cgo)];
+    let client = |flags: &str| {
+        let vars = [("NIX_CFLAGS_COMPILE", flags), ("CGO_ENABLED", "1")];
         Client::start_with(&daemon.runtime_dir(), top.path(), &vars)
     };
     let old = "-isystem /nix/store/a-zlib-1.2/include";
     let new = "-isystem /nix/store/b-zlib-1.3/include";
-    client(old, "1").put(1, 1, b"with the old header");
-    assert_eq!(client(new, "1").get(2, 1)["Miss"], true);
-    assert_eq!(file(&client(old, "1").get(3, 1)), b"with the old header");
-    client(old, "0").put(4, 2, b"no C at all");
-    assert_eq!(file(&client(new, "0").get(5, 2)), b"no C at all");
+    let (pure, with_c) = (archive(&[]), archive(&[("_x001.o", b"\x7fELF")]));
+    let mut first = client(old);
+    first.put(1, 1, &pure);
+    first.put(2, 2, &with_c);
+    first.put(3, 3, b"something");
+    let mut second = client(new);
+    assert_eq!(file(&second.get(4, 1)), pure);
+    assert_eq!(second.get(5, 2)["Miss"], true);
+    assert_eq!(second.get(6, 3)["Miss"], true);
+    let mut third = client(old);
+    for (action, body) in [(1, &pure[..]), (2, &with_c), (3, b"something")] {
+        assert_eq!(file(&third.get(7, action)), body);
+    }
+}
+
+#[test]
+fn a_shell_that_wants_no_shared_cache_has_its_own() {
+    let daemon = Daemon::start();
+    let (top, home) = (TempDir::new(), TempDir::new());
+    for (mode, lines) in [("off", 0), ("on", 0), ("readonyl", 1)] {
+        let vars = [
+            ("IN_NIX_SHELL", "impure"),
+            ("XDG_CACHE_HOME", home.path().to_str().unwrap()),
+            ("NIX_GOCACHEPROG", mode),
+        ];
+        let mut client = Client::start_with(&daemon.runtime_dir(), top.path(), &vars);
+        assert_eq!(file(&client.put(1, 1, b"body")), b"body");
+        let said = client.close();
+        assert_eq!(said.lines().count(), lines, "{said}");
+    }
+    daemon.session_end();
+    assert_eq!(daemon.sessions().len(), 0, "only one of them had a session");
 }
 
 #[test]
@@ -427,7 +492,7 @@ fn what_builds_of_a_name_have_used_is_ready_for_the_next_one() {
         let top = dir.path().join(name);
         std::fs::create_dir(&top).unwrap();
         chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
-        let mut command = Command::new(binary());
+        let mut command = by_go("build");
         command
             .args(["client", "--runtime-dir"])
             .arg(daemon.runtime_dir())
@@ -454,7 +519,7 @@ fn what_builds_of_a_name_have_used_is_ready_for_the_next_one() {
         let lists = files("lists");
         lists.iter().any(|path| path.extension().is_none())
     });
-    std::fs::remove_dir(dir.path().join("program-1.0")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("program-1.0")).unwrap();
 
     let mut second = build("program-1.1", &[]);
     let is_ready = || files("builds").iter().any(|dir| dir.join("ready").exists());

@@ -1,7 +1,7 @@
 //! Who feeds whose builds: real clients of several users on one daemon. Takes root.
 
-use crate::client::{Client, file};
-use crate::support::{Daemon, TempDir, binary};
+use crate::client::{Client, by_go, file};
+use crate::support::{Daemon, TempDir};
 use serde_json::Value;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -22,7 +22,7 @@ fn client(daemon: &Daemon, top: &TempDir, user: u32) -> Client {
         std::fs::create_dir(&build).unwrap();
         chown(&build, Some(user), Some(user)).expect("root");
     }
-    let mut command = Command::new(binary());
+    let mut command = by_go("build");
     command
         .args(["client", "--runtime-dir"])
         .arg(daemon.runtime_dir())

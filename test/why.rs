@@ -1,6 +1,6 @@
 //! `why`, in staged cases: what differs is known, and has to be said.
 
-use crate::client::Client;
+use crate::client::{Client, by_go};
 use crate::go::{Go, run};
 use crate::see::wait_for_end;
 use crate::support::{Daemon, TempDir, binary, text};
@@ -29,7 +29,7 @@ fn ask(daemon: &Daemon, what: &str) -> Command {
 /// A build of the name `hello-1.0` that asks for one output, and puts it if it is not there.
 fn build(daemon: &Daemon, vars: &[(&str, &str)], user: Option<u32>) {
     let top = TempDir::new();
-    let mut command = Command::new(binary());
+    let mut command = by_go("build");
     command
         .args(["client", "--runtime-dir"])
         .arg(daemon.runtime_dir())
@@ -111,7 +111,7 @@ fn why_names_what_separates_a_build_from_the_one_before() {
     expect(
         &daemon,
         &readonly,
-        "1 miss: NIX_GOCACHEPROG: with readonly\n",
+        "1 miss: NIX_GOCACHEPROG: with readonly; mode: on -> readonly\n",
     );
     expect(
         &daemon,

@@ -63,10 +63,13 @@ fn policy(args: &Arguments) -> Result<daemon::policy::Options> {
 }
 
 pub fn client(args: &Arguments) -> Result<Command> {
+    let said = std::env::var_os("NIX_GOCACHEPROG").unwrap_or_default();
+    let said = said.to_string_lossy();
+    let mode = crate::mode::Mode::parse(&said);
     let options = client::Options {
         runtime_dir: args.dir("runtime-dir")?,
         give_up_after: args.limit("give-up-after")?.unwrap_or_default(),
-        readonly: std::env::var_os("NIX_GOCACHEPROG").is_some_and(|mode| mode == "readonly"),
+        mode,
         cache_dir: args.dir("cache-dir")?,
     };
     let task = match args.dir("stamp")? {
@@ -76,7 +79,15 @@ pub fn client(args: &Arguments) -> Result<Command> {
     Ok(match (task, args.dir("times")?) {
         (Some(task), Some(table)) => Command::Stamp(stamp::Options { table, task }),
         _ if args.is_given("summary") => Command::Summary(options),
-        _ => Command::Client(options),
+        _ => {
+            if mode == crate::mode::Mode::Off && said != "off" {
+                crate::log::warn(format!(
+                    "NIX_GOCACHEPROG={said} is not one of on, readonly, audit and off, so this build runs without the \
+                     shared cache"
+                ));
+            }
+            Command::Client(options)
+        }
     })
 }
 

@@ -15,6 +15,7 @@ use crate::counts::Counts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId};
+use crate::mode::Mode;
 use crate::protocol::wire::{self, Hello, Welcome};
 use crate::report::BuildRecord;
 use crate::sys;
@@ -33,6 +34,17 @@ pub struct Daemon {
     directory: PathBuf,
     /// Something may be ready in it.
     is_ready: bool,
+    knows_first: bool,
+    is_readonly: bool,
+}
+
+/// What a session says of itself that uses what other machines share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shared<'a> {
+    /// What it does with that.
+    pub mode: Mode,
+    /// What separates its actions from those of others.
+    pub environment: &'a [Part],
 }
 
 impl Daemon {
@@ -45,13 +57,13 @@ impl Daemon {
     pub fn connect(
         runtime_dir: Option<&Path>,
         give_up_after: Duration,
-        environment: &[Part],
+        shared: Shared<'_>,
     ) -> Result<Self> {
         let Some(top) = private::build_top() else {
-            return Self::connect_from_shell(runtime_dir, give_up_after, environment);
+            return Self::connect_from_shell(runtime_dir, give_up_after, shared);
         };
         let top = top.to_str().map(String::from);
-        Self::connect_as(runtime_dir, give_up_after, None, top, true, environment)
+        Self::connect_as(runtime_dir, give_up_after, None, top, Some(shared))
     }
 
     /// Says hello outside of a build. The commands of one user go on with one build directory, or each
@@ -59,23 +71,18 @@ impl Daemon {
     fn connect_from_shell(
         runtime_dir: Option<&Path>,
         give_up_after: Duration,
-        environment: &[Part],
+        shared: Shared<'_>,
     ) -> Result<Self> {
+        let connect =
+            |build| Self::connect_as(runtime_dir, give_up_after, build, None, Some(shared));
         let note = private::user_dir().map(|dir| dir.join("build"));
         let known = note.as_deref().and_then(known_build);
         if let Some(build) = known
-            && let Ok(daemon) = Self::connect_as(
-                runtime_dir,
-                give_up_after,
-                Some(build),
-                None,
-                true,
-                environment,
-            )
+            && let Ok(daemon) = connect(Some(build))
         {
             return Ok(daemon);
         }
-        let daemon = Self::connect_as(runtime_dir, give_up_after, None, None, true, environment)?;
+        let daemon = connect(None)?;
         if let Some(note) = note {
             // Without it the next command has a directory of its own, no more.
             let _ = private::directory(None)
@@ -85,7 +92,7 @@ impl Daemon {
     }
 
     /// The same for a build that was registered before, or for a new one that lasts as long
-    /// as the path `top` is there. What is not `shared` stays on this machine.
+    /// as the path `top` is there. Without `shared` nothing of it leaves this machine.
     ///
     /// # Errors
     /// As above, and when the daemon knows of no such build.
@@ -94,16 +101,20 @@ impl Daemon {
         give_up_after: Duration,
         build: Option<BuildId>,
         top: Option<String>,
-        shared: bool,
-        environment: &[Part],
+        shared: Option<Shared<'_>>,
     ) -> Result<Self> {
         let hello = Hello {
             version: wire::VERSION,
             build: build.map(|id| id.to_string()),
             top,
             name: std::env::var("name").ok(),
-            shared,
-            environment: environment.to_vec(),
+            shared: shared.is_some(),
+            mode: shared
+                .filter(|shared| shared.mode != Mode::On)
+                .map(|shared| shared.mode.name().into()),
+            environment: shared
+                .map(|shared| shared.environment.to_vec())
+                .unwrap_or_default(),
             ..Hello::default()
         };
         let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
@@ -119,12 +130,24 @@ impl Daemon {
             build: id,
             directory,
             is_ready: welcome.ready,
+            knows_first: welcome.first,
+            is_readonly: welcome.mode.as_deref().map(Mode::parse) == Some(Mode::Readonly),
         })
     }
 
     /// The build that this is a session of.
     pub fn build(&self) -> BuildId {
         self.build
+    }
+
+    /// Whether it looks up several keys in one request.
+    pub fn knows_first(&self) -> bool {
+        self.knows_first
+    }
+
+    /// Whether the daemon's administrator lets this build put nothing.
+    pub fn is_readonly(&self) -> bool {
+        self.is_readonly
     }
 
     /// What is ready in the build directory, if anything is.

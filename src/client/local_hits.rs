@@ -28,6 +28,11 @@ impl LocalHits {
         }
     }
 
+    /// Whether anything is ready at all.
+    pub fn has_any(&self) -> bool {
+        self.ready.is_some()
+    }
+
     /// An action's entry and the file that has its output, if that is ready.
     pub fn find(&mut self, action: &ActionId) -> Option<(Entry, PathBuf)> {
         let found = self.ready.as_mut()?.find(action)?;

@@ -1,8 +1,8 @@
 //! The client: `go` starts it as its GOCACHEPROG, inside the sandbox.
 //!
 //! Two threads. One reads `go`'s requests and passes them to the daemon, the other reads the
-//! daemon's answers and passes them to `go`. Each request is pending, with the body of a
-//! put, until it is answered. When there is no daemon, or anything at all goes wrong with it,
+//! daemon's answers and passes them to `go`. Each request is pending (`pending.rs`), with the body of a
+//! put, until it is answered. Which key an action has, and who may get an output, says `salt/`. When there is no daemon, or anything at all goes wrong with it,
 //! the client goes on alone: it answers what is pending, and whatever comes after, from a
 //! private cache in the build's own temporary directory.
 //!
@@ -13,40 +13,43 @@ pub mod connection;
 mod environment;
 pub mod gocacheprog;
 mod local_hits;
+mod pending;
 pub mod private;
+mod private_cache;
 pub mod purity;
-
+mod put_body;
 mod salt;
 pub mod source_tree;
 mod spooled;
 pub mod summary;
 
-use crate::cache::builds::output_name;
-use crate::cache::session::Session;
-use crate::client::connection::Daemon;
+use crate::client::connection::{Daemon, Shared};
 use crate::config::{READ_BUFFER, RUNTIME_DIR};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::id::{ActionId, OutputId};
 use crate::log;
+use crate::mode::Mode;
 use crate::protocol::wire::{self, Answer, Request};
 use crate::sync::lock;
 use crate::sys;
 use gocacheprog::{Body, Command};
 use local_hits::LocalHits;
-use salt::Salt;
+use pending::{Pending, Put, Requests};
+use private_cache::PrivateCache;
+use put_body::Companions;
+use salt::{Keys, Place, Salt};
 use spooled::Spooled;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Pieces of a body are sent once they make up this much, in bytes.
-const SEND_AT_LEAST: usize = 64 << 10;
+/// A body is sent in pieces of this length, in bytes.
+const SEND_AT_MOST: usize = 64 << 10;
 
 /// How a client is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +58,8 @@ pub struct Options {
     pub runtime_dir: Option<PathBuf>,
     /// A daemon that has stopped moving is given up on after so long.
     pub give_up_after: Duration,
-    /// Whether the build puts into the shared cache; if not, its puts go to a private one.
-    pub readonly: bool,
+    /// What the build may do with the shared cache.
+    pub mode: Mode,
     /// Where the user's own cache is, for a client without a daemon.
     pub cache_dir: Option<PathBuf>,
 }
@@ -70,40 +73,43 @@ pub fn run(options: &Options) -> Result<()> {
     sys::request_short_slice();
     let mut stdout = sys::stdout();
     stdout.write_all(gocacheprog::GREETING).map_err(unheard)?;
-    let go = salt::program_of_go();
-    let (daemon, why_alone) = match Daemon::connect(
-        options.runtime_dir.as_deref(),
-        options.give_up_after,
-        &environment::parts(go.as_deref()),
-    ) {
-        Ok(daemon) => (Some(daemon), None),
+    let in_build = private::build_top().is_some();
+    let mut salt = Salt::of_this_command(in_build);
+    let (daemon, why_alone) = match connect(options, &salt) {
+        Ok(daemon) => (daemon, None),
         Err(e) => (None, Some(e)),
     };
+    let mut is_readonly = options.mode == Mode::Readonly;
+    if let Some(daemon) = &daemon {
+        is_readonly |= daemon.is_readonly();
+        if !daemon.knows_first() {
+            salt.only_full();
+        }
+    }
     let client = Client {
         options,
-        salt: Salt::of_this_build(go),
-        in_build: private::build_top().is_some(),
-        daemon,
+        salt,
+        in_build,
+        is_readonly,
         stdout: Mutex::new(Some(stdout)),
         state: Mutex::new(State {
-            pending: HashMap::new(),
+            requests: Requests::new(),
             unsaid: false,
-            progress: Instant::now(),
-            alone: false,
-            private: Private::Unused(options.cache_dir.clone()),
+            alone: daemon.is_none(),
+            private: PrivateCache::Unused(options.cache_dir.clone()),
             said: false,
         }),
+        daemon,
         answered: Condvar::new(),
         closing: AtomicBool::new(false),
     };
     if let Some(e) = why_alone {
+        let mut state = client.state();
         // A host where nothing is installed has no daemon to be missed.
-        client.state().said = options.runtime_dir.is_none()
-            && private::build_top().is_none()
-            && !Path::new(RUNTIME_DIR).exists();
-        client.go_alone(&e);
+        state.said = options.runtime_dir.is_none() && !in_build && !Path::new(RUNTIME_DIR).exists();
+        state.say(&e.chain());
     }
-    if options.readonly || private::is_begun() {
+    if is_readonly || private::is_begun() {
         // An earlier command of this build may have put something there.
         client.state().private.open();
     }
@@ -132,11 +138,31 @@ pub fn run(options: &Options) -> Result<()> {
     done
 }
 
+/// Connects to the daemon, unless the build is to do without it.
+fn connect(options: &Options, salt: &Salt) -> Result<Option<Daemon>> {
+    if options.mode == Mode::Off {
+        return Ok(None);
+    }
+    if salt.go().is_none() {
+        return Err(Error::peer(
+            "the process that has started this client cannot be looked at, so nobody knows which Go it is",
+        ));
+    }
+    let runtime_dir = options.runtime_dir.as_deref();
+    let shared = Shared {
+        mode: options.mode,
+        environment: &environment::parts(salt.go()),
+    };
+    Daemon::connect(runtime_dir, options.give_up_after, shared).map(Some)
+}
+
 struct Client<'a> {
     options: &'a Options,
     salt: Salt,
     /// Of Nix's, and not somebody's shell.
     in_build: bool,
+    /// What is put goes to the private cache.
+    is_readonly: bool,
     daemon: Option<Daemon>,
     /// None when there is nothing more to say.
     stdout: Mutex<Option<File>>,
@@ -148,55 +174,21 @@ struct Client<'a> {
 
 struct State {
     /// What `go` has asked and the daemon has not answered.
-    pending: HashMap<i64, Pending>,
+    requests: Requests,
     /// Something is no longer pending, and `go` has not been told yet.
     unsaid: bool,
-    /// When the daemon last gave a sign of life, or the first pending request was sent.
-    progress: Instant,
     /// The daemon is not used any more.
     alone: bool,
-    private: Private,
+    private: PrivateCache,
     /// The one line that a client may say has been said.
     said: bool,
-}
-
-/// A request on its way.
-enum Pending {
-    Get(ActionId),
-    /// A put whose body the other thread is still sending.
-    Sending(OutputId),
-    /// The same, but the daemon has refused it already, or is not to have it.
-    SendingInVain,
-    /// `go` has not asked for anything: the daemon is told something.
-    Telling,
-    Put(Put),
-}
-
-impl Pending {
-    /// Nothing but the answer is missing.
-    fn is_sent(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::Put(_) | Self::Telling)
-    }
-}
-
-struct Put {
-    action: ActionId,
-    output: OutputId,
-    body: Spooled,
-}
-
-/// The cache of this build alone.
-enum Private {
-    /// Nothing needed it yet; in this directory, if one is named.
-    Unused(Option<PathBuf>),
-    Open(Session<'static>, PathBuf),
-    Unavailable(Error),
 }
 
 impl Client<'_> {
     /// The thread that reads from `go`.
     fn pass_requests(&self, stdin: &mut BufReader<impl Read>) -> Result<()> {
         let mut finder = LocalHits::new(self.daemon.as_ref().and_then(Daemon::ready));
+        let mut companions = Companions::default();
         // What was found and is not said yet. It is said before anything that could wait; what `go` asks at once is
         // answered at once.
         let mut out = Vec::new();
@@ -214,24 +206,35 @@ impl Client<'_> {
             }
             match request.command {
                 Command::Put(action, output) => {
-                    let action = self.salt.apply(action);
-                    finder.forget(&action);
-                    self.put(id, action, output, size, stdin)?;
+                    let mut body = Body::new(stdin, size);
+                    match companions.receive(&action, &mut body) {
+                        Ok((body, evidence)) => {
+                            let place = self.salt.place(&action, evidence);
+                            for key in &*self.salt.keys(&action) {
+                                finder.forget(key);
+                            }
+                            self.put(id, place, output, Arc::new(body))?;
+                        }
+                        Err(e) => {
+                            body.skip()?;
+                            self.tell(|out| gocacheprog::push_error(out, id, &e.chain()))?;
+                        }
+                    }
                 }
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
-                    let action = self.salt.apply(action);
                     match self.find(&mut finder, &action) {
-                        Some((entry, path)) => {
+                        Ok((entry, path)) => {
                             self.push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
                                 self.flush(&mut out)?;
                                 self.send(&frames);
                             }
                         }
-                        None => {
+                        Err(keys) => {
                             self.flush(&mut out)?;
-                            self.get(id, action)?;
+                            companions.asked(&action);
+                            self.get(id, keys)?;
                         }
                     }
                 }
@@ -251,10 +254,23 @@ impl Client<'_> {
         }
     }
 
-    /// What is ready in the build directory stays there as long as our session.
-    fn find(&self, finder: &mut LocalHits, action: &ActionId) -> Option<(Entry, PathBuf)> {
-        let is_there = !self.state().alone || finder.is_there();
-        is_there.then(|| finder.find(action))?
+    /// What is ready in the build directory stays there as long as our session. What is not ready is asked for by these keys.
+    fn find(
+        &self,
+        finder: &mut LocalHits,
+        action: &ActionId,
+    ) -> std::result::Result<(Entry, PathBuf), Keys> {
+        let is_there = finder.has_any() && (!self.state().alone || finder.is_there());
+        if is_there
+            && let Some(pure) = self.salt.pure(action)
+            && let Some(found) = finder.find(&pure)
+        {
+            return Ok(found);
+        }
+        let keys = self.salt.keys(action);
+        let rest = usize::from(self.salt.pure(action).is_some());
+        let mut found = keys[rest..].iter().filter(|_| is_there);
+        found.find_map(|key| finder.find(key)).ok_or(keys)
     }
 
     /// Answers a get. In a build there are no results of tests to be of a time, and `go` is quicker without.
@@ -274,24 +290,26 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn get(&self, id: i64, action: ActionId) -> Result<()> {
+    fn get(&self, id: i64, keys: Keys) -> Result<()> {
         let mut state = self.state();
         if state.alone {
             let mut out = Vec::new();
-            state.private.get(&mut out, id, &action);
+            state.private.get(&mut out, id, &keys);
             drop(state);
             return self.write(&out);
         }
-        state.add(id, Pending::Get(action));
+        state.requests.add(id, Pending::Get(keys));
         drop(state);
-        let mut frame = Vec::with_capacity(wire::GET_LEN);
-        wire::push_request(
-            &mut frame,
-            &Request::Get {
-                request: id as u64,
-                action,
+        let request = id as u64;
+        let asked = match *keys {
+            [action] => Request::Get { request, action },
+            _ => Request::First {
+                request,
+                actions: keys.to_vec(),
             },
-        );
+        };
+        let mut frame = Vec::new();
+        wire::push_request(&mut frame, &asked);
         self.send(&frame);
         Ok(())
     }
@@ -300,133 +318,57 @@ impl Client<'_> {
     fn tell_daemon(&self, id: i64, frames: &[u8]) {
         let mut state = self.state();
         if !state.alone {
-            state.add(id, Pending::Telling);
+            state.requests.add(id, Pending::Telling);
             drop(state);
             self.send(frames);
         }
     }
 
-    fn put(
-        &self,
-        id: i64,
-        action: ActionId,
-        output: OutputId,
-        size: u64,
-        stdin: &mut impl BufRead,
-    ) -> Result<()> {
-        if self.options.readonly {
-            return self.put_privately(id, action, output, size, stdin);
+    /// Passes on a put, or answers it from the private cache.
+    fn put(&self, id: i64, place: Place, output: OutputId, body: Arc<Spooled>) -> Result<()> {
+        let (Place::Shared(key) | Place::Private(key)) = place;
+        let put = Put { key, output, body };
+        let mut state = self.state();
+        if state.alone || self.is_readonly || place == Place::Private(key) {
+            let mut out = Vec::new();
+            state.private.put(&mut out, id, &put);
+            drop(state);
+            return self.write(&out);
         }
-        self.state().add(id, Pending::Sending(output));
-        let mut frame = Vec::new();
+        state.requests.add(id, Pending::Put(put.clone()));
+        drop(state);
+        if let Err(e) = self.send_put(id, &put) {
+            // The daemon waits for the rest of a body that never comes.
+            self.go_alone(&e);
+        }
+        Ok(())
+    }
+
+    fn send_put(&self, id: i64, put: &Put) -> Result<()> {
+        let mut body = put.body.reader()?;
+        let mut frame = Vec::with_capacity(SEND_AT_MOST);
         wire::push_request(
             &mut frame,
             &Request::Put {
                 request: id as u64,
-                action,
-                output,
-                size,
+                action: put.key,
+                output: put.output,
+                size: put.body.size(),
             },
         );
-        let head = frame.len();
-        let mut body = Body::new(stdin, size);
-        let mut kept = Spooled::default();
-        let mut sent = false;
-        let mut withheld = false;
         loop {
-            let from = frame.len();
-            let more = match body.next_piece(&mut frame) {
-                Ok(more) => more,
-                Err(e) => {
-                    // Past this point the daemon waits for the rest of a body that never comes.
-                    if sent {
-                        self.go_alone(&e);
-                    }
-                    body.skip()?;
-                    self.state().pending.remove(&id);
-                    self.announce();
-                    return self.tell(|out| gocacheprog::push_error(out, id, &e.chain()));
-                }
-            };
-            kept.push(&frame[from..]);
-            if !more || frame.len() >= SEND_AT_LEAST {
-                if !sent && !withheld && self.is_test_log(&frame[head..]) {
-                    withheld = true;
-                    self.state().add(id, Pending::SendingInVain);
-                }
-                if !withheld {
-                    self.send(&frame);
-                    self.state().progress = Instant::now();
-                    sent = true;
-                }
-                frame.clear();
+            let room = (SEND_AT_MOST - frame.len()) as u64;
+            let read = body.by_ref().take(room).read_to_end(&mut frame);
+            let read = read.map_err(|e| Error::io("read", "a body", e))?;
+            if !frame.is_empty() {
+                self.send(&frame);
+                self.state().requests.progress();
             }
-            if !more {
-                break;
+            if read == 0 || (read as u64) < room {
+                return Ok(());
             }
+            frame.clear();
         }
-        let put = Put {
-            action,
-            output,
-            body: kept,
-        };
-        let mut state = self.state();
-        let refused = match state.pending.get(&id) {
-            // Answered already.
-            None => return Ok(()),
-            Some(pending) => matches!(pending, Pending::SendingInVain),
-        };
-        if !state.alone && !refused {
-            state.pending.insert(id, Pending::Put(put));
-            return Ok(());
-        }
-        state.pending.remove(&id);
-        let mut out = Vec::new();
-        state.private.put(&mut out, id, put);
-        drop(state);
-        self.announce();
-        self.write(&out)
-    }
-
-    /// Answers a put from the private cache, with a body that nobody else is to have.
-    fn put_privately(
-        &self,
-        id: i64,
-        action: ActionId,
-        output: OutputId,
-        size: u64,
-        stdin: &mut impl BufRead,
-    ) -> Result<()> {
-        let mut body = Body::new(stdin, size);
-        let mut kept = Spooled::default();
-        let mut piece = Vec::new();
-        loop {
-            piece.clear();
-            match body.next_piece(&mut piece) {
-                Ok(true) => kept.push(&piece),
-                Ok(false) => break,
-                Err(e) => {
-                    body.skip()?;
-                    return self.tell(|out| gocacheprog::push_error(out, id, &e.chain()));
-                }
-            }
-        }
-        kept.push(&piece);
-        let put = Put {
-            action,
-            output,
-            body: kept,
-        };
-        let mut out = Vec::new();
-        self.state().private.put(&mut out, id, put);
-        self.write(&out)
-    }
-
-    /// Whether a body is what `go` knows a test's result by: the files that the test has read, of which
-    /// `go` compares sizes and times. In Nix all times are the same, so another build must not get
-    /// it. The setup hook asks `go` not to keep any, but a derivation may say otherwise.
-    fn is_test_log(&self, body: &[u8]) -> bool {
-        self.in_build && body.starts_with(gocacheprog::TEST_LOG)
     }
 
     /// Sends to the daemon, unless we are alone.
@@ -476,11 +418,8 @@ impl Client<'_> {
         while let Err(e) = reader.fill_buf() {
             match e.kind() {
                 std::io::ErrorKind::WouldBlock => {
-                    let state = self.state();
                     let limit = self.options.give_up_after;
-                    // While a body is being sent it may be `go` that we wait for.
-                    let waiting = state.pending.values().any(Pending::is_sent);
-                    if waiting && state.progress.elapsed() > limit {
+                    if self.state().requests.is_overdue(limit) {
                         return Err(Error::peer(format!(
                             "the daemon has not answered for {}s",
                             limit.as_secs()
@@ -503,39 +442,48 @@ impl Client<'_> {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let mut state = self.state();
-        state.progress = Instant::now();
-        let Some(pending) = state.pending.get(&id) else {
+        state.requests.progress();
+        let Some(pending) = state.requests.take(id) else {
             return Err(Error::peer(format!(
                 "the daemon answered request {id}, which is not pending"
             )));
         };
-        match (answer, pending) {
-            (Answer::Miss, Pending::Get(action)) => {
-                let action = *action;
-                state.private.get_if_used(out, id, &action);
-                state.pending.remove(&id);
-            }
+        if let Err(e) = self.conclude(daemon, &mut state, id, (answer, &pending), out) {
+            // It is answered when the daemon is given up.
+            state.requests.add(id, pending);
+            return Err(e);
+        }
+        state.unsaid = !out.is_empty();
+        drop(state);
+        self.announce();
+        Ok(())
+    }
+
+    fn conclude(
+        &self,
+        daemon: &Daemon,
+        state: &mut State,
+        id: i64,
+        answer: (Answer, &Pending),
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        match answer {
+            (Answer::Miss, Pending::Get(keys)) => state.private.get_if_used(out, id, keys),
             (Answer::Hit(entry), Pending::Get(_)) => {
                 let path = daemon.file(&entry.output, Some(entry.size))?;
                 self.push_hit(out, id, &entry, &path);
-                state.pending.remove(&id);
             }
-            (Answer::Stored, Pending::Sending(output) | Pending::Put(Put { output, .. })) => {
-                let path = daemon.file(output, None)?;
+            (Answer::Stored, Pending::Put(put)) => {
+                let path = daemon.file(&put.output, None)?;
                 gocacheprog::push_stored(out, id, &path);
-                state.pending.remove(&id);
             }
-            (Answer::Stored | Answer::Refused(_), Pending::Telling) => {
-                state.pending.remove(&id);
-            }
-            (Answer::Refused(why), _) => {
+            (Answer::Stored | Answer::Refused(_), Pending::Telling) => {}
+            (Answer::Refused(why), pending) => {
                 state.say(&format!("the daemon refused a request: {why}"));
-                match state.pending.remove(&id) {
-                    Some(Pending::Put(put)) => state.private.put(out, id, put),
-                    Some(Pending::Get(action)) => state.private.get_if_used(out, id, &action),
-                    _ => {
-                        state.pending.insert(id, Pending::SendingInVain);
-                    }
+                match pending {
+                    Pending::Put(put) => state.private.put(out, id, put),
+                    Pending::Get(keys) => state.private.get_if_used(out, id, keys),
+                    Pending::Telling => {}
                 }
             }
             _ => {
@@ -544,9 +492,6 @@ impl Client<'_> {
                 )));
             }
         }
-        state.unsaid = !out.is_empty();
-        drop(state);
-        self.announce();
         Ok(())
     }
 
@@ -563,15 +508,11 @@ impl Client<'_> {
         }
         state.say(&why.chain());
         let mut out = Vec::new();
-        for (id, pending) in std::mem::take(&mut state.pending) {
+        for (id, pending) in state.requests.take_all() {
             match pending {
-                Pending::Get(action) => state.private.get(&mut out, id, &action),
-                Pending::Put(put) => state.private.put(&mut out, id, put),
+                Pending::Get(keys) => state.private.get(&mut out, id, &keys),
+                Pending::Put(put) => state.private.put(&mut out, id, &put),
                 Pending::Telling => {}
-                // The thread that sends it will notice.
-                Pending::Sending(_) | Pending::SendingInVain => {
-                    state.pending.insert(id, pending);
-                }
             }
         }
         // When `go` has gone, its stdin says so too.
@@ -593,7 +534,7 @@ impl Client<'_> {
         let state = self.state();
         let _unused = self
             .answered
-            .wait_while(state, |state| !state.pending.is_empty() || state.unsaid);
+            .wait_while(state, |state| !state.requests.is_empty() || state.unsaid);
     }
 
     fn tell(&self, push: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
@@ -619,13 +560,6 @@ impl Client<'_> {
 }
 
 impl State {
-    fn add(&mut self, id: i64, pending: Pending) {
-        if self.pending.is_empty() {
-            self.progress = Instant::now();
-        }
-        self.pending.insert(id, pending);
-    }
-
     /// Says, once, what failed and what it means.
     fn say(&mut self, what: &str) {
         if !self.said {
@@ -635,59 +569,6 @@ impl State {
                  daemon's log on the host)"
             ));
         }
-    }
-}
-
-impl Private {
-    /// Answers a get that the daemon has missed: an output of this build, if it has put any here.
-    fn get_if_used(&mut self, out: &mut Vec<u8>, id: i64, action: &ActionId) {
-        match self {
-            Self::Open(..) => self.get(out, id, action),
-            _ => gocacheprog::push_miss(out, id),
-        }
-    }
-
-    /// Answers a get: an output of this build, or a miss.
-    fn get(&mut self, out: &mut Vec<u8>, id: i64, action: &ActionId) {
-        if let Self::Open(session, directory) = self.open()
-            && let Ok(Some(entry)) = session.get(action)
-        {
-            let path = output_name(directory, &entry.output);
-            return gocacheprog::push_dated_hit(out, id, &entry, &path);
-        }
-        gocacheprog::push_miss(out, id);
-    }
-
-    /// Answers a put: its output must be in a file, wherever there is room for one.
-    fn put(&mut self, out: &mut Vec<u8>, id: i64, put: Put) {
-        let (size, body) = match put.body.into_reader() {
-            Ok(kept) => kept,
-            Err(e) => return gocacheprog::push_error(out, id, &e.chain()),
-        };
-        match self.open() {
-            Self::Open(session, directory) => {
-                let mut body = body;
-                match session.put(&put.action, &put.output, size, &mut body) {
-                    Ok(entry) => {
-                        let path = output_name(directory, &entry.output);
-                        gocacheprog::push_stored(out, id, &path);
-                    }
-                    Err(e) => gocacheprog::push_error(out, id, &e.chain()),
-                }
-            }
-            Self::Unavailable(e) => gocacheprog::push_error(out, id, &e.chain()),
-            Self::Unused(_) => {}
-        }
-    }
-
-    fn open(&mut self) -> &mut Self {
-        if let Self::Unused(cache_dir) = self {
-            *self = match private::open(cache_dir.as_deref()) {
-                Ok((session, directory)) => Self::Open(session, directory),
-                Err(e) => Self::Unavailable(e),
-            };
-        }
-        self
     }
 }
 

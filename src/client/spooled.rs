@@ -5,10 +5,12 @@ use crate::config::KEPT_IN_MEMORY;
 use crate::error::{Error, Result};
 use crate::fs;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// A body.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Spooled {
     size: u64,
     memory: Vec<u8>,
@@ -26,18 +28,28 @@ impl Spooled {
         self.memory.extend_from_slice(piece);
     }
 
-    /// The body's length in bytes, and its bytes.
+    /// The body's length in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// All of it, if it is small.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        self.file.is_none().then_some(&self.memory)
+    }
+
+    /// Its bytes, from the first one. Two readers do not disturb each other.
     ///
     /// # Errors
     /// When the file could not be had or written.
-    pub fn into_reader(self) -> Result<(u64, Box<dyn Read>)> {
-        let memory = std::io::Cursor::new(self.memory);
-        let Some(file) = self.file else {
-            return Ok((self.size, Box::new(memory)));
-        };
-        let mut file = file?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        Ok((self.size, Box::new(file.chain(memory))))
+    pub fn reader(self: &Arc<Self>) -> Result<Reader> {
+        if let Some(Err(e)) = &self.file {
+            return Err(Error::input(e.chain()));
+        }
+        Ok(Reader {
+            body: Arc::clone(self),
+            at: 0,
+        })
     }
 
     /// Moves what is in memory to the file. A failure counts only if the body is needed.
@@ -51,6 +63,30 @@ impl Spooled {
     }
 }
 
+/// Reads a body.
+#[derive(Debug)]
+pub struct Reader {
+    body: Arc<Spooled>,
+    at: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let in_file = self.body.size - self.body.memory.len() as u64;
+        let read = match &self.body.file {
+            Some(Ok(file)) if self.at < in_file => {
+                let left = usize::try_from(in_file - self.at).unwrap_or(usize::MAX);
+                let wanted = buffer.len().min(left);
+                file.read_at(&mut buffer[..wanted], self.at)?
+            }
+            // What is in memory fits into it.
+            _ => (&self.body.memory[(self.at - in_file) as usize..]).read(buffer)?,
+        };
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
 fn failed(e: std::io::Error) -> Error {
     Error::io("keep a body in", std::env::temp_dir(), e)
 }
@@ -60,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_of_any_size_reads_back() {
+    fn a_body_of_any_size_reads_back_more_than_once() {
         for size in [
             0,
             1,
@@ -74,10 +110,13 @@ mod tests {
                 kept.push(piece);
                 assert!(kept.memory.len() <= KEPT_IN_MEMORY);
             }
-            let (length, mut reader) = kept.into_reader().unwrap();
-            let mut found = Vec::new();
-            reader.read_to_end(&mut found).unwrap();
-            assert_eq!(length, size as u64);
+            assert_eq!(kept.size(), size as u64);
+            let kept = Arc::new(kept);
+            let (mut first, mut second) = (kept.reader().unwrap(), kept.reader().unwrap());
+            let mut found = vec![0; size / 2];
+            first.read_exact(&mut found).unwrap();
+            second.read_exact(&mut found).unwrap();
+            first.read_to_end(&mut found).unwrap();
             assert!(found == body);
         }
     }

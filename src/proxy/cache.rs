@@ -8,7 +8,7 @@ use super::body::Body;
 use super::link::Link;
 use super::standalone::StandaloneCache;
 use crate::cache::store::Limits;
-use crate::client::connection::Daemon;
+use crate::client::connection::{Daemon, Shared};
 use crate::config::GIVE_UP_AFTER;
 use crate::error::{Error, Result};
 use crate::fs;
@@ -213,8 +213,7 @@ impl Cache {
                 GIVE_UP_AFTER,
                 build,
                 top,
-                audience == Audience::Team,
-                &[],
+                (audience == Audience::Team).then_some(Shared::default()),
             )
         };
         if let Some((build, _)) = &state.build

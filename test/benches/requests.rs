@@ -165,9 +165,13 @@ impl Client {
         let top = dir.path().join("client");
         std::fs::create_dir(&top).unwrap();
         chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
-        let mut child = Command::new(binary())
+        // A client that cannot see who has started it, as it cannot with another user, shares nothing.
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "\"$@\"; exit $?", "build"])
+            .arg(binary())
             .args(["client", "--runtime-dir"])
             .arg(daemon.runtime_dir())
+            .current_dir(&top)
             .env("NIX_BUILD_TOP", &top)
             .env("name", name.unwrap_or_default())
             .env_remove("IN_NIX_SHELL")
@@ -211,7 +215,7 @@ impl Client {
         drop(self.stdin);
         let mut child = self.child;
         assert!(child.wait().unwrap().success());
-        std::fs::remove_dir(&self.top).unwrap();
+        std::fs::remove_dir_all(&self.top).unwrap();
     }
 }
 
@@ -290,6 +294,7 @@ pub(crate) fn put(options: &Options) -> Report {
         let answers = Command::new(binary())
             .args(["client", "--runtime-dir"])
             .arg(daemon.runtime_dir())
+            .current_dir(dir.path())
             .stdin(File::open(&request).unwrap())
             .output()
             .unwrap();

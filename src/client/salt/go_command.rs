@@ -1,0 +1,240 @@
+//! The `go` command that has started this client: which Go it is, and with which flags it runs.
+
+use super::identity::{Identities, add_state};
+use super::record::Record;
+use super::variables::Variables;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// The tools that `go` knows by their version alone, if they are of a release (`toolID` in cmd/go/internal/work/buildid.go).
+const TOOLS: [&str; 8] = [
+    "asm",
+    "buildid",
+    "cgo",
+    "compile",
+    "cover",
+    "link",
+    "preprofile",
+    "vet",
+];
+
+/// A `go` command.
+#[derive(Debug)]
+pub struct GoCommand {
+    /// Its executable: `go` itself, or what runs it.
+    exe: PathBuf,
+    /// Its command line.
+    words: Vec<OsString>,
+    /// All of its flags, of the command line and of GOFLAGS.
+    flags: Vec<OsString>,
+}
+
+impl GoCommand {
+    /// The command that this process was started by; `None` when it cannot be looked at.
+    pub fn of_parent(variables: &Variables) -> Option<Self> {
+        let proc = format!("/proc/{}", std::os::unix::process::parent_id());
+        let exe = std::fs::read_link(format!("{proc}/exe")).ok()?;
+        let line = std::fs::read(format!("{proc}/cmdline")).ok()?;
+        let line = line.strip_suffix(b"\0").unwrap_or(&line);
+        let words = line.split(|byte| *byte == 0);
+        let words = words.map(|word| OsString::from_vec(word.to_vec()));
+        Some(Self::new(exe, words.collect(), variables))
+    }
+
+    pub(super) fn new(exe: PathBuf, words: Vec<OsString>, variables: &Variables) -> Self {
+        let mut flags = split(variables.get("GOFLAGS").unwrap_or_default().as_bytes());
+        flags.extend(words.iter().cloned());
+        Self { exe, words, flags }
+    }
+
+    /// Its executable.
+    pub fn exe(&self) -> &Path {
+        &self.exe
+    }
+
+    /// Its command line.
+    pub fn words(&self) -> &[OsString] {
+        &self.words
+    }
+
+    /// Whether it runs tests.
+    pub fn is_test(&self) -> bool {
+        self.words.iter().skip(1).any(|word| word == "test")
+    }
+
+    /// The values of a flag, wherever it is given.
+    pub fn values(&self, flag: &str) -> Vec<&OsStr> {
+        let mut found = Vec::new();
+        let mut words = self.flags.iter();
+        while let Some(word) = words.next() {
+            let bytes = word.as_bytes();
+            let name = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
+            let Some(rest) = name.and_then(|name| name.strip_prefix(flag.as_bytes())) else {
+                continue;
+            };
+            match rest.split_first() {
+                None => found.extend(words.next().map(OsString::as_os_str)),
+                Some((b'=', value)) => found.push(OsStr::from_bytes(value)),
+                Some(_) => {}
+            }
+        }
+        found
+    }
+
+    /// Adds which Go this is: its executable and its GOROOT, and if the executable is not `go`, what it runs.
+    pub fn add_go(&self, record: &mut Record, identities: &Identities, variables: &Variables) {
+        add_program(record, identities, "go", &self.exe);
+        // `go` sets it for what it starts.
+        let goroot = variables.get("GOROOT").filter(|root| !root.is_empty());
+        if let Some(root) = goroot {
+            add_goroot(record, identities, Path::new(root));
+        } else if let Some(root) = self.exe.parent().and_then(Path::parent) {
+            add_goroot(record, identities, root);
+        }
+        let is_go = self.exe.file_name().is_some_and(|name| name == "go");
+        if !is_go {
+            // An emulator, a loader: what it runs is among its arguments.
+            for word in self.words.iter().take(6) {
+                let path = Path::new(word);
+                if path.has_root() && path.is_file() {
+                    add_program(record, identities, "runs", path);
+                } else if goroot.is_none() {
+                    record.add("word", word.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// The words of GOFLAGS: divided by blanks, with quotes around what holds some (`quoted.Split` in cmd/internal/quoted).
+fn split(text: &[u8]) -> Vec<OsString> {
+    let mut words = Vec::new();
+    let mut word = Vec::new();
+    let mut quote = None;
+    for byte in text {
+        match (quote, byte) {
+            (Some(open), byte) if open == *byte => quote = None,
+            (None, b'\'' | b'"') => quote = Some(*byte),
+            (None, byte) if byte.is_ascii_whitespace() => words.push(std::mem::take(&mut word)),
+            (_, byte) => word.push(*byte),
+        }
+    }
+    words.push(word);
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words.map(OsString::from_vec).collect()
+}
+
+fn add_goroot(record: &mut Record, identities: &Identities, root: &Path) {
+    let root = &root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+    record.add("GOROOT", root.as_os_str().as_bytes());
+    if identities.is_fixed(root) {
+        return;
+    }
+    for file in ["VERSION", "go.env", "bin/go"] {
+        add_program(record, identities, file, &root.join(file));
+    }
+    let Ok(platforms) = std::fs::read_dir(root.join("pkg/tool")) else {
+        return;
+    };
+    let mut platforms: Vec<_> = platforms.flatten().map(|entry| entry.path()).collect();
+    platforms.sort_unstable();
+    for platform in platforms {
+        for tool in TOOLS {
+            add_program(record, identities, tool, &platform.join(tool));
+        }
+    }
+}
+
+/// Adds a program of Go's: a path, and outside of the store what changes when it does.
+fn add_program(record: &mut Record, identities: &Identities, name: &str, path: &Path) {
+    let real = path.canonicalize();
+    let real = real.as_deref().unwrap_or(path);
+    record.add(name, real.as_os_str().as_bytes());
+    if !identities.is_fixed(real) {
+        match real.metadata() {
+            Ok(found) => add_state(record, &found),
+            Err(_) => record.add(name, "missing"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    fn command(exe: &str, line: &str, vars: &[(&str, &str)]) -> (GoCommand, Variables) {
+        let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
+        let words = line.split(' ').map(OsString::from).collect();
+        (GoCommand::new(exe.into(), words, &variables), variables)
+    }
+
+    fn go(exe: &str, line: &str, vars: &[(&str, &str)]) -> [u8; 32] {
+        let (command, variables) = command(exe, line, vars);
+        let mut record = Record::new("test");
+        command.add_go(&mut record, &Identities::default(), &variables);
+        record.finish()
+    }
+
+    #[test]
+    fn flags_are_found_wherever_and_however_they_are_given() {
+        let (found, _) = command(
+            "/go",
+            "go build -tags a,b --tags=c -tagsy=no -o x .",
+            &[("GOFLAGS", "-trimpath '-tags=d e' -toolexec=/bin/x")],
+        );
+        let words: Vec<_> = ["d e", "a,b", "c"].map(OsStr::new).into();
+        assert_eq!(found.values("tags"), words);
+        assert_eq!(found.values("toolexec"), [OsStr::new("/bin/x")]);
+        assert!(found.values("overlay").is_empty());
+        assert!(!found.is_test());
+        assert!(command("/go", "go -C x test ./...", &[]).0.is_test());
+    }
+
+    #[test]
+    fn another_package_of_the_same_go_is_another_go() {
+        let store = |package: &str| go(&format!("/nix/store/{package}/bin/go"), "go build", &[]);
+        assert_ne!(store("a-go-1.27.3"), store("b-go-1.27.3"));
+        assert_eq!(store("a-go-1.27.3"), store("a-go-1.27.3"));
+        let in_root = |root: &str| go("/nix/store/a/bin/go", "go build", &[("GOROOT", root)]);
+        assert_ne!(in_root("/nix/store/a"), in_root("/nix/store/b"));
+    }
+
+    #[test]
+    fn a_tool_that_was_replaced_makes_another_go() {
+        let dir = TestDir::new();
+        let tools = dir.path().join("pkg/tool/linux_amd64");
+        std::fs::create_dir_all(&tools).unwrap();
+        let of = || {
+            go(
+                "/usr/bin/go",
+                "go build",
+                &[("GOROOT", dir.path().to_str().unwrap())],
+            )
+        };
+        let before = of();
+        assert_eq!(of(), before);
+        std::fs::write(tools.join("compile"), "patched").unwrap();
+        assert_ne!(of(), before);
+    }
+
+    #[test]
+    fn what_an_emulator_runs_counts() {
+        let dir = TestDir::new();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        std::fs::write(&one, "").unwrap();
+        std::fs::write(&two, "").unwrap();
+        let run =
+            |path: &Path, vars: &[_]| go("/bin/qemu", &format!("qemu {}", path.display()), vars);
+        assert_ne!(run(&one, &[]), run(&two, &[]));
+        let with = [("GOROOT", "/nix/store/a")];
+        assert_ne!(run(&one, &with), run(&two, &with));
+        assert_ne!(run(&one, &[]), run(&one, &with));
+        // Without a GOROOT there is only the command line.
+        assert_ne!(
+            go("/bin/qemu", "qemu ./go", &[]),
+            go("/bin/qemu", "qemu ../go", &[])
+        );
+    }
+}

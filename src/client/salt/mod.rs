@@ -1,0 +1,586 @@
+//! What separates actions: what an output depends on without `go` knowing it.
+//!
+//! `go` hashes a package's sources and flags, but takes two things on trust, which it may on an ordinary
+//! host and may not under Nix, where many versions of everything live side by side:
+//!
+//! - C: headers, libraries, the compiler, its wrapper, and all that these read ("the build cache does not detect changes to C
+//!   libraries imported with cgo", `go help cache`).
+//! - Its own release: the tools of a released Go are identified by their version alone
+//!   (`toolID` in the `buildid.go` of `cmd/go`), and two Nix packages of one version can hold
+//!   different patches.
+//!
+//! So the cache has two keys for each action. The *pure* one holds the action and which Go it is; the *full* one holds
+//! everything that C can depend on as well. What is proven to have nothing of C in it is put under the pure key, and all
+//! builds with the same Go share it: the action of a package holds the content of all that it imports, so a package without
+//! C needs nothing more, even if it imports one with C. Everything else is put under the full key. A get asks for the pure
+//! key first. Results of tests have a third key, which holds even more.
+//!
+//! A Go that cannot be told shares nothing.
+
+mod flags;
+mod go_command;
+mod identity;
+mod record;
+mod toolchain;
+mod variables;
+
+use crate::client::purity::Kind;
+use crate::client::source_tree::SourceTree;
+use crate::id::{ActionId, BuildId};
+use crate::log;
+use go_command::GoCommand;
+use identity::Identities;
+use record::Record;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use variables::Variables;
+
+/// What is mixed into an action ID.
+type Prefix = [u8; 32];
+
+/// The keys by which an action is looked up, in order of preference.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    keys: [ActionId; 3],
+    count: usize,
+}
+
+impl Deref for Keys {
+    type Target = [ActionId];
+
+    fn deref(&self) -> &[ActionId] {
+        &self.keys[..self.count]
+    }
+}
+
+/// Where an output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To whoever asks for this key.
+    Shared(ActionId),
+    /// To this build alone.
+    Private(ActionId),
+}
+
+/// What is known of a put.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence {
+    /// What the body says by itself.
+    pub kind: Kind,
+    /// It belongs to a package's archive, and says nothing that C could have changed.
+    pub is_companion: bool,
+}
+
+/// The keys of all actions of one `go` command.
+#[derive(Debug)]
+pub struct Salt {
+    /// None where nothing is known to be pure.
+    pure: Option<Prefix>,
+    rest: Arc<Rest>,
+    has_cgo: bool,
+    is_test: bool,
+    /// Whether an index goes by names and times that say what is in the files.
+    shares_indexes: bool,
+    /// Results of tests are not even found again by this build.
+    always_tests: bool,
+}
+
+/// What Go's assembler reads in this tree.
+#[derive(Clone, Copy, Debug, Default)]
+struct Assembler {
+    /// Nothing but what `go` has hashed.
+    is_closed: bool,
+    /// Something in the place of one of Go's own headers, so that nothing holds that was proven in another tree.
+    hides_headers: bool,
+}
+
+/// What takes longer to find out, and which many commands do without.
+#[derive(Debug)]
+struct Rest {
+    found: OnceLock<Found>,
+    variables: Variables,
+    command: Option<GoCommand>,
+    /// Where it runs.
+    folder: Option<PathBuf>,
+    go: Record,
+    in_build: bool,
+    shares_tests: bool,
+}
+
+/// The same, once it is found out.
+#[derive(Debug)]
+struct Found {
+    full: Prefix,
+    test: Option<Prefix>,
+    assembler: Assembler,
+}
+
+impl Salt {
+    /// The salt of the `go` command that this process serves, in a build of Nix or elsewhere.
+    pub fn of_this_command(in_build: bool) -> Self {
+        let variables = Variables::of_this_process();
+        let command = GoCommand::of_parent(&variables);
+        // `go` has gone to the folder that its -C names before it starts anything.
+        let folder = std::env::current_dir().ok();
+        let salt = Self::new(variables, command, folder, in_build);
+        // Meanwhile this process connects, and `go` reads its packages.
+        let rest = Arc::clone(&salt.rest);
+        drop(thread::Builder::new().spawn(move || rest.found().full));
+        salt
+    }
+
+    fn new(
+        variables: Variables,
+        command: Option<GoCommand>,
+        folder: Option<PathBuf>,
+        in_build: bool,
+    ) -> Self {
+        let is = |name: &str, value: &str| variables.get(name).is_some_and(|found| found == value);
+        let says_content = !in_build || is("NIX_GOCACHEPROG_STAMPED", "1");
+        let always_tests = is("NIX_GOCACHEPROG_TESTS", "run");
+        let is_vendored =
+            |command: &GoCommand| command.values("mod").contains(&OsStr::new("vendor"));
+        let is_test = command.as_ref().is_some_and(GoCommand::is_test);
+        let own = own_directories(&variables, &variables.outputs());
+        let go = which_go(command.as_ref(), &variables, &Identities::new(own));
+        // Whoever stands between `go` and the compiler may do anything, with files of his own.
+        let is_pure = command
+            .as_ref()
+            .is_some_and(|command| command.values("toolexec").is_empty());
+        let mut pure = go.clone();
+        pure.add("key", "pure");
+        Self {
+            pure: is_pure.then(|| pure.finish()),
+            has_cgo: variables.has_cgo(),
+            is_test,
+            // The index of a module in the module cache goes by its path alone.
+            shares_indexes: !in_build
+                || (says_content && command.as_ref().is_some_and(is_vendored)),
+            always_tests,
+            rest: Arc::new(Rest {
+                found: OnceLock::new(),
+                shares_tests: is_test && says_content && !always_tests,
+                variables,
+                command,
+                folder,
+                go,
+                in_build,
+            }),
+        }
+    }
+
+    /// The executable of the `go` command; `None` when nobody knows which Go it is, and nothing may be shared.
+    pub fn go(&self) -> Option<&Path> {
+        self.rest.command.as_ref().map(GoCommand::exe)
+    }
+
+    /// For a daemon that looks up one key at a time.
+    pub fn only_full(&mut self) {
+        self.pure = None;
+    }
+
+    /// The key under which an action's output is found if it is pure.
+    pub fn pure(&self, action: &ActionId) -> Option<ActionId> {
+        self.pure_prefix().map(|pure| salted(&pure, action))
+    }
+
+    fn pure_prefix(&self) -> Option<Prefix> {
+        self.pure
+            .filter(|_| !self.rest.found().assembler.hides_headers)
+    }
+
+    /// All keys under which an action may be found.
+    pub fn keys(&self, action: &ActionId) -> Keys {
+        let found = self.rest.found();
+        let mut keys = Keys {
+            keys: [*action; 3],
+            count: 0,
+        };
+        let prefixes = [self.pure_prefix(), Some(found.full), found.test];
+        for prefix in prefixes.iter().flatten() {
+            keys.keys[keys.count] = salted(prefix, action);
+            keys.count += 1;
+        }
+        keys
+    }
+
+    /// Where the output of an action goes.
+    pub fn place(&self, action: &ActionId, evidence: Evidence) -> Place {
+        let found = self.rest.found();
+        let full = salted(&found.full, action);
+        let shared = |is_pure: bool| match self.pure(action) {
+            Some(pure) if is_pure => Place::Shared(pure),
+            _ => Place::Shared(full),
+        };
+        match evidence.kind {
+            Kind::PureArchive => shared(true),
+            Kind::AssemblerArchive => shared(found.assembler.is_closed),
+            Kind::Archive => shared(false),
+            Kind::ModuleIndex if self.shares_indexes => shared(true),
+            Kind::ModuleIndex => Place::Private(full),
+            Kind::TestLog | Kind::TestResult => match &found.test {
+                Some(test) => Place::Shared(salted(test, action)),
+                // Under a key that nobody asks for.
+                None if self.always_tests => Place::Private(salted(&full.0, action)),
+                None => Place::Private(full),
+            },
+            Kind::Other => {
+                let is_without_c = !self.has_cgo && found.assembler.is_closed && !self.is_test;
+                shared(evidence.is_companion || is_without_c)
+            }
+        }
+    }
+}
+
+impl Rest {
+    fn found(&self) -> &Found {
+        self.found.get_or_init(|| self.find())
+    }
+
+    fn find(&self) -> Found {
+        let variables = &self.variables;
+        let outputs = variables.outputs();
+        let identities = Identities::new(own_directories(variables, &outputs));
+        let mut record = self.go.clone();
+        record.add("key", "full");
+        variables.add_counting(&mut record, &outputs, self.in_build);
+        toolchain::add(&mut record, variables, &identities);
+        // What `go env -w` has set, of which `go` passes on a part only.
+        if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
+            record.add("GOENV", std::fs::read(file).unwrap_or_default());
+        }
+        let mut assembler = Assembler::default();
+        if let Some(command) = &self.command {
+            assembler = add_tree(&mut record, command, self.folder.as_deref(), variables);
+            assembler.is_closed &= add_flags(&mut record, command, variables, &identities);
+        }
+        let test = self.shares_tests.then(|| {
+            let mut record = record.clone();
+            record.add("key", "test");
+            variables.add_of_tests(&mut record);
+            record.finish()
+        });
+        Found {
+            full: record.finish(),
+            test,
+            assembler,
+        }
+    }
+}
+
+/// Adds what C and Go's assembler can read of the source; says what the assembler reads.
+fn add_tree(
+    record: &mut Record,
+    command: &GoCommand,
+    folder: Option<&Path>,
+    variables: &Variables,
+) -> Assembler {
+    let scan = |folder| {
+        SourceTree::scan(folder, command.words(), |name| {
+            variables.get(name).map(OsStr::to_os_string)
+        })
+    };
+    match folder.map(scan) {
+        Some(Ok(tree)) => {
+            record.add("tree", tree.digest());
+            Assembler {
+                is_closed: tree.asm_is_closed(),
+                hides_headers: tree.asm_hides_headers(),
+            }
+        }
+        failed => {
+            log::debug(|| format!("nothing of C is shared: {failed:?}"));
+            add_nonce(record);
+            Assembler::default()
+        }
+    }
+}
+
+fn salted(prefix: &Prefix, action: &ActionId) -> ActionId {
+    let hash = Sha256::new_with_prefix(prefix).chain_update(action.0);
+    ActionId(hash.finalize().into())
+}
+
+fn own_directories(variables: &Variables, outputs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
+    let mut own: Vec<_> = outputs.values().cloned().collect();
+    let top = variables.get("NIX_BUILD_TOP").map(PathBuf::from);
+    own.extend(top.filter(|top| top.parent().is_some()));
+    own
+}
+
+fn which_go(command: Option<&GoCommand>, variables: &Variables, identities: &Identities) -> Record {
+    let mut record = Record::new("nix-gocacheprog: actions of one Go");
+    match command {
+        Some(command) => command.add_go(&mut record, identities, variables),
+        // Nothing that this client puts is ever found again.
+        None => record.add(
+            "unknown",
+            BuildId::new().map(|id| id.to_string()).unwrap_or_default(),
+        ),
+    }
+    record
+}
+
+/// Makes keys that nobody else ever has.
+fn add_nonce(record: &mut Record) {
+    let nonce = BuildId::new().map(|id| id.to_string());
+    record.add("unknown", nonce.unwrap_or_default());
+}
+
+/// Adds what flags of the command say to C and to tools; tells whether they leave alone what Go's assembler includes.
+fn add_flags(
+    record: &mut Record,
+    command: &GoCommand,
+    variables: &Variables,
+    identities: &Identities,
+) -> bool {
+    // `go` asks pkg-config after it has looked the action up, and which lines ask depends on the tags (golang/go#73033).
+    for tags in command.values("tags") {
+        record.add("tags", tags.as_bytes());
+    }
+    let path = variables.get("PATH").unwrap_or_default();
+    for word in words_of(&command.values("toolexec")) {
+        record.add("toolexec", word);
+        if let Some(program) = toolchain::find(OsStr::from_bytes(word), path) {
+            identities.add_file(record, "toolexec", &program);
+        }
+    }
+    for overlay in command.values("overlay") {
+        add_overlay(record, Path::new(overlay), identities);
+    }
+    let mut is_closed = true;
+    let asmflags = command.values("asmflags");
+    for word in words_of(&asmflags) {
+        if let Some(folder) = flags::path_in(word) {
+            is_closed = false;
+            identities.add_folder(record, "asmflags", &folder, true);
+        }
+        is_closed &= !word.windows(2).any(|part| part == b"-I");
+    }
+    is_closed
+}
+
+fn words_of<'a>(values: &[&'a OsStr]) -> Vec<&'a [u8]> {
+    values
+        .iter()
+        .flat_map(|value| flags::words(value.as_bytes()))
+        .collect()
+}
+
+/// Adds an overlay: what the files hold that take the place of others, for `go` hashes only those of Go.
+fn add_overlay(record: &mut Record, overlay: &Path, identities: &Identities) {
+    #[derive(serde::Deserialize)]
+    struct Overlay {
+        #[serde(rename = "Replace")]
+        replace: BTreeMap<PathBuf, PathBuf>,
+    }
+    let text = std::fs::read(overlay).unwrap_or_default();
+    record.add("overlay", &text);
+    if let Ok(overlay) = serde_json::from_slice::<Overlay>(&text) {
+        for path in overlay
+            .replace
+            .values()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
+            identities.add_file(record, "overlay", path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::sync::LazyLock;
+
+    const ACTION: ActionId = ActionId([7; 32]);
+
+    /// Where the commands run.
+    static EMPTY: LazyLock<TestDir> = LazyLock::new(TestDir::new);
+
+    fn salt(line: &str, in_build: bool, vars: &[(&str, &str)]) -> Salt {
+        let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
+        let words = line.split(' ').map(Into::into).collect();
+        let command = GoCommand::new("/nix/store/a-go/bin/go".into(), words, &variables);
+        Salt::new(
+            variables,
+            Some(command),
+            Some(EMPTY.path().to_path_buf()),
+            in_build,
+        )
+    }
+
+    fn place(salt: &Salt, kind: Kind) -> Place {
+        let evidence = Evidence {
+            kind,
+            is_companion: false,
+        };
+        salt.place(&ACTION, evidence)
+    }
+
+    fn pure(salt: &Salt) -> Place {
+        Place::Shared(salt.pure(&ACTION).unwrap())
+    }
+
+    fn full(salt: &Salt) -> ActionId {
+        salt.keys(&ACTION)[1]
+    }
+
+    #[test]
+    fn the_pure_key_holds_the_go_and_the_full_key_everything() {
+        let with = |flags| salt("go build", true, &[("NIX_CFLAGS_COMPILE", flags)]);
+        let (one, two) = (with("-I/nix/store/1"), with("-I/nix/store/2"));
+        assert_eq!(one.pure(&ACTION), two.pure(&ACTION));
+        assert_ne!(full(&one), full(&two));
+        assert_ne!(one.pure(&ACTION), Some(full(&one)));
+        assert_ne!(one.pure(&ACTION), one.pure(&ActionId([8; 32])));
+        let other = Salt::new(
+            Variables::default(),
+            Some(GoCommand::new(
+                "/nix/store/b-go/bin/go".into(),
+                Vec::new(),
+                &Variables::default(),
+            )),
+            None,
+            true,
+        );
+        assert_ne!(other.pure(&ACTION), one.pure(&ACTION));
+    }
+
+    #[test]
+    fn only_what_is_proven_pure_goes_under_the_pure_key() {
+        let salt = salt("go build", true, &[]);
+        let full = Place::Shared(full(&salt));
+        assert_eq!(place(&salt, Kind::PureArchive), pure(&salt));
+        assert_eq!(place(&salt, Kind::Archive), full);
+        assert_eq!(place(&salt, Kind::Other), full);
+        let companion = Evidence {
+            kind: Kind::Other,
+            is_companion: true,
+        };
+        assert_eq!(salt.place(&ACTION, companion), pure(&salt));
+    }
+
+    #[test]
+    fn a_tool_in_between_leaves_nothing_pure() {
+        for (line, goflags) in [("go build -toolexec /x", ""), ("go build", "-toolexec=/x")] {
+            let salt = salt(line, true, &[("GOFLAGS", goflags)]);
+            assert_eq!(salt.pure(&ACTION), None);
+            let keys = salt.keys(&ACTION);
+            assert_eq!(keys.len(), 1);
+            assert_eq!(place(&salt, Kind::PureArchive), Place::Shared(keys[0]));
+        }
+    }
+
+    #[test]
+    fn a_go_that_cannot_be_told_shares_nothing() {
+        let unknown = || Salt::new(Variables::default(), None, None, true);
+        assert!(unknown().go().is_none());
+        assert_eq!(unknown().pure(&ACTION), None);
+        assert_ne!(unknown().keys(&ACTION)[0], unknown().keys(&ACTION)[0]);
+    }
+
+    #[test]
+    fn an_index_is_shared_where_times_say_content() {
+        let stamped = ("NIX_GOCACHEPROG_STAMPED", "1");
+        let vendored = ("GOFLAGS", "-mod=vendor");
+        for (in_build, vars, is_shared) in [
+            (true, &[][..], false),
+            (true, &[vendored], false),
+            (true, &[stamped], false),
+            (true, &[stamped, vendored], true),
+            (false, &[], true),
+        ] {
+            let salt = salt("go build", in_build, vars);
+            let place = place(&salt, Kind::ModuleIndex);
+            if is_shared {
+                assert_eq!(place, pure(&salt));
+            } else {
+                assert_eq!(place, Place::Private(full(&salt)), "{vars:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_result_of_a_test_is_shared_where_times_say_content_and_nobody_wants_it_run() {
+        let stamped = ("NIX_GOCACHEPROG_STAMPED", "1");
+        let run = ("NIX_GOCACHEPROG_TESTS", "run");
+        for (line, in_build, vars, is_shared) in [
+            ("go test", true, &[stamped][..], true),
+            ("go test", false, &[], true),
+            ("go test", true, &[], false),
+            ("go build", true, &[stamped], false),
+            ("go test", true, &[stamped, run], false),
+            ("go test", false, &[run], false),
+        ] {
+            let salt = salt(line, in_build, vars);
+            let keys = salt.keys(&ACTION);
+            for kind in [Kind::TestLog, Kind::TestResult] {
+                match place(&salt, kind) {
+                    Place::Shared(key) => assert!(is_shared && keys[2] == key),
+                    Place::Private(key) => {
+                        assert!(!is_shared);
+                        assert_eq!(keys.contains(&key), !vars.contains(&run));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_result_of_a_test_knows_its_derivation() {
+        let of = |src| {
+            let vars = [("NIX_GOCACHEPROG_STAMPED", "1"), ("checkInputs", src)];
+            let keys = salt("go test", true, &vars).keys(&ACTION);
+            (keys[1], keys[2])
+        };
+        let (one, two) = (of("/nix/store/1"), of("/nix/store/2"));
+        assert_eq!(one.0, two.0);
+        assert_ne!(one.1, two.1);
+    }
+
+    #[test]
+    fn tags_and_the_go_commands_own_settings_count_for_c() {
+        let full_of = |line: &str, vars: &[_]| full(&salt(line, true, vars));
+        let plain = full_of("go build", &[]);
+        assert_eq!(
+            plain,
+            full_of("go build -o x ./cmd", &[("GOFLAGS", "-trimpath")])
+        );
+        assert_ne!(plain, full_of("go build -tags alt", &[]));
+        assert_ne!(plain, full_of("go build", &[("GOFLAGS", "-tags=alt")]));
+        let dir = TestDir::new();
+        let file = dir.path().join("env");
+        std::fs::write(&file, "PKG_CONFIG=/x").unwrap();
+        assert_ne!(
+            plain,
+            full_of("go build", &[("GOENV", file.to_str().unwrap())])
+        );
+    }
+
+    #[test]
+    fn files_of_an_overlay_count_by_content() {
+        let dir = TestDir::new();
+        let top = dir.path().canonicalize().unwrap();
+        let (overlay, header) = (top.join("overlay.json"), top.join("v.h"));
+        let text = format!("{{\"Replace\":{{\"/src/v.h\":{header:?},\"/src/gone.h\":\"\"}}}}");
+        std::fs::write(&overlay, text).unwrap();
+        let of = |text: &str| {
+            std::fs::write(&header, text).unwrap();
+            let line = format!("go build -overlay={}", overlay.display());
+            full(&salt(
+                &line,
+                true,
+                &[("NIX_BUILD_TOP", top.to_str().unwrap())],
+            ))
+        };
+        assert_eq!(of("#define V 1"), of("#define V 1"));
+        assert_ne!(of("#define V 1"), of("#define V 2"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The C toolchain: the programs that compile and link, by where they really are, and the files and folders that flags
+//! name, since outside of the Nix store these can change and keep their path.
+
+use super::flags;
+use super::identity::{Identities, add_state};
+use super::record::Record;
+use super::variables::Variables;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Variables that name a program, with arguments perhaps.
+const NAMED: [&str; 14] = [
+    "CC",
+    "CXX",
+    "FC",
+    "AR",
+    "AS",
+    "LD",
+    "NM",
+    "RANLIB",
+    "STRIP",
+    "OBJCOPY",
+    "GCCGO",
+    "PKG_CONFIG",
+    "SWIG",
+    "CC_FOR_TARGET",
+];
+
+/// What `go` and a compiler start without being told where it is.
+const USUAL: [&str; 18] = [
+    "gcc",
+    "g++",
+    "clang",
+    "clang++",
+    "cc",
+    "c++",
+    "gfortran",
+    "ld",
+    "ld.bfd",
+    "ld.gold",
+    "ld.lld",
+    "as",
+    "ar",
+    "objcopy",
+    "pkg-config",
+    "pkgconf",
+    "swig",
+    "gccgo",
+];
+
+/// Lists of folders, divided by colons.
+const FOLDERS: [&str; 7] = [
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
+    "LIBRARY_PATH",
+    "COMPILER_PATH",
+    "GCC_EXEC_PREFIX",
+];
+
+/// Where an ordinary host has its headers and libraries. What is installed or upgraded there changes a folder.
+const OF_HOST: [&str; 10] = [
+    "/usr/include",
+    "/usr/include/x86_64-linux-gnu",
+    "/usr/include/aarch64-linux-gnu",
+    "/usr/local/include",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/local/lib",
+    "/usr/share/pkgconfig",
+];
+
+/// Adds the programs and what flags name.
+pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) {
+    let path = variables.get("PATH").unwrap_or_default();
+    let mut is_of_host = false;
+    let named = NAMED.iter().filter_map(|name| variables.get(name));
+    let named = named.flat_map(|value| flags::words(value.as_bytes()));
+    let usual = USUAL.iter().map(|name| name.as_bytes());
+    for word in named.chain(usual).collect::<BTreeSet<_>>() {
+        let name = String::from_utf8_lossy(word);
+        if let Some(program) = find(OsStr::from_bytes(word), path) {
+            is_of_host |= !program.starts_with("/nix/store");
+            identities.add_file(record, &name, &program);
+        }
+    }
+    for name in ["NIX_CC", "NIX_BINTOOLS"] {
+        if let Some(wrapper) = variables.get(name) {
+            identities.add_folder(record, name, Path::new(wrapper), true);
+        }
+    }
+    for path in named_by_flags(variables) {
+        let name = path.to_string_lossy();
+        if !identities.is_fixed(&path) && path.exists() {
+            identities.add_file(record, &name, &path);
+        }
+    }
+    if is_of_host {
+        for folder in OF_HOST {
+            if let Ok(found) = std::fs::metadata(folder) {
+                record.add("of the host", folder);
+                add_state(record, &found);
+            }
+        }
+    }
+}
+
+/// A program by its name, as a shell finds it.
+pub fn find(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name)).filter(|path| path.exists());
+    }
+    let is_program = |path: &PathBuf| {
+        let found = path.metadata();
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(path)
+        .map(|folder| folder.join(name))
+        .find(is_program)
+}
+
+fn named_by_flags(variables: &Variables) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for (name, value) in variables.iter() {
+        let (name, value) = (name.as_bytes(), value.as_bytes());
+        let is_list =
+            FOLDERS.iter().any(|list| list.as_bytes() == name) || name.starts_with(b"PKG_CONFIG_");
+        if is_list {
+            let folders = value.split(|byte| *byte == b':').map(OsStr::from_bytes);
+            found.extend(folders.map(PathBuf::from).filter(|path| path.has_root()));
+        } else if flags::Use::of(name).is_some()
+            || name.starts_with(b"NIX_CXXSTDLIB_")
+            || (name.starts_with(b"CGO_") && name.ends_with(b"FLAGS"))
+        {
+            found.extend(flags::words(value).filter_map(flags::path_in));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::fs::write;
+
+    fn of(dir: &Path, vars: &[(&str, &str)]) -> [u8; 32] {
+        let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
+        let mut record = Record::new("test");
+        add(
+            &mut record,
+            &variables,
+            &Identities::new(vec![dir.to_path_buf()]),
+        );
+        record.finish()
+    }
+
+    #[test]
+    fn a_header_that_a_flag_finds_counts_by_its_bytes() {
+        let dir = TestDir::new();
+        let top = dir.path().canonicalize().unwrap();
+        let include = top.join("include");
+        std::fs::create_dir(&include).unwrap();
+        let shown = include.to_str().unwrap();
+        for (name, value) in [
+            ("CPATH", shown.to_string()),
+            ("PKG_CONFIG_PATH", format!("/nix/store/a:{shown}")),
+            ("NIX_CFLAGS_COMPILE", format!("-isystem {shown}")),
+            ("NIX_CFLAGS_COMPILE_FOR_BUILD", format!("-I{shown}")),
+            ("CGO_CFLAGS", format!("-O2 -I{shown}")),
+        ] {
+            write(include.join("v.h"), "#define V 1").unwrap();
+            let first = of(&top, &[(name, &value)]);
+            assert_eq!(of(&top, &[(name, &value)]), first, "{name}");
+            write(include.join("v.h"), "#define V 2").unwrap();
+            assert_ne!(of(&top, &[(name, &value)]), first, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cc_names_and_what_path_finds_counts_by_what_it_does() {
+        let dir = TestDir::new();
+        let top = dir.path().canonicalize().unwrap();
+        let program = |text: &str| {
+            write(top.join("gcc"), text).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(top.join("gcc"), mode).unwrap();
+            let by_path = of(&top, &[("PATH", top.to_str().unwrap())]);
+            let by_name = of(&top, &[("CC", top.join("gcc").to_str().unwrap())]);
+            [by_path, by_name]
+        };
+        let first = program("#!/bin/sh\ncc -DV=1");
+        assert_eq!(program("#!/bin/sh\ncc -DV=1"), first);
+        let second = program("#!/bin/sh\ncc -DV=2");
+        assert_ne!(second[0], first[0]);
+        assert_ne!(second[1], first[1]);
+    }
+}
