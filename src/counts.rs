@@ -94,16 +94,16 @@ impl Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, more: Self) {
-        self.gets += more.gets;
-        self.hits += more.hits;
-        self.puts += more.puts;
-        self.bytes_read += more.bytes_read;
-        self.bytes_written += more.bytes_written;
-        self.errors += more.errors;
-        self.compared += more.compared;
-        self.different += more.different;
-        self.replaced += more.replaced;
-        self.saved_ms += more.saved_ms;
+        self.gets = self.gets.saturating_add(more.gets);
+        self.hits = self.hits.saturating_add(more.hits);
+        self.puts = self.puts.saturating_add(more.puts);
+        self.bytes_read = self.bytes_read.saturating_add(more.bytes_read);
+        self.bytes_written = self.bytes_written.saturating_add(more.bytes_written);
+        self.errors = self.errors.saturating_add(more.errors);
+        self.compared = self.compared.saturating_add(more.compared);
+        self.different = self.different.saturating_add(more.different);
+        self.replaced = self.replaced.saturating_add(more.replaced);
+        self.saved_ms = self.saved_ms.saturating_add(more.saved_ms);
     }
 }
 

@@ -549,6 +549,22 @@ const ATTACKS: &[Attack] = &[
             );
         },
     ),
+    ("a user says that it has found terabytes by itself", |s| {
+        let mut peer = s.peer(MALLORY);
+        let found = [
+            &b"f"[..],
+            &0u64.to_le_bytes(),
+            &[1; 32],
+            &((1u64 << 40) - 1).to_le_bytes(),
+        ];
+        peer.send(&found.concat().repeat(100));
+        assert_eq!(got(&mut peer, 1), None);
+        drop(peer);
+        s.daemon.wait_until("the session is counted", || {
+            s.stats()["since_start"]["gets"] == 1
+        });
+        assert_eq!(s.stats()["since_start"]["bytes_read"], 0);
+    }),
     ("a user says a hello of a megabyte", |s| {
         let mut stream = raw_as(&s.daemon, MALLORY);
         let _ = stream.write_all(&vec![b'x'; 1 << 20]);

@@ -96,8 +96,8 @@ impl Stats {
             table.users.insert(name.into(), User::default());
         }
         if let Some(user) = table.users.get_mut(name) {
-            user.read += counts.bytes_read;
-            user.written += counts.bytes_written;
+            user.read = user.read.saturating_add(counts.bytes_read);
+            user.written = user.written.saturating_add(counts.bytes_written);
             user.last = seconds;
         }
     }
@@ -138,7 +138,7 @@ impl Stats {
             .iter()
             .map(|(name, user)| (name.clone(), *user))
             .collect();
-        users.sort_by_key(|(_, user)| std::cmp::Reverse(user.read + user.written));
+        users.sort_by_key(|(_, user)| std::cmp::Reverse(user.read.saturating_add(user.written)));
         users.truncate(count);
         users
     }

@@ -435,9 +435,12 @@ fn converse(
                 action,
                 size,
             } => {
-                session.found(size);
-                session.counts.saved_ms += counter.view.saved_ms(service, &action);
-                uses.add(&action, None);
+                // Nothing is ready for anybody else, and nobody else makes root's statistics up.
+                if counter.view.tier == Tier::Shared {
+                    session.found(size);
+                    session.counts.saved_ms += counter.view.saved_ms(service, &action);
+                    uses.add(&action, None);
+                }
                 if request == 0 {
                     continue;
                 }

@@ -43,6 +43,13 @@ fn what_never_changes_is_fetched_once_for_all_proxies_of_a_daemon() {
     }
     // And the last of what may change, for when the upstream is down.
     assert_eq!(daemon.actions(), 3 + 3);
+    // All under keys by which the daemon knows that they are modules'.
+    for shard in std::fs::read_dir(daemon.cache_dir().join("actions")).unwrap() {
+        for action in std::fs::read_dir(shard.unwrap().path()).unwrap() {
+            let name = action.unwrap().file_name().into_string().unwrap();
+            assert!(name.ends_with("2d6d6f64756c6500"), "{name}");
+        }
+    }
     assert_eq!(second.end("upstream_immutable"), 0);
 }
 
