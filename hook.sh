@@ -185,12 +185,41 @@ nixGocacheprogStamp() {
     fi
     nixGocacheprogStamped=1
     export NIX_GOCACHEPROG_STAMPED=1
+    # What cannot be read is different each time.
+    NIX_GOCACHEPROG_BESIDE=$(nixGocacheprogBeside "$module") || NIX_GOCACHEPROG_BESIDE=$$-$EPOCHREALTIME
+    export NIX_GOCACHEPROG_BESIDE
     # The index of a module in the module cache goes by its path alone, and other modules of a workspace may lie elsewhere.
     if [[ " ${GOFLAGS[*]-} " == *" -mod=vendor "* ]] && nixGocacheprogHasNoWorkspace; then
         nixGocacheprogTimesSayContent index
     else
         nixGocacheprogTimesSayContent tests
     fi
+}
+
+# A hash of what lies beside the module in the build directory, or nothing: a test may read it, and `go` looks for changes
+# in the module only. Programs that were installed are part of it once they are in PATH.
+nixGocacheprogBeside() {
+    local module=$1 dir=$NIX_BUILD_TOP rest each
+    local -a beside=()
+    while [[ $dir != "$module" ]]; do
+        rest=${module#"$dir"/}
+        for each in "$dir"/* "$dir"/.[!.]*; do
+            case $each in
+            "$dir/${rest%%/*}" | "$dir/env-vars" | "$dir"/.attrs.* | "$dir"/.nix-gocacheprog*) continue ;;
+            "${GOPATH:-/}" | "${GOCACHE:-/}") continue ;;
+            esac
+            [[ ! -e $each && ! -L $each ]] || beside+=("$each")
+        done
+        dir+=/${rest%%/*}
+    done
+    if [[ -n ${GOPATH-} && :$PATH: == *":$GOPATH/bin:"* && -d $GOPATH/bin ]]; then
+        beside+=("$GOPATH/bin")
+    fi
+    ((${#beside[@]} == 0)) || {
+        find "${beside[@]}" -exec stat -c '%n %f' {} +
+        find "${beside[@]}" -type l -exec readlink {} +
+        find "${beside[@]}" -type f -exec sha256sum {} +
+    } | sha256sum
 }
 
 nixGocacheprogHasNoWorkspace() {
@@ -211,7 +240,7 @@ nixGocacheprogRestore() {
         return 0
     fi
     nixGocacheprogStamped=
-    unset NIX_GOCACHEPROG_STAMPED
+    unset NIX_GOCACHEPROG_STAMPED NIX_GOCACHEPROG_BESIDE
     nixGocacheprogTimesSayNothing
     nixGocacheprogTimes --restore ||
         echo "nix-gocacheprog: the mtimes of the source could not be put back" >&2

@@ -432,13 +432,17 @@ fn times_say_content_while_go_runs_and_nothing_that_is_installed_tells() {
             let built = build(step, &[]);
             let expected = "the poem: roses are red, stamped: true";
             assert!(built.log.contains(expected), "{}", built.log);
+            let is_cached = built.log.contains("(cached)");
+            assert_eq!(is_cached, step == "cached", "{}", built.log);
         }
         let built = build("changed", &["--argstr", "poem", "violets: blue"]);
         let expected = "the poem: violets: blue, stamped: true";
         assert!(built.log.contains(expected), "{}", built.log);
+        assert!(!built.log.contains("(cached)"), "{}", built.log);
         let built = build("run", &["--argstr", "mode", "run"]);
         let expected = "the poem: roses are red, stamped: false";
         assert!(built.log.contains(expected), "{}", built.log);
+        assert!(!built.log.contains("(cached)"), "{}", built.log);
     });
 }
 

@@ -355,25 +355,14 @@ let
       ${case.then_ or ""}
       cd ..
     '';
-in
-packages.buildGoModule {
-  pname = "same-tests";
-  version = "1";
-  vendorHash = null;
-  inherit step;
-  nativeBuildInputs = [ (garden (pick "env" "roses" "lilac")) ];
-  env = {
-    GOFLAGS = "-mod=vendor -trimpath";
-    FLOWER = pick "env" "rose" "lily";
-    GARDEN = garden (pick "env" "roses" "lilac");
-    ZONE = pick "zone" "America/New_York" "America/Sao_Paulo";
-  };
-  # The module is a part of what is unpacked.
-  unpackPhase = ''
-    mkdir -p source/module garden
-    cd source/module
+
+  # The module is a part of what is unpacked. As in nixpkgs, nothing of it is in the derivation but its store path.
+  source = stdenv.runCommand "source" { } ''
+    mkdir -p $out/source/module
+    cd $out/source/module
     ${write "../beside" (pick "outside" "roses" "lilac")}
-    ${write "README" (pick "again" "one" "two")}
+    ${write "../../garden/flower" (pick "outside" "roses" "lilac")}
+    ${write "README" "${step} ${variant}"}
     ${write "go.mod" "module same\n\ngo 1.24\n\nrequire example.com/flower v1.0.0"}
     ${write "vendor/modules.txt" "# example.com/flower v1.0.0\n## explicit\nexample.com/flower"}
     ${write "vendor/example.com/flower/flower.go" "package flower\n\nconst Name = \"rose\""}
@@ -391,13 +380,27 @@ packages.buildGoModule {
       }
     ''}
     ${concatStringsSep "" (map package chosen)}
-    cd ../..
-    ${write "garden/flower" (pick "outside" "roses" "lilac")}
-    # As everything is that comes from the store.
-    find . -exec touch -h -d @1 {} +
+  '';
+in
+packages.buildGoModule {
+  pname = "same-tests";
+  version = "1";
+  src = source;
+  vendorHash = null;
+  nativeBuildInputs = [ (garden (pick "env" "roses" "lilac")) ];
+  env = {
+    GOFLAGS = "-mod=vendor -trimpath";
+    FLOWER = pick "env" "rose" "lily";
+    GARDEN = garden (pick "env" "roses" "lilac");
+    ZONE = pick "zone" "America/New_York" "America/Sao_Paulo";
+  };
+  unpackPhase = ''
+    cp -rP $src/source $src/garden .
+    find source garden -exec touch -h -d @1 {} +
+    chmod -R u+w source garden
     cd source/module
   '';
   preCheck = "export TZ=$ZONE";
   checkFlags = [ "-v" ];
-  installPhase = "echo ${variant} >$out";
+  installPhase = "echo installed >$out";
 }

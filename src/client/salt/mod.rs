@@ -263,7 +263,7 @@ impl Rest {
         let test = self.shares_tests.then(|| {
             let mut record = record.clone();
             record.add("key", "test");
-            variables.add_of_tests(&mut record);
+            variables.add_of_tests(&mut record, &outputs);
             record.finish()
         });
         Found {

@@ -304,6 +304,28 @@ const ATTRIBUTES: &[&str] = &[
     "nixGocacheprogDone",
 ];
 
+/// Attributes that change with every source, and that say nothing to a test which `go` would not notice: what is unpacked
+/// of them, `go` looks at itself.
+const OF_NO_TEST: &[&str] = &[
+    "name",
+    "pname",
+    "version",
+    "src",
+    "srcs",
+    "goModules",
+    "goSum",
+    "vendorHash",
+    "vendorSha256",
+    "ldflags",
+    "meta",
+    "pos",
+    "updateScript",
+    "nixGocacheprogDone",
+];
+
+/// How a path in the Nix store begins.
+const STORE: &[u8] = b"/nix/store/";
+
 /// Of a person's session: other ones in each window, and none of them means anything to a compiler.
 const SESSION: &[&str] = &[
     "USER",
@@ -486,15 +508,40 @@ impl Variables {
         }
     }
 
-    /// Adds what is left out otherwise, and which a test may depend on.
-    pub fn add_of_tests(&self, record: &mut Record) {
-        let names = ATTRIBUTES.iter().chain(PLACE);
-        for name in names.chain(&["out", "TZDIR", "ZONEINFO"]) {
-            let value = self.get(name).unwrap_or_default().as_bytes();
-            if value.windows(11).any(|part| part == b"/nix/store/") {
-                record.add(name, value);
+    /// Adds what is left out otherwise, and which a test may depend on: store paths, and the texts of phases, which can put
+    /// files where `go` does not look for changes. What holds the source is not among them, for `go` has looked at all
+    /// that is unpacked, and the setup hook at what lies beside the module.
+    pub fn add_of_tests(&self, record: &mut Record, own: &BTreeMap<String, PathBuf>) {
+        let is_of_tests = |name: &&str| {
+            let is_later = ["nstall", "ixup", "Dist"]
+                .iter()
+                .any(|part| name.contains(part));
+            !is_later && !OF_NO_TEST.contains(name)
+        };
+        for name in ATTRIBUTES.iter().copied().filter(is_of_tests) {
+            record.add("attribute", name);
+            record.add("value", self.without_outputs(name, own));
+        }
+        for name in PLACE {
+            let value = self.without_outputs(name, own);
+            if value.windows(STORE.len()).any(|part| part == STORE) {
+                record.add("place", name);
+                record.add("value", value);
             }
         }
+        let beside = self.get("NIX_GOCACHEPROG_BESIDE").unwrap_or_default();
+        record.add("beside", beside.as_bytes());
+    }
+
+    /// The value of a variable, with a mark in the place of this derivation's outputs: they have other paths in each build.
+    fn without_outputs(&self, name: &str, own: &BTreeMap<String, PathBuf>) -> Vec<u8> {
+        let mut value = self.get(name).unwrap_or_default().as_bytes().to_vec();
+        for path in own.values().map(|path| path.as_os_str().as_bytes()) {
+            while let Some(at) = value.windows(path.len()).position(|part| part == path) {
+                value.splice(at..at + path.len(), *b"@output@");
+            }
+        }
+        value
     }
 }
 
