@@ -177,9 +177,9 @@ in
           types.submodule {
             options = {
               url = mkOption {
-                type = types.strMatching "https?://[^@ ]+";
+                type = types.strMatching "https?://[^@? ]+|s3://[^@ ]+";
                 example = "https://cache.example.org";
-                description = "Where it is.";
+                description = "Where it is: `https://…`, or `s3://bucket/prefix?endpoint=…&region=…`.";
               };
               mode = mkOption {
                 type = types.enum [
@@ -247,8 +247,8 @@ in
         }
       '';
       description = ''
-        A cache for several machines behind this one: bazel-remote, or any HTTP server that keeps what is PUT. Anyone who
-        can write there can change what is built here, unless `trustedPublicKeys` says whose entries count. Without a
+        A cache for several machines behind this one: bazel-remote, any HTTP server that keeps what is PUT, or an object
+        store that speaks S3. Anyone who can write there can change what is built here, unless `trustedPublicKeys` says whose entries count. Without a
         remote the daemon has no network. Files with secrets need be readable by root alone, and must not be in the store,
         where everybody can read them.
       '';

@@ -30,6 +30,8 @@ struct State {
     hated: Vec<u8>,
     /// Outputs are said to be below this URL.
     elsewhere: Option<String>,
+    /// Puts that are to leave alone what is there are refused.
+    knows_no_condition: bool,
     /// The `Authorization` of each request.
     authorizations: Vec<String>,
 }
@@ -82,6 +84,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
     let mut to = stream;
     loop {
         let (mut first, mut length, mut authorization) = (String::new(), 0, String::new());
+        let mut is_conditional = false;
         if reader.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
@@ -94,6 +97,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }
+            is_conditional |= line.to_lowercase().starts_with("if-none-match:");
             if let Some((name, value)) = line.split_once(':')
                 && name.eq_ignore_ascii_case("authorization")
             {
@@ -114,6 +118,9 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         let mut location = String::new();
         let (status, body) = match (method, found) {
             _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
+            ("PUT", _) if is_conditional && kept.knows_no_condition => {
+                ("501 Not Implemented", Vec::new())
+            }
             ("PUT", _) if body == kept.hated && !body.is_empty() => {
                 ("507 Insufficient Storage", Vec::new())
             }
@@ -753,6 +760,33 @@ fn credentials_that_expire_are_read_again_from_their_file() {
     let state = shelf.state();
     assert_eq!(state.authorizations.first().unwrap(), "Bearer old");
     assert_eq!(state.authorizations.last().unwrap(), "Bearer a-new-one");
+}
+
+#[test]
+fn an_object_store_without_conditional_puts_is_given_plain_ones() {
+    let dir = TempDir::new();
+    let path = dir.path().join("credentials");
+    let keys = "[default]\naws_access_key_id = me\naws_secret_access_key = secret\n";
+    std::fs::write(&path, keys).unwrap();
+    for knows_no_condition in [false, true] {
+        let shelf = Shelf::start();
+        shelf.state().knows_no_condition = knows_no_condition;
+        let bucket = Shelf {
+            url: format!("s3://bucket/go?endpoint={}", shelf.url),
+            state: Arc::clone(&shelf.state),
+        };
+        let args = ["--remote-credentials", path.to_str().unwrap()];
+        let machine = Machine::start_with(&bucket, "read-write", &args);
+        let mut peer = machine.peer("");
+        for action in 1..4 {
+            assert_eq!(peer.put(action, &[action; 100]), 's');
+            machine.wait_for_uploads();
+            assert!(shelf.has(&[action; 100]));
+        }
+        // The store is asked for it once.
+        let puts = shelf.count("PUT /bucket/go/cas/");
+        assert_eq!(puts, 3 + usize::from(knows_no_condition));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::http::url::Url;
 use crate::http::{describe, is_broken};
 use crate::log;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, header};
 use ureq::tls::TlsConfig;
@@ -82,6 +83,8 @@ pub struct Server {
     elsewhere: Agent,
     /// For what goes on behind everybody's back, on a machine that may be busy.
     writing: Agent,
+    /// Whether the store knows of puts that leave alone what is there, as far as is known.
+    takes_conditions: AtomicBool,
 }
 
 impl Failure {
@@ -185,6 +188,7 @@ impl Server {
             ),
             access,
             names,
+            takes_conditions: AtomicBool::new(true),
         })
     }
 
@@ -254,6 +258,8 @@ impl Server {
         content: Content,
         body: impl Fn() -> std::io::Result<R>,
     ) -> Outcome<()> {
+        let is_conditional =
+            content.keep && self.access.is_s3() && self.takes_conditions.load(Ordering::Relaxed);
         let response = self.call(
             name,
             |headers| {
@@ -267,7 +273,7 @@ impl Server {
                         .header(header::CONTENT_ENCODING, ZSTD)
                         .header(UNPACKED_SIZE, size.to_string());
                 }
-                if content.keep && self.access.is_s3() {
+                if is_conditional {
                     request = request.header(header::IF_NONE_MATCH, "*");
                 }
                 if let Some(all) = request.headers_mut() {
@@ -283,6 +289,11 @@ impl Server {
             200..=299 => done,
             // Somebody else was faster.
             409 | 412 if content.keep => done,
+            // Some stores implement no condition.
+            501 if is_conditional => {
+                self.takes_conditions.store(false, Ordering::Relaxed);
+                self.put(name, content, body)
+            }
             _ => Err(Failure::status_of_sent(status)),
         }
     }

@@ -191,6 +191,11 @@ in
       start (with' { remote.url = "https://cache.example.org"; })
     ) != null;
 
+  "a remote may be a bucket" =
+    builtins.match ''.*"--remote=s3://bucket/go\?region=eu-north-1" .*'' (
+      start (with' { remote.url = "s3://bucket/go?region=eu-north-1"; })
+    ) != null;
+
   "what the options of a remote were called before still evaluates, and says what they are called now" =
     let
       old = with' {
@@ -243,6 +248,7 @@ in
   "a password in the URL of a remote, which everybody could read, is refused" =
     fails (with' { remote = "https://me:secret@cache.example.org"; })
     && fails (with' { remote.url = "https://me:secret@cache.example.org"; })
+    && fails (with' { remote.url = "https://cache.example.org/?token=secret"; })
     && fails (with' { remote.mode = "read"; });
 
   "systemd hands on a flag as it was written" =
