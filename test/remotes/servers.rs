@@ -51,7 +51,7 @@ impl Answers {
 }
 
 /// How a server is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     pub kind: Kind,
     pub tls: bool,
