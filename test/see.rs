@@ -20,8 +20,13 @@ fn run(daemon: &Daemon, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The builds that have ended.
+fn stats(daemon: &Daemon) -> serde_json::Value {
+    serde_json::from_str(&run(daemon, &["stats", "--json"])).unwrap()
+}
+
+/// The builds that have ended, which is all of them: somebody has to look at their lifelines first.
 fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
+    daemon.wait_until("all builds have ended", || stats(daemon)["builds"] == 0);
     let json = run(daemon, &["stats", "--builds", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(listed["schema"], 1);
@@ -32,9 +37,7 @@ fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
 pub fn wait_for_end(daemon: &Daemon) {
     daemon.session_end();
     daemon.wait_until("nothing is looked at any more", || {
-        let stats: serde_json::Value =
-            serde_json::from_str(&run(daemon, &["stats", "--json"])).unwrap();
-        stats["sessions"] == 0
+        stats(daemon)["sessions"] == 0
     });
 }
 
