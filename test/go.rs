@@ -86,7 +86,8 @@ impl Workspace {
     /// The same through a daemon, or what is left of one.
     pub fn go_with(&self, runtime_dir: impl AsRef<Path>, go: &Go, args: &[&str]) -> Command {
         let mut command = self.go(go, args);
-        command.env(
+        // As the setup hook has it where times say nothing.
+        command.env("GODEBUG", "goindex=0").env(
             "GOCACHEPROG",
             format!(
                 "{} client --runtime-dir {}",
@@ -250,16 +251,16 @@ fn builds_tests_vets_and_lists(release: &str) {
             .all(|line| line.ends_with("(cached)")),
         "{second:?}"
     );
-    // Three logs of what a test has read, which stay in this build.
-    assert_eq!((session.misses, session.errors), (3, 0), "{session:?}");
+    // Three results and three logs of what a test has read, which stay in this build.
+    assert_eq!((session.misses, session.errors), (6, 0), "{session:?}");
     work.end_builds(|| ());
     let (third, session) = go_with(&["test", "./..."]);
     assert!(
         tested(&third).iter().all(|line| !line.contains("(cached)")),
         "{third:?}"
     );
-    // Three that are linked and run anew, which `go` asks for three times each.
-    assert!(session.misses <= 9 && session.errors == 0, "{session:?}");
+    // Three that are linked and run anew, which `go` asks for four times each.
+    assert!(session.misses <= 12 && session.errors == 0, "{session:?}");
 
     go_with(&["vet", "./..."]);
     let (_, session) = go_with(&["vet", "./..."]);
@@ -554,7 +555,7 @@ fn a_build_that_is_killed_leaves_a_sound_cache() {
     let mut command = work.go_with(daemon.runtime_dir(), &go, &["build", "./cmd/words"]);
     let mut killed = command.stderr(std::process::Stdio::null()).spawn().unwrap();
     // In the middle: something was put, and much is still to come.
-    daemon.wait_until("an action is there", || daemon.actions() > 0);
+    daemon.wait_until("some actions are there", || daemon.actions() > 20);
     killed.kill().unwrap();
     killed.wait().unwrap();
     daemon.session_end();
