@@ -33,7 +33,10 @@ fn without_a_daemon_a_build_goes_uncached_and_a_team_has_a_cache_of_its_own() {
         assert_eq!(second.get(ZIP).body, file(ZIP).unwrap());
         assert_eq!(upstream.count(ZIP), asked);
     }
-    assert_eq!(second.log().matches("modules will not be cached").count(), 1);
+    assert_eq!(
+        second.log().matches("modules will not be cached").count(),
+        1
+    );
     assert!(second.log().contains("--cache-dir"), "{}", second.log());
     assert_eq!(team.end("upstream"), 1);
     let mut later = start(false);
