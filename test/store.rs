@@ -331,7 +331,8 @@ fn real_builds_go_on_when_the_disk_is_full() {
     assert!(daemon.session_end().errors > 0, "the disk was not full");
     assert!(daemon.is_alive());
     told(dir.path(), &["verify"]);
-    assert!(bytes(dir.path()) > 4 << 20, "what was whole is there");
+    // Root has copies of it all, which take as much again.
+    assert!(bytes(dir.path()) > 1 << 20, "what was whole is there");
     // With the build goes its directory, and what it used can be evicted.
     work.end_builds(|| {
         daemon.wait_until("there is room again", || {
