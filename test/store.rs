@@ -321,7 +321,7 @@ fn real_builds_go_on_when_the_disk_is_full() {
     let reference = work.reference(&go, &["./cmd/..."]);
     let dir = TempDir::new();
     // The build wants several times as much.
-    let _disk = Mount::tmpfs(&dir.path().join("cache"), "12M");
+    let _disk = Mount::tmpfs(&dir.path().join("cache"), "20M");
     let mut daemon = Daemon::start_with(dir.path(), &["--min-free", "0"]);
     assert_same(
         &work.build(&daemon, &go, &["./cmd/..."]),

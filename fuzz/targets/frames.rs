@@ -18,7 +18,10 @@ fuzz_target!(|input: (bool, &[u8])| {
                 break;
             };
             push_request(&mut said, &request);
-            assert!(before.starts_with(&said));
+            // The text of `parts` is JSON, which can be written in several ways.
+            if !matches!(request, Request::Parts(_)) {
+                assert!(before.starts_with(&said));
+            }
             if let Request::Put { size, .. } = request {
                 std::io::copy(
                     &mut Read::by_ref(&mut rest).take(size),
