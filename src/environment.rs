@@ -1,4 +1,4 @@
-//! Directories that environment variables name (the XDG Base Directory Specification).
+//! Directories that environment variables name: those of a build, and those of the XDG Base Directory Specification.
 
 use std::path::{Path, PathBuf};
 

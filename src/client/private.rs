@@ -8,6 +8,7 @@
 use crate::cache::session::Session;
 use crate::cache::store::{Limits, Store};
 use crate::config::PRIVATE_UPKEEP_EVERY;
+use crate::environment;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
@@ -146,20 +147,13 @@ pub fn build_top() -> Option<PathBuf> {
     // A Nix shell has the variable too, and is no build.
     match std::env::var_os("IN_NIX_SHELL") {
         Some(_) => None,
-        None => variable("NIX_BUILD_TOP"),
+        None => environment::directory("NIX_BUILD_TOP"),
     }
 }
 
 /// This user's cache directory.
 pub fn user_dir() -> Option<PathBuf> {
-    let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
-    Some(caches.join("nix-gocacheprog"))
-}
-
-fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name)
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
+    Some(environment::cache_home()?.join("nix-gocacheprog"))
 }
 
 /// Where it is, and whether it is the user's.
