@@ -5,7 +5,7 @@
 
 use crate::cache::builds::output_name;
 use crate::cache::prefetched::Prefetched;
-use crate::client::environment::Part;
+use crate::client::parts::Part;
 use crate::client::private;
 use crate::config::{
     self, READ_BUFFER, RUNTIME_DIR, SANDBOX_DIR, SANDBOX_RUNTIME_DIR, SHELL_BUILD_LIMIT,

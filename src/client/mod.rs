@@ -10,9 +10,9 @@
 //! stdout is protocol and nothing else is ever written there.
 
 pub mod connection;
-mod environment;
 pub mod gocacheprog;
 mod local_hits;
+mod parts;
 mod pending;
 pub mod private;
 mod private_cache;
@@ -151,7 +151,7 @@ fn connect(options: &Options, salt: &Salt) -> Result<Option<Daemon>> {
     let runtime_dir = options.runtime_dir.as_deref();
     let shared = Shared {
         mode: options.mode,
-        environment: &environment::parts(salt.go()),
+        environment: &parts::parts(salt.go()),
     };
     Daemon::connect(runtime_dir, options.give_up_after, shared).map(Some)
 }
