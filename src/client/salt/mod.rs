@@ -109,6 +109,9 @@ struct Rest {
     /// Where it runs.
     folder: Option<PathBuf>,
     go: Record,
+    /// What this build makes.
+    outputs: BTreeMap<String, PathBuf>,
+    identities: Identities,
     in_build: bool,
     shares_tests: bool,
 }
@@ -147,8 +150,9 @@ impl Salt {
         let is_vendored =
             |command: &GoCommand| command.values("mod").contains(&OsStr::new("vendor"));
         let is_test = command.as_ref().is_some_and(GoCommand::is_test);
-        let own = own_directories(&variables, &variables.outputs());
-        let go = which_go(command.as_ref(), &variables, &Identities::new(own));
+        let outputs = variables.outputs();
+        let identities = Identities::new(own_directories(&variables, &outputs));
+        let go = which_go(command.as_ref(), &variables, &identities);
         // Whoever stands between `go` and the compiler may do anything, with files of his own.
         let is_pure = command
             .as_ref()
@@ -170,6 +174,8 @@ impl Salt {
                 command,
                 folder,
                 go,
+                outputs,
+                identities,
                 in_build,
             }),
         }
@@ -244,13 +250,11 @@ impl Rest {
     }
 
     fn find(&self) -> Found {
-        let variables = &self.variables;
-        let outputs = variables.outputs();
-        let identities = Identities::new(own_directories(variables, &outputs));
+        let (variables, outputs, identities) = (&self.variables, &self.outputs, &self.identities);
         let mut record = self.go.clone();
         record.add("key", "full");
-        variables.add_counting(&mut record, &outputs, self.in_build);
-        toolchain::add(&mut record, variables, &identities);
+        variables.add_counting(&mut record, outputs, self.in_build);
+        toolchain::add(&mut record, variables, identities);
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
             record.add("GOENV", std::fs::read(file).unwrap_or_default());
@@ -258,12 +262,12 @@ impl Rest {
         let mut assembler = Assembler::default();
         if let Some(command) = &self.command {
             assembler = add_tree(&mut record, command, self.folder.as_deref(), variables);
-            assembler.is_closed &= add_flags(&mut record, command, variables, &identities);
+            assembler.is_closed &= add_flags(&mut record, command, variables, identities);
         }
         let test = self.shares_tests.then(|| {
             let mut record = record.clone();
             record.add("key", "test");
-            variables.add_of_tests(&mut record, &outputs);
+            variables.add_of_tests(&mut record, outputs);
             record.finish()
         });
         Found {
