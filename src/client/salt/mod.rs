@@ -25,7 +25,7 @@ mod toolchain;
 mod variables;
 
 use crate::client::purity::Kind;
-use crate::client::source_tree::SourceTree;
+use crate::client::source_tree::{Assembler, SourceTree};
 use crate::id::{ActionId, BuildId};
 use crate::log;
 use go_command::GoCommand;
@@ -89,15 +89,6 @@ pub struct Salt {
     shares_indexes: bool,
     /// Results of tests are not even found again by this build.
     always_tests: bool,
-}
-
-/// What Go's assembler reads in this tree.
-#[derive(Clone, Copy, Debug, Default)]
-struct Assembler {
-    /// Nothing but what `go` has hashed.
-    is_closed: bool,
-    /// Something in the place of one of Go's own headers, so that nothing holds that was proven in another tree.
-    hides_headers: bool,
 }
 
 /// What takes longer to find out, and which many commands do without.
@@ -198,7 +189,7 @@ impl Salt {
 
     fn pure_prefix(&self) -> Option<Prefix> {
         self.pure
-            .filter(|_| !self.rest.found().assembler.hides_headers)
+            .filter(|_| !self.rest.found().assembler.hides_headers())
     }
 
     /// All keys under which an action may be found.
@@ -226,7 +217,7 @@ impl Salt {
         };
         match evidence.kind {
             Kind::PureArchive => shared(true),
-            Kind::AssemblerArchive => shared(found.assembler.is_closed),
+            Kind::AssemblerArchive => shared(found.assembler.is_closed()),
             Kind::Archive => shared(false),
             Kind::ModuleIndex if self.shares_indexes => shared(true),
             Kind::ModuleIndex => Place::Private(full),
@@ -237,7 +228,7 @@ impl Salt {
                 None => Place::Private(full),
             },
             Kind::Other => {
-                let is_without_c = !self.has_cgo && found.assembler.is_closed && !self.is_test;
+                let is_without_c = !self.has_cgo && found.assembler.is_closed() && !self.is_test;
                 shared(evidence.is_companion || is_without_c)
             }
         }
@@ -259,10 +250,12 @@ impl Rest {
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
             record.add("GOENV", std::fs::read(file).unwrap_or_default());
         }
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::Open;
         if let Some(command) = &self.command {
             assembler = add_tree(&mut record, command, self.folder.as_deref(), variables);
-            assembler.is_closed &= add_flags(&mut record, command, variables, identities);
+            if !add_flags(&mut record, command, variables, identities) {
+                assembler = assembler.max(Assembler::Open);
+            }
         }
         let test = self.shares_tests.then(|| {
             let mut record = record.clone();
@@ -293,15 +286,12 @@ fn add_tree(
     match folder.map(scan) {
         Some(Ok(tree)) => {
             record.add("tree", tree.digest());
-            Assembler {
-                is_closed: tree.asm_is_closed(),
-                hides_headers: tree.asm_hides_headers(),
-            }
+            tree.assembler()
         }
         failed => {
             log::debug(|| format!("nothing of C is shared: {failed:?}"));
             add_nonce(record);
-            Assembler::default()
+            Assembler::Open
         }
     }
 }

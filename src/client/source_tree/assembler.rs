@@ -82,6 +82,18 @@ pub enum Assembler {
 }
 
 impl Assembler {
+    /// Whether Go's assembler includes nothing that `go` does not hash, in any package that a build can compile.
+    /// Packages of the standard library are not looked at: they are part of Go.
+    pub fn is_closed(self) -> bool {
+        self <= Self::Closed
+    }
+
+    /// Whether the assembler reads another file in the place of one of Go's own headers without `go` hashing it. Then
+    /// not even what was proven elsewhere to depend only on what `go` hashes holds.
+    pub fn hides_headers(self) -> bool {
+        self == Self::Hiding
+    }
+
     /// What a number stands for.
     pub fn decode(number: u8) -> Option<Self> {
         let all = [Self::None, Self::Closed, Self::Open, Self::Hiding];

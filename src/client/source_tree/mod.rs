@@ -126,16 +126,9 @@ impl SourceTree {
         self.0.has_c
     }
 
-    /// Whether Go's assembler includes nothing that `go` does not hash, in any package that a build here can compile.
-    /// Packages of the standard library are not looked at: they are part of Go.
-    pub fn asm_is_closed(&self) -> bool {
-        self.0.assembler <= Assembler::Closed
-    }
-
-    /// Whether the assembler reads, here, another file in the place of one of Go's own headers without `go` hashing
-    /// it. Then not even what was proven elsewhere to depend only on what `go` hashes holds.
-    pub fn asm_hides_headers(&self) -> bool {
-        self.0.assembler == Assembler::Hiding
+    /// What Go's assembler reads in this tree.
+    pub fn assembler(&self) -> Assembler {
+        self.0.assembler
     }
 }
 
@@ -640,7 +633,7 @@ mod tests {
         ]);
         let found = tree.scan();
         assert_eq!(
-            (found.digest(), found.has_c(), found.asm_is_closed()),
+            (found.digest(), found.has_c(), found.assembler().is_closed()),
             (none(), false, true)
         );
         assert!(!tree.counts("v.h", "y") && !tree.counts("new.inc", ""));
@@ -802,20 +795,24 @@ mod tests {
             let tree = Tree::new(&files).with("CGO_ENABLED", cgo);
             let found = tree.scan();
             assert_eq!(
-                (found.digest(), found.has_c(), found.asm_is_closed()),
+                (found.digest(), found.has_c(), found.assembler().is_closed()),
                 (none(), false, true)
             );
             // Of its folder `go` hashes that.
             assert!(!tree.counts("source/p/v.h", "#define V 2\n"));
             tree.write("source/p/v.h", "#include \"../w.h\"\n");
             let found = tree.scan();
-            assert!(!found.asm_is_closed() && !found.has_c() && !found.asm_hides_headers());
+            assert!(
+                !found.assembler().is_closed()
+                    && !found.has_c()
+                    && !found.assembler().hides_headers()
+            );
             assert!(tree.counts("source/w.h", "#define V 2\n"));
             assert!(tree.counts("source/w.h", "#define V 3\n"));
         }
         let tree = Tree::new(&files);
         tree.write("source/p/textflag.h", "//go:build ignore\n");
-        assert!(tree.scan().asm_hides_headers());
+        assert!(tree.scan().assembler().hides_headers());
     }
 
     #[test]
@@ -829,32 +826,35 @@ mod tests {
         ]);
         let modules = tree.path("mod").to_str().unwrap().to_owned();
         let tree = tree.with("GOMODCACHE", modules);
-        assert!(tree.scan().asm_is_closed(), "vendored");
+        assert!(tree.scan().assembler().is_closed(), "vendored");
         std::fs::remove_file(tree.path("source/vendor/modules.txt")).unwrap();
-        assert!(!tree.scan().asm_is_closed(), "to be fetched");
+        assert!(!tree.scan().assembler().is_closed(), "to be fetched");
         tree.write("mod/example.com/!b@v1.0.0/a.s", CLOSED);
         tree.write("mod/example.com/!b@v1.0.0/v.h", "");
-        assert!(tree.scan().asm_is_closed(), "closed");
+        assert!(tree.scan().assembler().is_closed(), "closed");
         assert!(
             !tree
                 .scan_with(&["go", "install", "example.com/d@latest"])
-                .asm_is_closed()
+                .assembler()
+                .is_closed()
         );
         assert!(
             !tree
                 .scan_with(&["go", "build", "-overlay=x.json"])
-                .asm_is_closed()
+                .assembler()
+                .is_closed()
         );
         assert!(
             !tree
                 .scan_with(&["go", "build", "-toolexec", "x"])
-                .asm_is_closed()
+                .assembler()
+                .is_closed()
         );
         tree.write(
             "mod/example.com/!b@v1.0.0/deep/b.s",
             "#include \"../v.h\"\n",
         );
-        assert!(!tree.scan().asm_is_closed(), "open");
+        assert!(!tree.scan().assembler().is_closed(), "open");
         assert_eq!(tree.scan().digest(), none());
     }
 
@@ -906,7 +906,10 @@ mod tests {
         ] {
             tree.write(name, text);
             let found = tree.scan();
-            assert!(found.digest() != [9; 32] && found.asm_is_closed(), "{name}");
+            assert!(
+                found.digest() != [9; 32] && found.assembler().is_closed(),
+                "{name}"
+            );
             assert_eq!(found.digest() == first.digest(), name != "source/new.h");
         }
     }
