@@ -10,6 +10,7 @@
 //! stdout is protocol and nothing else is ever written there.
 
 pub mod connection;
+mod go_flags;
 pub mod gocacheprog;
 mod local_hits;
 mod parts;

@@ -3,6 +3,7 @@
 use super::identity::{Identities, add_state};
 use super::record::Record;
 use super::variables::Variables;
+use crate::client::go_flags::Flags;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ pub struct GoCommand {
     exe: PathBuf,
     /// Its command line.
     words: Vec<OsString>,
-    /// All of its flags, of the command line and of GOFLAGS.
-    flags: Vec<OsString>,
+    /// All of its flags.
+    flags: Flags,
 }
 
 impl GoCommand {
@@ -43,8 +44,7 @@ impl GoCommand {
     }
 
     pub(super) fn new(exe: PathBuf, words: Vec<OsString>, variables: &Variables) -> Self {
-        let mut flags = split(variables.get("GOFLAGS").unwrap_or_default().as_bytes());
-        flags.extend(words.iter().cloned());
+        let flags = Flags::new(variables.get("GOFLAGS").unwrap_or_default(), &words);
         Self { exe, words, flags }
     }
 
@@ -65,21 +65,7 @@ impl GoCommand {
 
     /// The values of a flag, wherever it is given.
     pub fn values(&self, flag: &str) -> Vec<&OsStr> {
-        let mut found = Vec::new();
-        let mut words = self.flags.iter();
-        while let Some(word) = words.next() {
-            let bytes = word.as_bytes();
-            let name = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
-            let Some(rest) = name.and_then(|name| name.strip_prefix(flag.as_bytes())) else {
-                continue;
-            };
-            match rest.split_first() {
-                None => found.extend(words.next().map(OsString::as_os_str)),
-                Some((b'=', value)) => found.push(OsStr::from_bytes(value)),
-                Some(_) => {}
-            }
-        }
-        found
+        self.flags.values(flag)
     }
 
     /// Adds which Go this is: its executable and its GOROOT, and if the executable is not `go`, what it runs.
@@ -105,24 +91,6 @@ impl GoCommand {
             }
         }
     }
-}
-
-/// The words of GOFLAGS: divided by blanks, with quotes around what holds some (`quoted.Split` in cmd/internal/quoted).
-fn split(text: &[u8]) -> Vec<OsString> {
-    let mut words = Vec::new();
-    let mut word = Vec::new();
-    let mut quote = None;
-    for byte in text {
-        match (quote, byte) {
-            (Some(open), byte) if open == *byte => quote = None,
-            (None, b'\'' | b'"') => quote = Some(*byte),
-            (None, byte) if byte.is_ascii_whitespace() => words.push(std::mem::take(&mut word)),
-            (_, byte) => word.push(*byte),
-        }
-    }
-    words.push(word);
-    let words = words.into_iter().filter(|word| !word.is_empty());
-    words.map(OsString::from_vec).collect()
 }
 
 fn add_goroot(record: &mut Record, identities: &Identities, root: &Path) {

@@ -1,8 +1,8 @@
 //! What a `go` command is told that decides which folders it builds from.
 
+use crate::client::go_flags::Flags;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// Variables, the file of `go env -w`, and flags.
@@ -10,8 +10,7 @@ pub struct Settings<F> {
     env: F,
     /// What `go env -w` has written (`cmd/go/internal/cfg`, `EnvFile`).
     file: HashMap<String, String>,
-    /// Of GOFLAGS, then of the command line.
-    words: Vec<OsString>,
+    flags: Flags,
 }
 
 impl<F: Fn(&str) -> Option<OsString>> Settings<F> {
@@ -19,24 +18,11 @@ impl<F: Fn(&str) -> Option<OsString>> Settings<F> {
     pub fn new(args: &[OsString], env: F) -> Self {
         let mut settings = Self {
             file: HashMap::new(),
-            words: Vec::new(),
+            flags: Flags::default(),
             env,
         };
         settings.file = settings.read_file().unwrap_or_default();
-        let flags = settings.get("GOFLAGS").unwrap_or_default();
-        // A quoted flag may hold blanks; its parts are found all the same, with the quotes.
-        let flags = flags.as_bytes().split(u8::is_ascii_whitespace);
-        settings.words = flags
-            .map(|flag| {
-                OsString::from_vec(
-                    flag.iter()
-                        .copied()
-                        .filter(|b| !b"'\"".contains(b))
-                        .collect(),
-                )
-            })
-            .chain(args.iter().cloned())
-            .collect();
+        settings.flags = Flags::new(&settings.get("GOFLAGS").unwrap_or_default(), args);
         settings
     }
 
@@ -75,24 +61,11 @@ impl<F: Fn(&str) -> Option<OsString>> Settings<F> {
 
     /// The last value of a flag, wherever it is given.
     pub fn flag(&self, name: &str) -> Option<&OsStr> {
-        let mut found = None;
-        let mut words = self.words.iter();
-        while let Some(word) = words.next() {
-            let word = word.as_bytes();
-            let Some(flag) = word.strip_prefix(b"--").or(word.strip_prefix(b"-")) else {
-                continue;
-            };
-            match flag.strip_prefix(name.as_bytes()) {
-                Some([]) => found = words.next().map(OsString::as_os_str),
-                Some([b'=', value @ ..]) => found = Some(OsStr::from_bytes(value)),
-                _ => {}
-            }
-        }
-        found
+        self.flags.values(name).pop()
     }
 
     /// All words of the command line and of GOFLAGS.
     pub fn words(&self) -> &[OsString] {
-        &self.words
+        self.flags.words()
     }
 }

@@ -1,0 +1,59 @@
+//! The flags of a `go` command: those of GOFLAGS, then those of its command line.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The words in which flags are given.
+#[derive(Clone, Debug, Default)]
+pub struct Flags(Vec<OsString>);
+
+impl Flags {
+    /// Those of GOFLAGS, and of a command line; the command's own name may be among them.
+    pub fn new(goflags: &OsStr, line: &[OsString]) -> Self {
+        let mut words = split(goflags.as_bytes());
+        words.extend_from_slice(line);
+        Self(words)
+    }
+
+    /// The values of a flag, wherever it is given, the one that holds last.
+    pub fn values(&self, flag: &str) -> Vec<&OsStr> {
+        let mut found = Vec::new();
+        let mut words = self.0.iter();
+        while let Some(word) = words.next() {
+            let bytes = word.as_bytes();
+            let name = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
+            let Some(rest) = name.and_then(|name| name.strip_prefix(flag.as_bytes())) else {
+                continue;
+            };
+            match rest.split_first() {
+                None => found.extend(words.next().map(OsString::as_os_str)),
+                Some((b'=', value)) => found.push(OsStr::from_bytes(value)),
+                Some(_) => {}
+            }
+        }
+        found
+    }
+
+    /// All words.
+    pub fn words(&self) -> &[OsString] {
+        &self.0
+    }
+}
+
+/// The words of GOFLAGS: divided by blanks, with quotes around what holds some (`quoted.Split` in cmd/internal/quoted).
+fn split(text: &[u8]) -> Vec<OsString> {
+    let mut words = Vec::new();
+    let mut word = Vec::new();
+    let mut quote = None;
+    for byte in text {
+        match (quote, byte) {
+            (Some(open), byte) if open == *byte => quote = None,
+            (None, b'\'' | b'"') => quote = Some(*byte),
+            (None, byte) if byte.is_ascii_whitespace() => words.push(std::mem::take(&mut word)),
+            (_, byte) => word.push(*byte),
+        }
+    }
+    words.push(word);
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words.map(OsString::from_vec).collect()
+}
