@@ -125,6 +125,9 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// only just begun loses little by going on alone.
 pub const WELCOME_LIMIT: Duration = Duration::from_secs(20);
 
+/// For so long a build's commands do not ask a daemon that has not moved for one of them.
+pub const HUNG_REMEMBERED: Duration = Duration::from_secs(60);
+
 /// Connections at one time, in all. Each takes a thread and two descriptors; 64 builds with
 /// 64 `go` commands each at one time do not reach it.
 pub const CONNECTIONS_MAX: usize = 4096;

@@ -476,6 +476,72 @@ fn a_daemon_that_does_not_even_accept_is_given_up_on() {
     assert!(said.contains("cannot reach the daemon"), "{said}");
 }
 
+#[test]
+fn a_build_waits_for_a_hung_daemon_once() {
+    let run = TempDir::new();
+    std::fs::create_dir(run.path().join("build")).unwrap();
+    let listener = UnixListener::bind(run.path().join("build/sock")).unwrap();
+    let command = |top: &TempDir| {
+        let mut command = Command::new(binary());
+        command
+            .args(["client", "--give-up-after", "1s", "--runtime-dir"])
+            .arg(run.path())
+            .env("NIX_BUILD_TOP", top.path())
+            .env_remove("IN_NIX_SHELL");
+        command
+    };
+    let (top, other) = (TempDir::new(), TempDir::new());
+
+    let said = Client::spawn(command(&top)).close();
+    assert!(said.contains("said nothing for too long"), "{said}");
+    let _first = listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+
+    for action in [1, 2] {
+        let mut next = Client::spawn(command(&top));
+        assert_eq!(file(&next.put(1, action, b"body")), b"body");
+        let said = next.close();
+        assert!(said.contains("an earlier command of this build"), "{said}");
+        assert!(listener.accept().is_err(), "it has asked the daemon again");
+    }
+    // A minute later, or in another build, it is asked.
+    let note = top.path().join(".nix-gocacheprog/daemon-hung");
+    let minute = std::time::Duration::from_secs(61);
+    let then = std::time::SystemTime::now() - minute;
+    std::fs::File::open(note)
+        .unwrap()
+        .set_modified(then)
+        .unwrap();
+    for top in [&top, &other] {
+        let said = Client::spawn(command(top)).close();
+        assert!(said.contains("said nothing for too long"), "{said}");
+        assert!(listener.accept().is_ok());
+    }
+}
+
+#[test]
+fn a_daemon_that_stops_in_the_middle_is_remembered_too() {
+    let (daemon, top) = (Daemon::start(), TempDir::new());
+    let start = || {
+        let mut command = Command::new(binary());
+        command
+            .args(["client", "--give-up-after", "1s", "--runtime-dir"])
+            .arg(daemon.runtime_dir())
+            .env("NIX_BUILD_TOP", top.path())
+            .env_remove("IN_NIX_SHELL");
+        Client::spawn(command)
+    };
+    let mut client = start();
+    assert_eq!(file(&client.put(1, 1, b"body")), b"body");
+    signal(daemon.pid(), "STOP");
+    assert_eq!(client.get(2, 2)["Miss"], true);
+    let said = client.close();
+    assert!(said.contains("has not answered for 1s"), "{said}");
+    let said = start().close();
+    signal(daemon.pid(), "CONT");
+    assert!(said.contains("an earlier command of this build"), "{said}");
+}
+
 /// Lets one connection wait to be accepted, and no more.
 #[allow(unsafe_code)]
 fn shorten_queue(listener: &UnixListener) {

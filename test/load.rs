@@ -361,6 +361,7 @@ fn sixty_four_builds_go_on_while_eight_peers_do_their_worst() {
     let beside_loops = builds_beside(&daemon, &next, |_, n| {
         std::hint::black_box((0..n % 100_000).fold(0, |sum: u64, n| sum.wrapping_add(n)));
     });
+    let memory = daemon.memory();
     let beside_peers = builds_beside(&daemon, &next, |at, n| {
         MISCHIEF[at](&daemon, MALLORY + at as u32, n);
     });
@@ -373,6 +374,8 @@ fn sixty_four_builds_go_on_while_eight_peers_do_their_worst() {
     daemon.wait_until("nothing else is left of them", || {
         Held::by(&daemon).is_within(&bounded)
     });
+    let grown = daemon.memory().saturating_sub(memory);
+    assert!(grown < 8 << 20, "memory grew by {grown} bytes");
     println!(
         "64 builds took {:.1} s beside 8 busy loops and {:.1} s beside 8 peers: {:.2} times as long",
         beside_loops.as_secs_f64(),

@@ -5,6 +5,7 @@
 
 use crate::cache::builds::output_name;
 use crate::cache::prefetched::Prefetched;
+use crate::client::hung;
 use crate::client::parts::Part;
 use crate::client::private;
 use crate::config::{
@@ -117,7 +118,9 @@ impl Daemon {
                 .unwrap_or_default(),
             ..Hello::default()
         };
-        let (stream, welcome, in_sandbox) = greet(runtime_dir, give_up_after, hello)?;
+        hung::check()?;
+        let (stream, welcome, in_sandbox) =
+            greet(runtime_dir, give_up_after, hello).inspect_err(hung::remember)?;
         let id = BuildId::parse(&welcome.build)
             .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);

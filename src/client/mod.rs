@@ -12,6 +12,7 @@
 pub mod connection;
 mod go_flags;
 pub mod gocacheprog;
+mod hung;
 mod local_hits;
 mod parts;
 mod pending;
@@ -421,10 +422,9 @@ impl Client<'_> {
                 std::io::ErrorKind::WouldBlock => {
                     let limit = self.options.give_up_after;
                     if self.state().requests.is_overdue(limit) {
-                        return Err(Error::peer(format!(
-                            "the daemon has not answered for {}s",
-                            limit.as_secs()
-                        )));
+                        let silence = format!("it has not answered for {}s", limit.as_secs());
+                        let silence = std::io::Error::new(std::io::ErrorKind::TimedOut, silence);
+                        return Err(Error::io("hear from", "the daemon", silence));
                     }
                 }
                 std::io::ErrorKind::Interrupted => {}
@@ -507,6 +507,7 @@ impl Client<'_> {
         if let Some(daemon) = &self.daemon {
             daemon.hang_up();
         }
+        hung::remember(why);
         state.say(&why.chain());
         let mut out = Vec::new();
         for (id, pending) in state.requests.take_all() {

@@ -151,6 +151,11 @@ pub fn build_top() -> Option<PathBuf> {
     }
 }
 
+/// Where a build keeps what is its own. It need not be there yet.
+pub fn build_directory() -> Option<PathBuf> {
+    Some(build_top()?.join(".nix-gocacheprog"))
+}
+
 /// This user's cache directory.
 pub fn user_dir() -> Option<PathBuf> {
     Some(environment::cache_home()?.join("nix-gocacheprog"))
@@ -161,8 +166,8 @@ fn root(cache_dir: Option<&Path>) -> Result<(PathBuf, bool)> {
     if let Some(dir) = cache_dir {
         return Ok((dir.to_path_buf(), true));
     }
-    if let Some(top) = build_top() {
-        return Ok((top.join(".nix-gocacheprog"), false));
+    if let Some(dir) = build_directory() {
+        return Ok((dir, false));
     }
     if let Some(dir) = user_dir().filter(|dir| fs::create_dir_all(dir).is_ok()) {
         return Ok((dir, true));

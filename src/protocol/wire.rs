@@ -444,9 +444,13 @@ fn cut(e: std::io::Error) -> Error {
 
 fn failed(e: std::io::Error) -> Error {
     // What a socket's time limit comes to.
-    if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-        return Error::peer("timed out: the other side has said nothing for too long");
-    }
+    let e = match e.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => std::io::Error::new(
+            ErrorKind::TimedOut,
+            "timed out: the other side has said nothing for too long",
+        ),
+        _ => e,
+    };
     Error::io("use", "the connection", e)
 }
 
