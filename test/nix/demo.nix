@@ -5,6 +5,8 @@
   withHook ? true,
   vendorHash ? "sha256-Mx6XaWjw0lqgPOTd3vtdXdzyy0iNFc8Um8a7Hb1sbTo=",
   structured ? false,
+  # Folders whose tests are run, between blanks, instead of building the program.
+  tested ? "",
   ...
 }@args:
 let
@@ -20,8 +22,8 @@ packages.buildGoModule {
   version = "2.4.2";
   src = builtins.storePath src;
   inherit vendorHash;
-  subPackages = [ "cmd/containerd" ];
-  doCheck = false;
+  subPackages = if tested == "" then [ "cmd/containerd" ] else [ tested ];
+  doCheck = tested != "";
   __structuredAttrs = structured;
   env = {
     inherit step;
