@@ -353,6 +353,29 @@ pub fn process(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Sends a process SIGTERM or, to end it at once, SIGKILL. One that has ended already is fine.
+pub fn end(process: &OwnedFd, at_once: bool) -> io::Result<()> {
+    let signal = if at_once {
+        libc::SIGKILL
+    } else {
+        libc::SIGTERM
+    };
+    // SAFETY: pidfd_send_signal(2) takes a descriptor, which is open as long as `process` lives, numbers, and no siginfo_t.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    match io::Error::last_os_error() {
+        e if done != 0 && e.raw_os_error() != Some(libc::ESRCH) => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// stdout without std's lock and line buffer. It is closed when the file is dropped.
 pub fn stdout() -> File {
     // SAFETY: descriptor 1 is open in every process that `go` or Nix starts, and nothing

@@ -45,7 +45,7 @@ fn subcommands() -> Vec<String> {
     let help = said(&["--help"]);
     let names = items(&help)
         .into_iter()
-        .map(|item| item.split(' ').next().unwrap().to_string());
+        .map(|item| item.split("  ").next().unwrap().to_string());
     let names: Vec<_> = names.collect();
     for known in ["daemon", "client", "hook", "gc", "doctor", "completions"] {
         assert!(names.iter().any(|name| name == known), "{known}: {names:?}");
@@ -53,9 +53,14 @@ fn subcommands() -> Vec<String> {
     names
 }
 
+/// A subcommand, which may have two words, and what follows it.
+fn with<'a>(subcommand: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    subcommand.split(' ').chain(args.iter().copied()).collect()
+}
+
 /// The options of a subcommand, as its help has them.
 fn options(subcommand: &str) -> BTreeSet<String> {
-    let help = said(&[subcommand, "--help"]);
+    let help = said(&with(subcommand, &["--help"]));
     let items = items(&help).into_iter();
     let names = items.map(|item| item.split("  ").next().unwrap());
     names
@@ -86,6 +91,10 @@ fn cases() -> Vec<(Vec<String>, BTreeSet<String>)> {
             set(&["--remote-mode"]),
         ),
         (typed("help v"), set(&["verify"])),
+        (typed("c"), set(&["ci", "client", "completions"])),
+        (typed("ci "), set(&["start", "finish"])),
+        (typed("ci f"), set(&["finish"])),
+        (typed("ci start --remote-mode w"), set(&["write"])),
         (typed("completions b"), set(&["bash"])),
         (typed("completions f"), set(&["fish"])),
         (typed("completions z"), set(&["zsh"])),
@@ -140,7 +149,7 @@ fn the_man_page_says_all_that_the_helps_say() {
     let mut lines = 0;
     let helps = subcommands()
         .into_iter()
-        .map(|name| said(&[&name, "--help"]));
+        .map(|name| said(&with(&name, &["--help"])));
     for help in helps.chain([said(&["--help"])]) {
         for line in help.lines() {
             let line = line.strip_prefix("Usage: ").unwrap_or(line);
@@ -166,10 +175,12 @@ fn the_man_page_says_all_that_the_helps_say() {
 fn help_is_found_in_each_of_the_usual_ways_and_fits_the_terminal() {
     assert_eq!(said(&["help"]), said(&["--help"]));
     for name in subcommands() {
-        assert_eq!(said(&["help", &name]), said(&[&name, "--help"]), "{name}");
-        assert_eq!(said(&["help", &name]), said(&[&name, "-h"]), "{name}");
+        let words: Vec<_> = name.split(' ').collect();
+        let help = [&["help"], &words[..]].concat();
+        assert_eq!(said(&help), said(&with(&name, &["--help"])), "{name}");
+        assert_eq!(said(&help), said(&with(&name, &["-h"])), "{name}");
         let output = Command::new(binary())
-            .args(["help", &name])
+            .args(help)
             .env("COLUMNS", "40")
             .output()
             .unwrap();
@@ -232,7 +243,9 @@ fn bash_completes_what_the_helps_name() {
     assert_eq!(made_by(&["bash", "-n"], &completions), "");
     for (typed, expected) in cases() {
         let mut forms = vec![typed.clone()];
-        if let [subcommand, option, value] = &typed[..] {
+        if let [subcommand, option, value] = &typed[..]
+            && option.starts_with("--")
+        {
             // As Bash has --option=value.
             let mut form = vec![subcommand.clone(), option.clone(), "=".into()];
             form.extend(Some(value.clone()).filter(|value| !value.is_empty()));

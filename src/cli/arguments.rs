@@ -30,9 +30,9 @@ pub struct Arguments {
 
 /// What a command line asks for.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Asked<T> {
     /// That something be done.
-    For(Arguments),
+    For(T),
     /// The help.
     Help,
     /// The version.
@@ -44,7 +44,10 @@ impl Arguments {
     ///
     /// # Errors
     /// When it does not fit; the text names the option.
-    pub fn parse(subcommand: &'static Subcommand, args: &mut lexopt::Parser) -> Result<Asked> {
+    pub fn parse(
+        subcommand: &'static Subcommand,
+        args: &mut lexopt::Parser,
+    ) -> Result<Asked<Self>> {
         let of: Vec<_> = subcommand.flags().chain(GENERAL.iter()).collect();
         let mut flags = Vec::new();
         let mut words = Vec::new();

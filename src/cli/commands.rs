@@ -8,6 +8,7 @@ use crate::config::control_socket;
 use crate::daemon;
 use crate::error::{Error, Result};
 use crate::host::admin::{Form, Target, Task};
+use crate::host::ci;
 use crate::host::doctor;
 use crate::host::flush;
 use crate::host::install::{self, Mode};
@@ -19,26 +20,12 @@ use crate::stamp;
 use std::path::PathBuf;
 
 pub fn daemon(args: &Arguments) -> Result<Command> {
-    let remote = match args.text("remote")? {
-        None => None,
-        Some(url) => Some(remote::Options {
-            url,
-            mode: mode(args)?,
-            credentials: args.credential("remote-credentials")?,
-            ca: args.credential("remote-ca")?,
-            cert: args.credential("remote-cert")?,
-            key: args.credential("remote-key")?,
-            secret_key: args.credential("remote-secret-key-file")?,
-            trusted_keys: args.text("remote-trusted-public-keys")?.unwrap_or_default(),
-            insecure_http: args.is_given("remote-insecure-http"),
-        }),
-    };
     Ok(Command::Daemon(daemon::Options {
         cache_dir: args.dir("cache-dir")?.unwrap_or_default(),
         runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
         limits: limits(args, args.size("min-free")?)?,
         idle_exit: args.age("idle-exit")?.unwrap_or_default(),
-        remote,
+        remote: remote(args, Arguments::credential)?,
         metrics_file: args.file("metrics-file")?,
         policy: policy(args)?.into(),
     }))
@@ -178,28 +165,11 @@ pub fn flush(args: &Arguments) -> Result<Command> {
 }
 
 pub fn install(args: &Arguments) -> Result<Command> {
-    let remote = match args.text("remote")? {
-        None => None,
-        Some(url) => Some(install::Remote {
-            url,
-            mode: mode(args)?,
-            credentials: args.file("remote-credentials")?,
-            ca: args.file("remote-ca")?,
-            cert: args.file("remote-cert")?,
-            key: args.file("remote-key")?,
-            secret_key: args.file("remote-secret-key-file")?,
-            trusted_keys: args.text("remote-trusted-public-keys")?.unwrap_or_default(),
-            insecure_http: args.is_given("remote-insecure-http"),
-        }),
-    };
     Ok(Command::Install(install::Options {
-        mode: args.word("mode")?.map(|mode| match mode {
-            "static" => Mode::Static,
-            _ => Mode::Hook,
-        }),
+        mode: install_mode(args)?,
         user: args.is_given("user"),
         dry_run: args.is_given("dry-run"),
-        remote,
+        remote: remote(args, Arguments::file)?,
         no_remote: args.is_given("no-remote"),
         limits: install::Limits {
             max_size: args.size("max-size")?.and(args.text("max-size")?),
@@ -208,6 +178,34 @@ pub fn install(args: &Arguments) -> Result<Command> {
             metrics_file: args.file("metrics-file")?,
         },
         cache_dir: args.dir("cache-dir")?,
+        ci: false,
+    }))
+}
+
+fn install_mode(args: &Arguments) -> Result<Option<Mode>> {
+    Ok(args.word("mode")?.map(|mode| match mode {
+        "static" => Mode::Static,
+        _ => Mode::Hook,
+    }))
+}
+
+pub fn ci_start(args: &Arguments) -> Result<Command> {
+    Ok(Command::CiStart(install::Options {
+        mode: install_mode(args)?,
+        remote: remote(args, Arguments::dir)?,
+        limits: install::Limits {
+            max_size: args.size("max-size")?.and(args.text("max-size")?),
+            ..install::Limits::default()
+        },
+        cache_dir: args.dir("cache-dir")?,
+        ..install::Options::default()
+    }))
+}
+
+pub fn ci_finish(args: &Arguments) -> Result<Command> {
+    Ok(Command::CiFinish(ci::Finish {
+        timeout: args.limit("timeout")?.unwrap_or_default(),
+        summary: args.file("summary")?,
     }))
 }
 
@@ -238,10 +236,15 @@ pub fn doctor(args: &Arguments) -> Result<Command> {
 }
 
 pub fn help(args: &Arguments) -> Result<Command> {
-    let Some(name) = args.words().first() else {
+    let words: Vec<_> = args
+        .words()
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let name = words.join(" ");
+    if name.is_empty() {
         return Ok(Command::Print(texts::main().into()));
-    };
-    let name = name.to_string_lossy();
+    }
     let subcommand = table::subcommand(&name)
         .ok_or_else(|| Error::input(format!("there is no subcommand {name:?}")))?;
     Ok(Command::Print(texts::of(subcommand).into()))
@@ -289,6 +292,27 @@ fn limits(args: &Arguments, min_free: Option<u64>) -> Result<Limits> {
         max_age: args.age("max-age")?.unwrap_or(usual.max_age),
         min_free: min_free.or(usual.min_free),
     })
+}
+
+/// What the options say of the remote; `file` reads those that name a file.
+fn remote(
+    args: &Arguments,
+    file: fn(&Arguments, &str) -> Result<Option<PathBuf>>,
+) -> Result<Option<remote::Options>> {
+    let Some(url) = args.text("remote")? else {
+        return Ok(None);
+    };
+    Ok(Some(remote::Options {
+        url,
+        mode: mode(args)?,
+        credentials: file(args, "remote-credentials")?,
+        ca: file(args, "remote-ca")?,
+        cert: file(args, "remote-cert")?,
+        key: file(args, "remote-key")?,
+        secret_key: file(args, "remote-secret-key-file")?,
+        trusted_keys: args.text("remote-trusted-public-keys")?.unwrap_or_default(),
+        insecure_http: args.is_given("remote-insecure-http"),
+    }))
 }
 
 fn mode(args: &Arguments) -> Result<remote::Mode> {

@@ -1,6 +1,6 @@
 //! Completions for Bash, zsh and fish, made from the table. They start no program.
 
-use super::table::{Flag, GENERAL, SUBCOMMANDS, Subcommand, Takes};
+use super::table::{Flag, GENERAL, SUBCOMMANDS, Subcommand, Takes, second_words};
 
 /// For Bash, to be sourced.
 pub fn bash() -> String {
@@ -27,7 +27,15 @@ pub fn bash() -> String {
             words.join(" ")
         ));
     }
+    for group in groups() {
+        let seconds: Vec<_> = second_words(group).collect();
+        cases.push_str(&format!(
+            "    '2 {group} '*) words='{}' ;;\n",
+            seconds.join(" ")
+        ));
+    }
     BASH.replace("CASES\n", &cases)
+        .replace("GROUPS", &groups().join(" "))
 }
 
 const BASH: &str = r#"_nix_gocacheprog() {
@@ -43,6 +51,10 @@ const BASH: &str = r#"_nix_gocacheprog() {
         glue=''
         [[ $word != *[:=] ]] || glue=yes
     done
+    # A subcommand may have two words.
+    if ((${#typed[@]} > 3)) && [[ " GROUPS " == *" ${typed[1]} "* ]]; then
+        typed=("${typed[0]}" "${typed[1]} ${typed[2]}" "${typed[@]:3}")
+    fi
     local count=${#typed[@]} words='' files=''
     local cur=${typed[count - 1]} prev=''
     ((count < 3)) || prev=${typed[count - 2]}
@@ -68,8 +80,15 @@ complete -F _nix_gocacheprog nix-gocacheprog
 /// For zsh, to be sourced or kept in a folder of `$fpath`.
 pub fn zsh() -> String {
     let mut cases = String::new();
+    for group in groups() {
+        let seconds: Vec<_> = second_words(group).collect();
+        cases.push_str(&format!(
+            "{group}) _arguments '1: :({})' ;;\n",
+            seconds.join(" ")
+        ));
+    }
     for subcommand in all() {
-        cases.push_str(&format!("{}) _arguments", subcommand.name));
+        cases.push_str(&format!("'{}') _arguments", subcommand.name));
         for flag in flags(subcommand) {
             let takes = match flag.takes {
                 Takes::Nothing => String::new(),
@@ -89,15 +108,20 @@ pub fn zsh() -> String {
         }
         cases.push_str(" ;;\n");
     }
-    let names = all().map(|subcommand| (subcommand.name.to_string(), subcommand.brief));
+    let mut names: Vec<_> = all()
+        .map(|subcommand| (first_word(subcommand).to_string(), subcommand.brief))
+        .collect();
+    names.dedup_by(|second, first| second.0 == first.0);
     let general = GENERAL
         .iter()
         .map(|flag| (format!("--{}", flag.name), flag.help));
     let names = names
+        .into_iter()
         .chain(general)
         .map(|(name, says)| quoted(&format!("{name}:{}", brief(says))));
     ZSH.replace("NAMES", &names.collect::<Vec<_>>().join(" "))
         .replace("CASES\n", &cases)
+        .replace("GROUPS", &groups().join(" "))
 }
 
 const ZSH: &str = r#"#compdef nix-gocacheprog
@@ -109,6 +133,11 @@ _nix-gocacheprog() {
     fi
     shift words
     ((CURRENT--))
+    # A subcommand may have two words.
+    if [[ " GROUPS " == *" $words[1] "* ]] && ((CURRENT > 2)); then
+        words=("$words[1] $words[2]" "${(@)words[3,-1]}")
+        ((CURRENT--))
+    fi
     case $words[1] in
 CASES
     esac
@@ -132,14 +161,30 @@ pub fn fish() -> String {
         ));
     };
     let first = "test (count (commandline -opc)) = 1";
+    let mut offered = "";
     for subcommand in all() {
-        add(first, &format!("-a {}", subcommand.name), subcommand.brief);
+        let (word, brief) = (first_word(subcommand), subcommand.brief);
+        if word != offered {
+            add(first, &format!("-a {word}"), brief);
+        }
+        offered = word;
+        if let Some((_, second)) = subcommand.name.split_once(' ') {
+            let when = format!(
+                "test (count (commandline -opc)) = 2; and contains {word} (commandline -opc)[2]"
+            );
+            add(&when, &format!("-a {second}"), brief);
+        }
     }
     for flag in &GENERAL {
         add(first, &format!("-l {}", flag.name), flag.help);
     }
     for subcommand in all() {
-        let when = format!("contains {} (commandline -opc)[2]", subcommand.name);
+        let when = match subcommand.name.split_once(' ') {
+            None => format!("contains {} (commandline -opc)[2]", subcommand.name),
+            Some((word, second)) => format!(
+                "contains {word} (commandline -opc)[2]; and contains {second} (commandline -opc)[3]"
+            ),
+        };
         for flag in flags(subcommand) {
             let takes = match flag.takes {
                 Takes::Nothing => String::new(),
@@ -166,19 +211,39 @@ fn flags(subcommand: &Subcommand) -> impl Iterator<Item = &'static Flag> + use<>
 /// What can stand in the place of the subcommand.
 fn first_words() -> Vec<String> {
     let general = GENERAL.iter().map(|flag| format!("--{}", flag.name));
-    all()
-        .map(|subcommand| subcommand.name.to_string())
-        .chain(general)
-        .collect()
+    let mut words: Vec<_> = all()
+        .map(|subcommand| first_word(subcommand).into())
+        .collect();
+    words.dedup();
+    words.extend(general);
+    words
+}
+
+fn first_word(subcommand: &Subcommand) -> &'static str {
+    let name = subcommand.name;
+    name.split_once(' ').map_or(name, |(first, _)| first)
+}
+
+/// The first words of subcommands of two words.
+fn groups() -> Vec<&'static str> {
+    let mut groups: Vec<_> = all()
+        .filter_map(|subcommand| Some(subcommand.name.split_once(' ')?.0))
+        .collect();
+    groups.dedup();
+    groups
 }
 
 /// What a subcommand's first argument can be, where that is known.
 fn argument_words(subcommand: &Subcommand) -> Vec<String> {
     match subcommand.arguments.first().map(|argument| argument.takes) {
         Some(Takes::OneOf(words)) => words.iter().map(|word| (*word).to_string()).collect(),
-        Some(Takes::Text("SUBCOMMAND")) => all()
-            .map(|subcommand| subcommand.name.to_string())
-            .collect(),
+        Some(Takes::Text("SUBCOMMAND")) => {
+            let mut words: Vec<_> = all()
+                .map(|subcommand| first_word(subcommand).to_string())
+                .collect();
+            words.dedup();
+            words
+        }
         _ => Vec::new(),
     }
 }

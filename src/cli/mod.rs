@@ -11,7 +11,7 @@ mod table;
 use crate::client;
 use crate::daemon;
 use crate::error::{Error, Result};
-use crate::host::{admin, doctor, flush, install};
+use crate::host::{admin, ci, doctor, flush, install};
 use crate::nix::hook;
 use crate::proxy;
 use crate::stamp;
@@ -52,6 +52,10 @@ pub enum Command {
     Install(install::Options),
     /// Take an installation away.
     Uninstall(install::Removal),
+    /// Set this machine up for one run of a CI system.
+    CiStart(install::Options),
+    /// Undo that.
+    CiFinish(ci::Finish),
     /// Wait until everything is uploaded.
     Flush(flush::Options),
     /// Say what is right and wrong.
@@ -86,7 +90,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Co
     let found = match NAMES.into_iter().find(|name| *name == base) {
         Some(name) => named(name),
         None => match args.next() {
-            Ok(Some(Value(name))) => named(&name.to_string_lossy()),
+            Ok(Some(Value(name))) => match whole_name(&name.to_string_lossy(), &mut args) {
+                Ok(Asked::For(name)) => named(&name),
+                Ok(_) => return Ok(Command::Print(help::main().into())),
+                Err(e) => Err(e),
+            },
             Ok(Some(Long("help") | Short('h'))) => return Ok(Command::Print(help::main().into())),
             Ok(Some(Long("version") | Short('V'))) => return Ok(Command::Print(VERSION.into())),
             Ok(Some(other)) => Err(misuse(other.unexpected())),
@@ -106,6 +114,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Co
         ),
         code: subcommand.misuse,
     })
+}
+
+/// The name of a subcommand, which may be of two words.
+fn whole_name(first: &str, args: &mut lexopt::Parser) -> Result<Asked<String>> {
+    let seconds: Vec<_> = table::second_words(first).collect();
+    if seconds.is_empty() {
+        return Ok(Asked::For(first.into()));
+    }
+    match args.next().map_err(misuse)? {
+        Some(Value(second)) => Ok(Asked::For(format!("{first} {}", second.to_string_lossy()))),
+        Some(Long("help") | Short('h')) => Ok(Asked::Help),
+        _ => Err(Error::input(format!(
+            "{first} is followed by {}",
+            seconds.join(" or ")
+        ))),
+    }
 }
 
 fn named(name: &str) -> Result<&'static Subcommand> {
@@ -197,6 +221,10 @@ mod tests {
             (&["x", "completions"], "bash"),
             (&["x", "completions", "csh"], "csh"),
             (&["x", "completions", "zsh", "fish"], "fish"),
+            (&["x", "ci"], "start or finish"),
+            (&["x", "ci", "stop"], "ci stop"),
+            (&["x", "ci", "start", "--timeout", "1m"], "--timeout"),
+            (&["x", "ci", "finish", "--timeout", "soon"], "soon"),
         ] {
             let error = parsed(args).unwrap_err();
             assert!(error.text.contains(named), "{args:?}: {}", error.text);
@@ -219,8 +247,8 @@ mod tests {
                 .filter(|argument| argument.required)
                 .map(|argument| *argument.takes.words().first().unwrap_or(&"/x"))
                 .collect();
-            required.insert(0, subcommand.name);
-            required.insert(0, "x");
+            let name: Vec<_> = subcommand.name.split(' ').collect();
+            required.splice(0..0, [&["x"], &name[..]].concat());
             assert!(parsed(&required).is_ok(), "{}", subcommand.name);
             for flag in &flags {
                 let same = flags.iter().filter(|other| other.name == flag.name);

@@ -759,6 +759,52 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             ..PLAIN
         },
         Subcommand {
+            name: "ci start",
+            brief: "set up a CI machine for one run",
+            usage: Some("sudo nix-gocacheprog ci start [OPTION...]"),
+            about: &["Set this machine up for one run of a CI system: as `install` does, with a daemon whether or not systemd \
+                      runs. Says whether the daemon and the remote answer. `ci finish` undoes it, also when it was cut off."],
+            flags: &[
+                &[
+                    flag(
+                        "mode",
+                        Takes::OneOf(&["hook", "static"]),
+                        "as for `install`",
+                    )
+                    .usually("hook, with Lix static"),
+                    flag(
+                        "cache-dir",
+                        Takes::Dir,
+                        "the cache, which a step of the CI system may have restored and may save after `ci finish`; it becomes \
+                         the daemon's, and is given back to its owner",
+                    )
+                    .usually("/var/cache/nix-gocacheprog, which `ci finish` removes"),
+                    flag("max-size", Takes::Size, "what the cache may take on disk").usually("20G"),
+                ],
+                REMOTE,
+            ],
+            notes: &["Files named here may be readable by root alone."],
+            examples: &[(
+                "sudo nix-gocacheprog ci start --remote https://cache.example.com --remote-mode read-write",
+                "Fill a team's cache from a CI machine.",
+            )],
+            handler: commands::ci_start,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "ci finish",
+            brief: "upload, say what the cache did, and undo `ci start`",
+            usage: Some("sudo nix-gocacheprog ci finish [OPTION...]"),
+            about: &["Wait until everything is uploaded, print what the cache did for the builds of this run, and undo what \
+                      `ci start` did. It fails when something is not uploaded after the time, and undoes all the same."],
+            flags: &[&[
+                flag("timeout", Takes::Age, "how long to wait for uploads").default("5m"),
+                flag("summary", Takes::File, "add the summary to FILE, as Markdown").env(&["GITHUB_STEP_SUMMARY"]),
+            ]],
+            handler: commands::ci_finish,
+            ..PLAIN
+        },
+        Subcommand {
             name: "doctor",
             brief: "check the installation and say how to fix it",
             about: &["Check the program, its sockets, the daemon, Nix's configuration and the cache, and say how to fix \
@@ -778,6 +824,11 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 takes: Takes::Text("SUBCOMMAND"),
                 required: false,
                 help: "what to explain",
+            }, Argument {
+                name: "ACTION",
+                takes: Takes::Text("ACTION"),
+                required: false,
+                help: "its second word, if it has one",
             }],
             handler: commands::help,
             ..PLAIN
@@ -827,4 +878,13 @@ pub fn subcommand(name: &str) -> Option<&'static Subcommand> {
         .copied()
         .flatten()
         .find(|subcommand| subcommand.name == name)
+}
+
+/// The second words of those subcommands whose first word this is.
+pub fn second_words(first: &str) -> impl Iterator<Item = &'static str> {
+    let all = SUBCOMMANDS.iter().copied().flatten();
+    all.filter_map(move |subcommand| {
+        let (before, second) = subcommand.name.split_once(' ')?;
+        (before == first).then_some(second)
+    })
 }

@@ -29,6 +29,14 @@ pub struct Options {
 /// # Errors
 /// When no daemon answers, it uploads nothing, or something is left when the time is over.
 pub fn run(options: &Options) -> Result<()> {
+    output::print(&wait(options)?)
+}
+
+/// As [`run`]; gives what there is to say.
+///
+/// # Errors
+/// As [`run`].
+pub fn wait(options: &Options) -> Result<String> {
     let start = Instant::now();
     let first = ask(&options.socket)?;
     if first.mode == "read" {
@@ -62,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
         now = ask(&options.socket)?;
     }
     clear(visible);
-    output::print(&format!(
+    Ok(format!(
         "all uploaded to {}: {} sent since the daemon started ({} on the wire), {} refused, {} dropped\n",
         now.url,
         show_size(now.sent),

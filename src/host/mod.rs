@@ -1,6 +1,7 @@
 //! What a person runs on a host: install, uninstall, doctor, and the commands that look after the cache.
 
 pub mod admin;
+pub mod ci;
 pub mod doctor;
 pub mod flush;
 pub mod install;

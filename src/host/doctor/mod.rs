@@ -111,6 +111,19 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
+/// What is wrong, each on a line, with what mends it.
+pub fn faults(options: &Options) -> Vec<String> {
+    let wrong = examine(options)
+        .into_iter()
+        .filter(|f| f.state == State::Wrong);
+    wrong
+        .map(|found| match found.mend {
+            Some(mend) => format!("{}: {} (fix: {mend})", found.check, found.text),
+            None => format!("{}: {}", found.check, found.text),
+        })
+        .collect()
+}
+
 /// Everything, each fault once: what follows from another one is not looked at.
 fn examine(options: &Options) -> Vec<Finding> {
     let nix = Nix::ask();

@@ -13,7 +13,14 @@ use crate::sys;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long another installation is waited for, or what one has left behind.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long removing the user is tried.
+const USER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Host {
     /// Whether this can work here at all.
@@ -65,6 +72,35 @@ impl Host {
         self.is_live && !self.layout.user && layout::user_ids().is_none()
     }
 
+    /// Whether a user can be added: images of containers may have nothing that does it.
+    pub fn can_add_user(&self) -> bool {
+        is_command("useradd") || is_command("adduser")
+    }
+
+    /// The host, locked: nobody else changes it meanwhile, and no command is still running that an installation has
+    /// begun which was killed.
+    pub fn locked(&self) -> Result<Self> {
+        let mut host = self.clone();
+        if !self.is_live {
+            return Ok(host);
+        }
+        let dir = self.at(&self.layout.lib);
+        fs::create_dir_all(&dir)?;
+        let lock = fs::open(&dir)?;
+        let start = Instant::now();
+        while !sys::try_lock(&lock).map_err(|e| Error::io("lock", &dir, e))? {
+            if start.elapsed() >= LOCK_PATIENCE {
+                return Err(Error::input(
+                    "another installation is still at work here, or a command that one has started: run this again when it \
+                     has ended",
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        host.lock = Some(Arc::new(lock));
+        Ok(host)
+    }
+
     pub fn add_user(&self) -> Result<()> {
         let home = self.layout.cache_dir.to_string_lossy().into_owned();
         let useradd = [
@@ -99,16 +135,33 @@ impl Host {
     }
 
     pub fn remove_user(&self) -> Result<()> {
-        if !self.is_live || layout::user_ids().is_none() {
+        if !self.is_live {
             return Ok(());
         }
-        let command = if is_command("userdel") {
-            "userdel"
-        } else {
-            "deluser"
-        };
-        self.run(&[command, USER].map(String::from))?;
-        self.say(&format!("removed the user {USER}\n"));
+        let start = Instant::now();
+        let mut was_there = false;
+        for (list, [usual, other]) in [
+            ("/etc/passwd", ["userdel", "deluser"]),
+            // It goes with the user, unless adding the user had not come so far.
+            ("/etc/group", ["groupdel", "delgroup"]),
+        ] {
+            let command = if is_command(usual) { usual } else { other };
+            while layout::ids_in(list).is_some() {
+                was_there = true;
+                let done = self.run(&[command, USER].map(String::from));
+                // Somebody else may be changing these files, or the user's last process may just be ending.
+                if start.elapsed() >= USER_PATIENCE {
+                    done?;
+                    return Err(Error::input(format!("{command} leaves {USER} in {list}")));
+                }
+                if done.is_err() {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+        if was_there {
+            self.say(&format!("removed the user {USER}\n"));
+        }
         Ok(())
     }
 
@@ -119,13 +172,18 @@ impl Host {
         if let Some(parent) = cache.parent() {
             fs::create_dir_all(parent)?;
         }
-        let owner = layout::user_ids().filter(|_| self.is_live && !self.layout.user);
+        let owner = self.cache_owner();
         fs::ensure_dir(&cache, 0o711)?;
         if let Some((uid, gid)) = owner {
             fs::chown(&cache, uid, gid)?;
         }
         // The cache is its user's, who could put a link here.
         fs::ensure_dir_nofollow(&cache.join("builds"), 0o711, owner)
+    }
+
+    /// Whose the cache is to be.
+    pub fn cache_owner(&self) -> Option<(u32, u32)> {
+        layout::user_ids().filter(|_| self.is_live && !self.layout.user)
     }
 
     /// Waits for what nix-daemon had started before it was restarted: it goes on with the old
@@ -146,7 +204,7 @@ impl Host {
 
     /// Tells a person what has been done. Work that is half done is worse than a line that nobody reads.
     pub fn say(&self, text: &str) {
-        if self.is_live {
+        if self.is_live && !self.is_quiet {
             let _ = output::print(text);
         }
     }
@@ -226,9 +284,17 @@ impl Host {
             .ok_or_else(|| Error::input("an empty command"))?;
         let program =
             command_path(name).ok_or_else(|| Error::input(format!("{name} is not installed")))?;
+        // As its stdin the lock lasts as long as the command does.
+        let stdin = match &self.lock {
+            Some(lock) => lock
+                .try_clone()
+                .map_err(|e| Error::io("open", &self.layout.lib, e))?
+                .into(),
+            None => Stdio::null(),
+        };
         let output = Command::new(&program)
             .args(args)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .output()
             .map_err(|e| Error::io("run", &program, e))?;
         if output.status.success() {
@@ -276,6 +342,17 @@ fn old_workers() -> usize {
     processes
         .filter(|entry| entry.file_name().to_str().and_then(is_old) == Some(true))
         .count()
+}
+
+/// Whether a nix-daemon runs, which goes on with the configuration that it has read.
+pub fn runs_nix_daemon() -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .any(|command| {
+            let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
+            program == b"nix-daemon" || program.ends_with(b"/nix-daemon")
+        })
 }
 
 fn is_command(name: &str) -> bool {

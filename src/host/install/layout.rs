@@ -5,7 +5,9 @@ use crate::config::{CACHE_DIR, RUNTIME_DIR};
 use crate::environment;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The daemon's user and group.
 pub const USER: &str = "nix-gocacheprog";
@@ -75,6 +77,10 @@ pub struct Host {
     pub root: PathBuf,
     /// Whether this is the machine that we run on, and not a folder of the tests.
     pub is_live: bool,
+    /// Whether it is left to the caller to say what was done.
+    pub is_quiet: bool,
+    /// Held while the host is changed, by the commands that are run for it, too.
+    pub lock: Option<Arc<File>>,
     /// Where things go.
     pub layout: Layout,
 }
@@ -109,6 +115,8 @@ impl Host {
         Ok(Self {
             root: PathBuf::from("/"),
             is_live: true,
+            is_quiet: false,
+            lock: None,
             layout: if user {
                 Layout::of_user()?
             } else {
@@ -290,13 +298,24 @@ impl Layout {
 
 /// The IDs of the daemon's user and of its group, if there is one.
 pub fn user_ids() -> Option<(u32, u32)> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
+    let ids = ids_in("/etc/passwd")?;
+    Some((ids.first().copied()?, ids.get(1).copied()?))
+}
+
+/// The numbers that one of the system's lists has for that name, if it is there.
+pub fn ids_in(list: &str) -> Option<Vec<u32>> {
+    let list = std::fs::read_to_string(list).ok()?;
+    list.lines().find_map(|line| {
         let mut fields = line.split(':');
         if fields.next()? != USER {
             return None;
         }
-        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
+        Some(
+            fields
+                .skip(1)
+                .map_while(|field| field.parse().ok())
+                .collect(),
+        )
     })
 }
 

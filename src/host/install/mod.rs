@@ -5,10 +5,12 @@
 //! record of what was not there before says what `uninstall` removes. It never overwrites
 //! a line or a file that it has not written, and never removes the cache unasked.
 
+mod hand_over;
 mod host;
 mod layout;
 mod limits;
 mod plan;
+mod process;
 mod record;
 mod remote;
 mod uninstall;
@@ -23,9 +25,11 @@ pub use layout::Mode;
 use layout::{Host, Layout, SOCKET_UNITS, USER};
 pub use limits::Limits;
 use plan::{Content, File};
+pub use record::Ci;
 use record::{Record, kept_name};
-pub use remote::Remote;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 pub use uninstall::{Removal, uninstall};
 
 /// What to install.
@@ -38,13 +42,15 @@ pub struct Options {
     /// Only show the changes.
     pub dry_run: bool,
     /// The remote that the daemon is to have; one that it has already stays when none is named.
-    pub remote: Option<Remote>,
+    pub remote: Option<crate::remote::Options>,
     /// Take away the remote that the daemon has.
     pub no_remote: bool,
     /// What the daemon keeps its cache within; what is not named stays as it is.
     pub limits: Limits,
     /// Where the daemon's cache is to be; it stays where it is when nothing is named.
     pub cache_dir: Option<PathBuf>,
+    /// For one run of a CI system, which `undo` ends.
+    pub ci: bool,
 }
 
 /// Where the cache and the sockets are of what `install --user` has made for this user, if it has.
@@ -84,6 +90,117 @@ pub fn install(options: &Options) -> Result<()> {
     checked
 }
 
+/// What `ci start` has set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    host: Host,
+    record: Record,
+}
+
+impl Setup {
+    /// What is here now, if anything is.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or `install` has set this host up.
+    pub fn find() -> Result<Option<Self>> {
+        let mut host = Host::live(false)?;
+        host.is_quiet = true;
+        let Some(record) = Record::read(&host)? else {
+            Record::remove_traces(&host);
+            return Ok(None);
+        };
+        if record.ci.is_none() {
+            return Err(installed_otherwise());
+        }
+        host.find_cache(&record);
+        Ok(Some(Self { host, record }))
+    }
+
+    /// Sets this host up as `install` does; one that is set up in part is completed. Without systemd the daemon is a
+    /// process in the background.
+    ///
+    /// # Errors
+    /// When a change cannot be made. [`Setup::undo`] undoes those that were made.
+    pub fn make(options: &Options) -> Result<Self> {
+        let mut host = Host::live(false)?;
+        host.is_quiet = true;
+        host.check(false)?;
+        if let Some(remote) = &options.remote {
+            remote.place()?;
+            for (_, file) in remote::files(remote) {
+                fs::open(file)?;
+            }
+        }
+        let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+        let program = fs::canonicalize(&program)?;
+        let mut steps = Installation::plan(&mut host, options, &program)?;
+        if steps.nix_conf.is_none() && !steps.has_block {
+            return Err(Error::input(steps.notes.trim().to_string()));
+        }
+        steps.make(&host)?;
+        Ok(Self {
+            host,
+            record: steps.record,
+        })
+    }
+
+    /// Undoes all of it.
+    ///
+    /// # Errors
+    /// When a change cannot be undone: it can be tried again.
+    pub fn undo(self) -> Result<()> {
+        // With what a `start` that was killed has begun at an end, the record is complete.
+        let lock = self.host.locked()?;
+        let Some(record) = Record::read(&self.host)? else {
+            return Ok(());
+        };
+        drop(lock);
+        let keeps_cache = record.ci.as_ref().is_some_and(|ci| ci.keeps_cache);
+        uninstall::remove(&self.host, record, !keeps_cache)
+    }
+
+    /// What is remembered of `ci start`.
+    pub fn ci(&self) -> Ci {
+        self.record.ci.clone().unwrap_or_default()
+    }
+
+    /// Whether it was completed.
+    pub fn is_complete(&self) -> bool {
+        self.record.finished
+    }
+
+    /// The cache.
+    pub fn cache_dir(&self) -> &Path {
+        &self.host.layout.cache_dir
+    }
+
+    /// Where the daemon's sockets are.
+    pub fn runtime_dir(&self) -> &Path {
+        &self.host.layout.runtime_dir
+    }
+
+    /// Where the daemon's log is: a file, or the command that shows it.
+    pub fn log(&self) -> String {
+        if self.host.has_systemd() {
+            "journalctl -u nix-gocacheprog".into()
+        } else {
+            process::log_path(&self.host).display().to_string()
+        }
+    }
+
+    /// Whether Nix has to be told by somebody else that its configuration has changed.
+    pub fn must_restart_nix(&self) -> bool {
+        !self.host.has_systemd() && host::runs_nix_daemon()
+    }
+}
+
+fn installed_otherwise() -> Error {
+    Error::input(
+        "nix-gocacheprog is installed here for good, by `install`: its daemon serves every build, and `nix-gocacheprog \
+         flush` waits for its uploads",
+    )
+}
+
 /// An installation: what is to be, less what is.
 struct Installation {
     record: Record,
@@ -96,8 +213,12 @@ struct Installation {
     files: Vec<File>,
     /// Nix's configuration.
     nix_conf: Option<File>,
+    /// Nix is configured already.
+    has_block: bool,
     /// What is left to a person.
     notes: String,
+    /// For a CI system: the remote of a daemon that systemd does not start.
+    remote: Option<crate::remote::Options>,
 }
 
 impl Installation {
@@ -111,6 +232,15 @@ impl Installation {
             (None, None) if is_lix() => Mode::Static,
             (None, None) => Mode::Hook,
         };
+        match &record {
+            Some(record) if options.ci && record.ci.is_none() => return Err(installed_otherwise()),
+            Some(record) if !options.ci && record.ci.is_some() => {
+                return Err(Error::input(
+                    "`ci start` has set this up: run `nix-gocacheprog ci finish` first",
+                ));
+            }
+            _ => {}
+        }
         let mut record = record.unwrap_or_default();
         record.limits.override_with(&options.limits);
         if let Some(dir) = host.place_cache(options.cache_dir.as_deref(), &record)? {
@@ -118,6 +248,13 @@ impl Installation {
             host.layout.cache_dir = dir;
         }
         let host = &*host;
+        if options.ci {
+            let uploads = options
+                .remote
+                .as_ref()
+                .is_some_and(|remote| remote.mode.writes());
+            record.ci.get_or_insert_with(|| ci(host, options)).uploads = uploads;
+        }
         let layout = &host.layout;
         let mut notes = String::new();
 
@@ -154,9 +291,9 @@ impl Installation {
         let limits = record.limits.text(layout, record.cache_dir.as_deref())?;
         let drop_ins = [
             (
-                Remote::path(layout),
+                remote::path(layout),
                 match &options.remote {
-                    Some(remote) => Some(Content::Text(remote.text(layout)?, 0o644)),
+                    Some(options) => Some(Content::Text(remote::text(options, layout)?, 0o644)),
                     None => options.no_remote.then_some(Content::Absent),
                 },
             ),
@@ -217,13 +354,15 @@ impl Installation {
         }
         files.retain(|file| !file.is_made());
         Ok(Self {
-            user: host.needs_user(),
+            user: host.needs_user() && (!options.ci || host.can_add_user()),
             mode,
             record,
             directories,
             files,
+            has_block: nix_conf.as_ref().is_some_and(File::is_made),
             nix_conf: nix_conf.filter(|file| !file.is_made()),
             notes,
+            remote: options.remote.clone(),
         })
     }
 
@@ -299,6 +438,7 @@ impl Installation {
     }
 
     fn make(&mut self, host: &Host) -> Result<()> {
+        let host = &host.locked()?;
         let layout = &host.layout;
         let before = self.commands(host, true);
         let after = self.commands(host, false);
@@ -331,6 +471,12 @@ impl Installation {
             host.add_user()?;
             host.say(&format!("added the user {USER}\n"));
         }
+        let is_ci = self.record.ci.is_some() && host.is_live;
+        let cache = host.at(&layout.cache_dir);
+        if is_ci && cache.exists() {
+            // Whoever has restored it is not the daemon.
+            hand_over::hand_over(&cache, None, host.cache_owner().unwrap_or_default())?;
+        }
         host.make_cache()?;
         for file in &self.files {
             let kept = kept_name(&file.path);
@@ -347,6 +493,9 @@ impl Installation {
             host.say(&format!("{verb} {}\n", file.path.display()));
         }
         host.run_all(&before)?;
+        if is_ci && !host.has_systemd() {
+            process::start(host, self.remote.as_ref(), &self.record.limits)?;
+        }
         // Last, when all that a build needs is there.
         if let Some(file) = &self.nix_conf {
             host.change_conf(file)?;
@@ -358,6 +507,21 @@ impl Installation {
         }
         self.record.finished = true;
         self.record.write(host)
+    }
+}
+
+/// What is to be remembered for `ci finish`, before anything is changed.
+fn ci(host: &Host, options: &Options) -> Ci {
+    let cache = host.at(&host.layout.cache_dir);
+    let mut above = cache.ancestors();
+    // A cache that is made is given to whoever has the directory around it.
+    let owner = above.find_map(|dir| dir.metadata().ok());
+    let started = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ci {
+        started: started.map_or(0, |time| time.as_secs()),
+        keeps_cache: options.cache_dir.is_some() || cache.exists(),
+        cache_owner: owner.map_or((0, 0), |found| (found.uid(), found.gid())),
+        uploads: false,
     }
 }
 
@@ -388,7 +552,6 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
     use std::collections::BTreeMap;
-    use std::os::unix::fs::MetadataExt;
 
     /// A host in a folder, where no command is run.
     struct Folder {
@@ -417,6 +580,8 @@ mod tests {
             let host = Host {
                 root,
                 is_live: false,
+                is_quiet: true,
+                lock: None,
                 layout: Layout::of_system(),
             };
             Self { dir, host, program }
@@ -676,6 +841,53 @@ mod tests {
     }
 
     #[test]
+    fn what_ci_start_makes_is_undone_without_a_trace_and_is_not_for_install() {
+        for (cache_dir, made) in [(None, false), (Some("/work/cache"), true)] {
+            for has_systemd in [true, false] {
+                let folder = Folder::new("a = b");
+                if !has_systemd {
+                    std::fs::remove_dir_all(folder.host.root.join("run/systemd")).unwrap();
+                }
+                let cache = folder.host.root.join("work/cache");
+                std::fs::create_dir_all(cache.join("outputs")).unwrap();
+                let mut before = folder.files();
+                let options = Options {
+                    cache_dir: cache_dir.map(PathBuf::from),
+                    ci: true,
+                    ..Options::default()
+                };
+                let mut plan = folder.plan_with(&options);
+                plan.make(&folder.host).unwrap();
+                assert_eq!(plan.record.ci.as_ref().map(|ci| ci.keeps_cache), Some(made));
+                assert!(folder.conf("nix.conf").contains("pre-build-hook"));
+                let install = Installation::plan(
+                    &mut folder.host.clone(),
+                    &Options::default(),
+                    &folder.program,
+                );
+                assert!(install.is_err_and(|e| e.to_string().contains("ci finish")));
+                let record = Record::read(&folder.host).unwrap().unwrap();
+                uninstall::remove(&folder.host, record, !made).unwrap();
+                // What is kept can be read by its owner and passed through by builds.
+                if made {
+                    let mode = cache.metadata().unwrap().mode();
+                    before.get_mut(&cache).unwrap().0 = mode;
+                    assert_eq!(mode & 0o777, 0o711);
+                }
+                assert_eq!(folder.files(), before);
+            }
+        }
+        let folder = Folder::new("");
+        folder.install(Mode::Hook);
+        let ci = Options {
+            ci: true,
+            ..Options::default()
+        };
+        let plan = Installation::plan(&mut folder.host.clone(), &ci, &folder.program);
+        assert!(plan.is_err_and(|e| e.to_string().contains("installed here for good")));
+    }
+
+    #[test]
     fn a_cache_behind_a_link_is_emptied_and_the_link_stays() {
         let folder = Folder::new("");
         let root = &folder.host.root;
@@ -789,18 +1001,18 @@ mod tests {
         let folder = Folder::new("");
         let before = folder.files();
         folder.install(Mode::Hook);
-        let remote = Remote {
+        let named = crate::remote::Options {
             url: "https://cache.test".into(),
-            ..Remote::default()
+            ..Default::default()
         };
         let options = Options {
-            remote: Some(remote),
+            remote: Some(named),
             ..Options::default()
         };
         let plan = || folder.plan_with(&options);
         plan().make(&folder.host).unwrap();
         assert!(plan().is_done());
-        let drop_in = folder.host.at(&Remote::path(&folder.host.layout));
+        let drop_in = folder.host.at(&remote::path(&folder.host.layout));
         assert!(drop_in.exists());
         // One that is not named again stays.
         folder.install(Mode::Static);

@@ -35,6 +35,22 @@ pub struct Record {
     /// What the daemon keeps its cache within.
     #[serde(default)]
     pub limits: Limits,
+    /// What `ci start` has set up, and `ci finish` takes away, in place of `install` and `uninstall`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ci: Option<Ci>,
+}
+
+/// What `ci finish` has to know beyond that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ci {
+    /// When `ci start` was run, in seconds since 1970.
+    pub started: u64,
+    /// The cache is somebody's who keeps it: it was there before, or was named.
+    pub keeps_cache: bool,
+    /// Whose it is to be again: the user and the group.
+    pub cache_owner: (u32, u32),
+    /// What builds put is uploaded.
+    pub uploads: bool,
 }
 
 /// Where a file of somebody else's is kept.
@@ -85,6 +101,14 @@ impl Record {
         let path = Self::path(host);
         fs::remove_file(&temporary_name(&path))?;
         fs::remove_file(&path)
+    }
+
+    /// Removes what is left of one that was never finished, because writing it was cut off.
+    pub fn remove_traces(host: &Host) {
+        let path = Self::path(host);
+        let _ = std::fs::remove_file(temporary_name(&path));
+        // Nothing but an empty directory goes.
+        let _ = std::fs::remove_dir(host.at(&host.layout.lib));
     }
 
     /// Notes a file that was not there.

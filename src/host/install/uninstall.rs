@@ -1,10 +1,12 @@
 //! Takes away what `install` has made, and puts back what stood in its place.
 
+use super::hand_over::hand_over;
 use super::layout::{self, Host, SOCKET_UNITS, USER};
 use super::plan::{Content, File, temporary_name};
-use super::record::{Record, kept_name};
+use super::process;
+use super::record::{Ci, Record, kept_name};
 use super::show_commands;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs;
 use crate::nix::conf::without_block;
 use crate::output;
@@ -36,6 +38,11 @@ pub fn uninstall(removal: &Removal) -> Result<()> {
             Record::path(&host).display()
         ));
     };
+    if record.ci.is_some() {
+        return Err(Error::input(
+            "`ci start` has set this up: `nix-gocacheprog ci finish` undoes it",
+        ));
+    }
     host.find_cache(&record);
     if removal.dry_run {
         let shown = show(&host, &record, removal.cache)?;
@@ -83,7 +90,7 @@ pub fn show(host: &Host, record: &Record, cache: Option<bool>) -> Result<String>
 
 /// Removes what the record names. What cannot be understood ends it before anything is changed.
 pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()> {
-    let mut host = host.clone();
+    let mut host = host.locked()?;
     host.find_cache(&record);
     let host = &host;
     // Nix first, so that no build is sent to what is gone.
@@ -98,6 +105,9 @@ pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()>
     for command in commands(host).iter().filter(|c| **c != restart_nix(host)) {
         // Units that an interrupted installation never wrote are no loss.
         let _ = host.run(command);
+    }
+    if record.ci.is_some() && host.is_live {
+        process::stop(host)?;
     }
     for file in &files(host, &record) {
         fs::remove_file(&temporary_name(&file.path))?;
@@ -121,11 +131,14 @@ pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()>
     let is_kept = !remove_cache && cache.exists();
     if remove_cache {
         remove_cache_dir(host, &cache)?;
-        if record.user {
-            host.remove_user()?;
-        }
     }
-    if is_kept {
+    if let Some(ci) = record.ci.as_ref().filter(|_| is_kept) {
+        give_back(host, &cache, ci)?;
+    }
+    if record.user && (remove_cache || record.ci.is_some()) {
+        host.remove_user()?;
+    }
+    if is_kept && record.ci.is_none() {
         host.say(&format!(
             "kept {}{}; `nix-gocacheprog uninstall --remove-cache` removes it later\n",
             cache.display(),
@@ -166,6 +179,16 @@ fn remove_cache_dir(host: &Host, cache: &Path) -> Result<()> {
         let _ = cache.parent().map(std::fs::remove_dir);
     }
     Ok(())
+}
+
+/// A cache that somebody keeps is theirs again, without what was for the builds of this daemon.
+fn give_back(host: &Host, cache: &Path, ci: &Ci) -> Result<()> {
+    let cache = fs::canonicalize(cache)?;
+    for of_builds in ["builds", "registered"] {
+        fs::remove_dir_all(&cache.join(of_builds))?;
+    }
+    let daemon = host.cache_owner().map(|(uid, _)| uid);
+    hand_over(&cache, daemon, ci.cache_owner)
 }
 
 /// Nix's configuration, less the block.
