@@ -1,6 +1,7 @@
 //! `go build` of a real program, through each cache in turn, each time in a mount namespace of its own. Ours looks there as it
 //! does in a sandbox: the build is registered as the hook does it, some time before `go` starts, and its directory, the client
-//! and the socket are in `/gocache`.
+//! and the socket are in `/gocache`. The source has the times that the setup hook gives it while a phase runs `go`, so `go`
+//! uses its module index in all candidates, and ours shares it. The stamping itself is not part of what is measured.
 
 use crate::Options;
 use crate::figures::{Report, median, ratios, row};
@@ -47,8 +48,9 @@ impl Cache {
         }
     }
 
-    /// All candidates, ours first and Go's own second.
+    /// All candidates, ours first and Go's own second, on a source that is stamped.
     fn all(options: &Options) -> Vec<Self> {
+        stamp();
         let peers = options.peers.iter().map(|(name, command)| Self {
             name: name.clone(),
             prog: Some(command.clone()),
@@ -70,7 +72,7 @@ impl Cache {
             chown(path, Some(BUILDER), Some(BUILDER)).expect("root");
         }
         let goroot = PathBuf::from(std::env::var_os("GOROOT").unwrap());
-        let program = PathBuf::from(std::env::var_os("NIX_GOCACHEPROG_BENCH_PROGRAM").unwrap());
+        let program = program();
         let mut namespace = Command::new("unshare");
         namespace.args(["--mount", "--pid", "--fork"]);
         namespace.args(["sh", "-euc", NAMESPACE, "sh"]);
@@ -99,6 +101,7 @@ impl Cache {
             .env("GOTOOLCHAIN", "local")
             .env("CGO_ENABLED", "0")
             .env("NIX_BUILD_TOP", &top)
+            .env("NIX_GOCACHEPROG_STAMPED", "1")
             .env_remove("IN_NIX_SHELL")
             .env_remove("GOCACHEPROG")
             .stdin(Stdio::piped())
@@ -156,6 +159,26 @@ echo ready
 read -r _
 exec chroot --userspec="$user:$user" --groups= "$root" sh -euc 'cd "$1"; shift; "$@" >&2; echo built' sh "$cwd" "$@"
 "#;
+
+/// The source of what is built.
+fn program() -> PathBuf {
+    std::env::var_os("NIX_GOCACHEPROG_BENCH_PROGRAM")
+        .unwrap()
+        .into()
+}
+
+/// Gives the source times that say its content. Nobody needs the old ones back: the next time gives the same.
+fn stamp() {
+    let dir = TempDir::new();
+    let stamped = Command::new(binary())
+        .args(["client", "--stamp"])
+        .arg(program())
+        .arg("--times")
+        .arg(dir.path().join("times"))
+        .status()
+        .unwrap();
+    assert!(stamped.success(), "the source cannot be stamped");
+}
 
 /// Registers a build as the hook does.
 fn register(daemon: &Daemon, top: &Path) -> (String, PathBuf) {
@@ -285,6 +308,7 @@ fn sync() {
 
 /// The most memory resident, of a daemon and of its client, while a cache is filled.
 pub fn memory() -> Report {
+    stamp();
     let cache = Cache::ours();
     let daemon = cache.daemon.as_ref().unwrap();
     let idle = daemon.peak_memory();
