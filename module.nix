@@ -105,21 +105,21 @@ in
       type = size;
       default = "20G";
       example = "50G";
-      description = "What the cache may take on disk; the least recently used entries go first.";
+      description = "Disk space for the cache; the least recently used entries are evicted first.";
     };
 
     maxAge = mkOption {
       type = age;
       default = "60d";
       example = "14d";
-      description = "What was not used for so long is evicted.";
+      description = "Entries unused for this long are evicted.";
     };
 
     minFree = mkOption {
       type = types.nullOr size;
       default = null;
       example = "5G";
-      description = "What the cache leaves free on its file system. By default 5 % of that, and at most 10G.";
+      description = "Free space to leave on the file system. By default 5 % of it, but at most 10G.";
     };
 
     metricsFile = mkOption {
@@ -127,7 +127,7 @@ in
       default = null;
       example = "/var/lib/nix-gocacheprog-metrics/gocacheprog.prom";
       description = ''
-        Where the daemon writes metrics for node_exporter's textfile collector. The folder is made, and belongs to the
+        Where the daemon writes metrics for node_exporter's textfile collector. The folder is created and belongs to the
         daemon: name it in `services.prometheus.exporters.node.extraFlags` as `--collector.textfile.directory=`.
       '';
     };
@@ -136,7 +136,7 @@ in
       type = age;
       default = "10m";
       example = "1h";
-      description = "The daemon exits after so long without a build; the next build starts it.";
+      description = "The daemon exits after this long without a build; the next build starts it.";
     };
 
     trustedUsers = mkOption {
@@ -144,8 +144,8 @@ in
       default = [ ];
       example = [ "ci" ];
       description = ''
-        Users whose own `go` commands may store what Nix builds get. Others have an entry of their own for whatever they
-        store, which no build sees. Such a user can change what is built on this machine.
+        Users whose own `go` commands may store what Nix builds get. Such a user can change what is built on this machine.
+        What other users store, no build sees.
       '';
     };
 
@@ -153,7 +153,7 @@ in
       type = types.listOf types.str;
       default = [ ];
       example = [ "release-*" ];
-      description = "Derivations, by name or pattern, that read the cache and store nothing in it.";
+      description = "Derivations, by name or pattern, that read the cache but store nothing in it.";
     };
 
     offNames = mkOption {
@@ -167,7 +167,7 @@ in
       type = types.nullOr types.ints.positive;
       default = null;
       example = 100;
-      description = "Build one in so many builds without the cache, and compare what it stores with what is there.";
+      description = "Compile every Nth build from scratch and compare its outputs with the cache.";
     };
 
     remote = mkOption {
@@ -188,7 +188,7 @@ in
                   "read-write"
                 ];
                 default = "read";
-                description = "What the daemon does with it.";
+                description = "Whether the daemon reads from the remote, writes to it, or both.";
               };
               credentialsFile = mkOption {
                 type = types.nullOr types.str;
@@ -200,13 +200,13 @@ in
                 type = types.nullOr types.str;
                 default = null;
                 example = "/etc/ssl/site.pem";
-                description = "A file with the certificates that are trusted instead of the system's.";
+                description = "A file with certificates to trust instead of the system's.";
               };
               certFile = mkOption {
                 type = types.nullOr types.str;
                 default = null;
                 example = "/run/secrets/client.pem";
-                description = "A file with a certificate to show to the remote.";
+                description = "A file with a client certificate for the remote.";
               };
               keyFile = mkOption {
                 type = types.nullOr types.str;
@@ -226,13 +226,13 @@ in
                 type = types.listOf types.str;
                 default = [ ];
                 example = [ "cache.example.org-1:7VLz…" ];
-                description = "Use only what one of these keys has signed.";
+                description = "Use only entries signed by one of these keys.";
               };
               insecureHttp = mkOption {
                 type = types.bool;
                 default = false;
                 description = ''
-                  Let the URL be plain http to another machine, where anyone on the way can change what builds get.
+                  Allow plain http to another machine. Anyone on the way can then change what builds get.
                 '';
               };
             };
@@ -247,17 +247,17 @@ in
         }
       '';
       description = ''
-        A cache for several machines behind this one: bazel-remote, any HTTP server that keeps what is PUT, or an object
-        store that speaks S3. Anyone who can write there can change what is built here, unless `trustedPublicKeys` says whose entries count. Without a
-        remote the daemon has no network. Files with secrets need be readable by root alone, and must not be in the store,
-        where everybody can read them.
+        A cache shared by several machines: bazel-remote, any HTTP server that stores what is PUT, or an object store that
+        speaks S3. Anyone who can write there can change what is built here, unless `trustedPublicKeys` is set. Without a
+        remote the daemon has no network. Files with secrets may be readable by root only, and must not be in the Nix
+        store, where everybody can read them.
       '';
     };
 
     extraFlags = mkOption {
       type = types.listOf types.str;
       default = [ ];
-      description = "More flags for `nix-gocacheprog daemon`.";
+      description = "More options for `nix-gocacheprog daemon`.";
     };
 
     chainedHook = mkOption {
@@ -266,8 +266,8 @@ in
       defaultText = lib.literalExpression "that of programs.nix-required-mounts, if it is enabled";
       example = "/etc/nix/pre-build-hook";
       description = ''
-        Another pre-build-hook, since Nix takes one program: it is run first, and Nix gets both answers. When it fails,
-        Nix sees that as it would without this module. For mode `"hook"`.
+        Another pre-build-hook. Nix takes only one program, so this one runs first and Nix gets both answers. If it fails,
+        Nix sees that as without this module. Only for mode `"hook"`.
       '';
     };
   }

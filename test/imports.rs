@@ -14,15 +14,18 @@ const RULES: [Rule; 10] = [
         of: "cache",
         never: &[
             "cli", "client", "daemon", "host", "http", "nix", "protocol", "proxy", "remote",
+            "stamp",
         ],
     },
     Rule {
         of: "client",
-        never: &["cli", "daemon", "host", "http", "nix", "proxy", "remote"],
+        never: &[
+            "cli", "daemon", "host", "http", "nix", "proxy", "remote", "stamp",
+        ],
     },
     Rule {
         of: "daemon",
-        never: &["cli", "client", "host", "http", "nix", "proxy"],
+        never: &["cli", "client", "host", "http", "nix", "proxy", "stamp"],
     },
     Rule {
         of: "host",
@@ -32,28 +35,29 @@ const RULES: [Rule; 10] = [
         of: "http",
         never: &[
             "cache", "cli", "client", "daemon", "host", "nix", "protocol", "proxy", "remote",
+            "stamp",
         ],
     },
     Rule {
         of: "nix",
         never: &[
-            "cache", "cli", "client", "daemon", "host", "http", "proxy", "remote",
+            "cache", "cli", "client", "daemon", "host", "http", "proxy", "remote", "stamp",
         ],
     },
     Rule {
         of: "protocol",
         never: &[
-            "cache", "cli", "client", "daemon", "host", "http", "nix", "proxy", "remote",
+            "cache", "cli", "client", "daemon", "host", "http", "nix", "proxy", "remote", "stamp",
         ],
     },
     Rule {
         of: "proxy",
-        never: &["cli", "daemon", "host", "nix", "remote"],
+        never: &["cli", "daemon", "host", "nix", "remote", "stamp"],
     },
     Rule {
         of: "remote",
         never: &[
-            "cli", "client", "daemon", "host", "nix", "protocol", "proxy",
+            "cli", "client", "daemon", "host", "nix", "protocol", "proxy", "stamp",
         ],
     },
     Rule {

@@ -463,7 +463,7 @@ impl Builds {
             }
             reapers.stuck += 1;
             log::warn(
-                "the lifeline of a build that registered itself does not answer: the file system that it is on may hang",
+                "cannot check whether a build has ended: the file system of the path that it named does not respond",
             );
         }
         reapers.running = Some(Instant::now());

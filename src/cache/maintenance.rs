@@ -184,7 +184,7 @@ impl Sweeper {
         }
         if swept.outputs + swept.actions > 0 {
             log::info(format!(
-                "evicted {} outputs and {} actions, {} in {:.1}s; {} in {} outputs stay, the oldest last used \
+                "evicted {} outputs and {} actions, {} in {:.1}s; {} in {} outputs remain, the oldest last used \
                  {} ago",
                 swept.outputs,
                 swept.actions,
@@ -200,8 +200,8 @@ impl Sweeper {
         } else if !self.said {
             self.said = true;
             log::warn(format!(
-                "cache still above its limit: {} where {} are allowed, of which running builds use {}; trying again \
-                 when they have ended",
+                "cache still above its limit: {} used, {} allowed, {} in use by running builds; trying again when they \
+                 have ended",
                 show_size(swept.left_bytes),
                 show_size(goal.keep),
                 show_size(swept.live_bytes)

@@ -183,8 +183,8 @@ pub const ABOUT: &str = "Go's build cache and module cache inside sandboxed Nix 
 
 /// What the main help and the man page say after the subcommands.
 pub const NOTES: &[&str] = &[
-    "`nix-gocacheprog help SUBCOMMAND` says more. A program named `client` or `hook` is that subcommand. A size is a \
-     number and a unit, as in 500M, 20G or 1.5GiB; an age likewise, as in 90s, 36h or 60d.",
+    "`nix-gocacheprog help SUBCOMMAND` says more. Started under the name `client` or `hook`, the program runs that \
+     subcommand. A size is a number and a unit, as in 500M, 20G or 1.5GiB; an age likewise, as in 90s, 36h or 60d.",
 ];
 
 /// Options that every subcommand understands.
@@ -198,15 +198,15 @@ pub const FILES: &[(&str, &str)] = &[
     (CACHE_DIR, "The cache."),
     (
         "~/.cache/nix-gocacheprog",
-        "A user's own cache, for `go` commands and proxies that reach no daemon.",
+        "A user's private cache, for `go` commands and proxies that find no daemon.",
     ),
     (
         "/run/nix-gocacheprog/build/sock",
-        "Where builds reach the daemon.",
+        "The daemon's socket for builds.",
     ),
     (
         "/run/nix-gocacheprog/control/sock",
-        "Where root and the hook reach the daemon.",
+        "The daemon's socket for root and the hook.",
     ),
     (
         "/etc/nix/nix.conf",
@@ -214,7 +214,7 @@ pub const FILES: &[(&str, &str)] = &[
     ),
     (
         "/usr/local/lib/nix-gocacheprog",
-        "What `install` put there, with a record for `uninstall`.",
+        "Files of `install`, with a record for `uninstall`.",
     ),
 ];
 
@@ -223,6 +223,10 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "NIX_GOCACHEPROG",
         "In a derivation or a shell: `on`, `readonly`, `audit` or `off`; anything else means `off`.",
+    ),
+    (
+        "NIX_GOCACHEPROG_TESTS",
+        "In a derivation: with `run`, tests run even if their results are cached.",
     ),
     (
         "NIX_GOCACHEPROG_CACHE_DIR",
@@ -234,7 +238,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "NIX_GOCACHEPROG_LOG",
-        "With `debug` each request is logged.",
+        "With `debug`, each request is logged.",
     ),
     (
         "CACHE_DIRECTORY, RUNTIME_DIRECTORY, LISTEN_FDS, CREDENTIALS_DIRECTORY",
@@ -242,11 +246,11 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "GOPROXY, GOAUTH, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE, NIX_SSL_CERT_FILE",
-        "Mean to the proxy what they mean to `go`.",
+        "Used by the proxy as by `go`.",
     ),
     (
         "NO_COLOR, TERM",
-        "With NO_COLOR set, or TERM=dumb, nothing is coloured.",
+        "With NO_COLOR set, or TERM=dumb, output has no colour.",
     ),
 ];
 
@@ -279,7 +283,8 @@ const NEAREST_SOCKETS: Flag = flag("runtime-dir", Takes::Dir, "where the daemon'
 /// What a person asks the daemon about.
 const PLACE: &[Flag] = &[NAMED_CACHE, SOCKETS];
 
-const ASKS_THE_DAEMON: &str = "Asks the daemon; without one, works on the cache directory itself.";
+const ASKS_THE_DAEMON: &str =
+    "Asks the daemon or, if none is running, works on the cache directory itself.";
 
 const MAX_SIZE: Flag = flag(
     "max-size",
@@ -306,8 +311,8 @@ const REMOTE: &[Flag] = &[
     flag(
         "remote",
         Takes::Text("URL"),
-        "a cache for several machines behind this one: bazel-remote, any HTTP server that keeps what is PUT, or an object \
-         store as s3://BUCKET/PREFIX?endpoint=URL&region=NAME",
+        "a cache shared by several machines: bazel-remote, any HTTP server that stores what is PUT, or an object store \
+         as s3://BUCKET/PREFIX?endpoint=URL&region=NAME",
     ),
     flag(
         "remote-mode",
@@ -355,7 +360,7 @@ const REMOTE: &[Flag] = &[
     .requires(&["remote"]),
     switch(
         "remote-insecure-http",
-        "allow plain http to another machine, although anyone on the way can then change what builds get",
+        "allow plain http to another machine; anyone on the way can then change what builds get",
     )
     .requires(&["remote"]),
 ];
@@ -405,7 +410,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag(
                         "trusted-user",
                         Takes::Text("USER"),
-                        "let this user (name or number) feed Nix's builds",
+                        "let Nix's builds use what this user stores (name or number)",
                     )
                     .repeats(),
                     flag(
@@ -439,8 +444,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 REMOTE,
             ],
             notes: &[
-                "Sockets that systemd passes, named `build` and `control`, are used instead of its own. \
-                 NIX_GOCACHEPROG_LOG=debug logs each request.",
+                "If systemd passes sockets named `build` and `control`, the daemon uses them instead of its own. \
+                 With NIX_GOCACHEPROG_LOG=debug it logs each request.",
             ],
             examples: &[(
                 "nix-gocacheprog daemon --cache-dir /tmp/cache --runtime-dir /tmp/run",
@@ -471,18 +476,18 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 flag(
                     "stamp",
                     Takes::Dir,
-                    "give each file below DIR an mtime made of its content, so that `go` can tell files apart, and exit. \
+                    "give each file below DIR an mtime derived from its content, so that `go` can tell files apart, and exit. \
                      The setup hook does this while `go` runs. Fails, and changes nothing, if a link leads out of DIR",
                 )
                 .requires(&["times"]),
-                switch("restore", "put back the times of all files not written to since, and exit")
+                switch("restore", "restore the times of all files not written to since, and exit")
                     .requires(&["times"])
                     .conflicts(&["stamp"]),
-                flag("times", Takes::File, "for --stamp and --restore: the file that remembers the times").requires(&["stamp", "restore"]),
+                flag("times", Takes::File, "the file that stores the original times, for --stamp and --restore").requires(&["stamp", "restore"]),
             ]],
             notes: &[
-                "With NIX_GOCACHEPROG=readonly in the environment the build reads the shared cache, and what it puts \
-                 goes to a private one.",
+                "With NIX_GOCACHEPROG=readonly in the environment, the build reads the shared cache and stores its \
+                 results in a private one.",
             ],
             handler: commands::client,
             ..PLAIN
@@ -511,13 +516,13 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 flag(
                     "chain",
                     Takes::Program,
-                    "another pre-build-hook: run first, with the same arguments, and both answers are given. Nix gives \
-                     no options: write a script with exec nix-gocacheprog hook --chain PROGRAM \"$@\"",
+                    "another pre-build-hook to run first, with the same arguments; Nix gets both answers. Nix passes no \
+                     options, so set pre-build-hook to a script with exec nix-gocacheprog hook --chain PROGRAM \"$@\"",
                 ),
             ]],
             notes: &[
-                "It always succeeds, within a second. When something is wrong it prints nothing, and the build goes on \
-                 without the shared cache. The failure of a chained PROGRAM is passed on.",
+                "It always succeeds, within a second. If anything is wrong, it prints nothing, and the build runs \
+                 without the shared cache. If a chained PROGRAM fails, the hook exits with its exit code.",
             ],
             misuse: 0,
             handler: commands::hook,
@@ -525,39 +530,39 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "proxy",
-            brief: "be a Go module proxy that keeps what it fetches in the cache",
-            about: &["Be a Go module proxy, in front of the upstreams that GOPROXY lists. What never changes is kept in \
-                      the daemon's cache or, without a daemon, in one of this user's own. Prints its URL once it accepts \
-                      connections."],
+            brief: "run a Go module proxy that caches what it downloads",
+            about: &["Run a Go module proxy in front of the upstreams that GOPROXY lists. Files that never change are \
+                      cached by the daemon or, without a daemon, in a directory of this user. Prints its URL once it \
+                      accepts connections."],
             flags: &[&[
-                flag("listen", Takes::Text("ADDR"), "where to listen; port 0 is any free one").default(LISTEN),
+                flag("listen", Takes::Text("ADDR"), "address to listen on; port 0 means any free port").default(LISTEN),
                 flag(
                     "build",
                     Takes::Text("PID"),
-                    "serve one build: exit when this process does, cache nothing without a daemon, and leave what fails \
-                     to `go`, which must have the same list behind this proxy, as in GOPROXY=\"URL|$GOPROXY\". \
-                     The URL holds a random token, and requests without it get a 404",
+                    "serve one build: exit when this process does, cache nothing without a daemon, and answer 404 to \
+                     what fails, so that `go` tries the list behind this proxy, as in GOPROXY=\"URL|$GOPROXY\". \
+                     The URL contains a random token, and requests without it get a 404",
                 ),
                 flag(
                     "token-file",
                     Takes::File,
-                    "a file with a token that clients must know: GOPROXY=http://HOST:PORT/TOKEN",
+                    "a file with the token that every URL must contain: GOPROXY=http://HOST:PORT/TOKEN",
                 ),
                 flag(
                     "offline",
                     Takes::Nothing,
-                    "ask no upstream: answer with what is in the cache, and with what upstreams said last",
+                    "contact no upstream: answer from the cache and from the last answers of upstreams",
                 ),
                 NEAREST_SOCKETS,
-                flag("cache-dir", Takes::Dir, "where modules are kept without a daemon")
+                flag("cache-dir", Takes::Dir, "where modules are cached without a daemon")
                     .usually("~/.cache/nix-gocacheprog/modules"),
                 flag(
                     "max-size",
                     Takes::Size,
-                    "what they may take there; the least recently used go first",
+                    "disk space for that directory; the least recently used files are evicted first",
                 )
                 .default("20G"),
-                flag("max-age", Takes::Age, "evict from there what was not used for so long").default("60d"),
+                flag("max-age", Takes::Age, "evict files there that were unused for this long").default("60d"),
                 flag(
                     "connect-limit",
                     Takes::Age,
@@ -568,11 +573,11 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             ]],
             notes: &[
                 "GOPROXY, GOAUTH=netrc, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and NIX_SSL_CERT_FILE \
-                 mean what they mean to `go`. At its end it logs how many requests it has sent.",
+                 mean what they mean to `go`. When it exits, it logs how many requests it has sent.",
             ],
             examples: &[(
                 "nix-gocacheprog proxy --listen 10.0.0.1:3000",
-                "Share one proxy with everybody who reaches this address.",
+                "Share one proxy with everybody who can reach this address.",
             )],
             handler: commands::proxy,
             ..PLAIN
@@ -582,13 +587,13 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "stats",
             brief: "show the cache's size, hits and largest users",
-            about: &["Show how large the cache is, how well it serves, and who uses it most."],
+            about: &["Show the cache's size, its hits and misses, and the builds that use it most."],
             flags: &[
                 &[
-                    switch("json", "for programs: sizes in bytes, times in seconds"),
-                    switch("builds", "list the builds that have ended"),
-                    flag("since", Takes::Age, "list those that have ended since so long ago").default("1d"),
-                    switch("prometheus", "for Prometheus, in its text format").conflicts(&["json", "builds"]),
+                    switch("json", "print JSON for programs: sizes in bytes, times in seconds"),
+                    switch("builds", "list builds that have ended"),
+                    flag("since", Takes::Age, "list builds that ended within this time").default("1d"),
+                    switch("prometheus", "print metrics in the text format of Prometheus").conflicts(&["json", "builds"]),
                 ],
                 PLACE,
             ],
@@ -600,8 +605,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "top",
             brief: "watch the running builds",
-            about: &["Show the running builds with their rates, refreshed in place until `q` or Ctrl-C. Where stdout is no \
-                      terminal it prints a plain line for each build each second."],
+            about: &["Show the running builds with their rates, refreshed in place until `q` or Ctrl-C. If stdout is not a \
+                      terminal, it prints a plain line for each build every second."],
             flags: &[PLACE],
             handler: commands::top,
             ..PLAIN
@@ -610,15 +615,16 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "why",
             brief: "say why builds missed",
             about: &["Say what the last builds missed, what was different from the build before, and which packages were \
-                      compiled. Root may ask about every build, everybody else about their own."],
+                      compiled. Root may ask about every build, other users about what they ran themselves outside of \
+                      Nix."],
             arguments: &[Argument {
                 name: "BUILD",
                 takes: Takes::Text("BUILD"),
                 required: false,
-                help: "the name of a derivation, with its version or without, or the first digits of a build's ID",
+                help: "the name of a derivation, with or without its version, or the first digits of a build's ID",
             }],
             flags: &[
-                &[flag("since", Takes::Age, "how far back it looks").default("30d")],
+                &[flag("since", Takes::Age, "how far back to look").default("30d")],
                 PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
@@ -633,21 +639,21 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                       last builds. It loads nothing and runs no script."],
             flags: &[
                 &[
-                    flag("since", Takes::Age, "how far back it goes").default("30d"),
+                    flag("since", Takes::Age, "how far back to look").default("30d"),
                     flag("output", Takes::File, "write to FILE instead of stdout"),
                 ],
                 PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
-            examples: &[("nix-gocacheprog report --output report.html", "Look at the last month.")],
+            examples: &[("nix-gocacheprog report --output report.html", "See the last 30 days.")],
             handler: commands::report,
             ..PLAIN
         },
         Subcommand {
             name: "gc",
             brief: "evict unused entries",
-            about: &["Evict the least recently used entries: what the limits of the daemon do not allow, down to 90% of \
-                      its size limit, and what nothing needs. What live builds use stays."],
+            about: &["Evict what exceeds the daemon's limits, least recently used first, down to 90% of its size limit, \
+                      and what no entry needs. What running builds use stays."],
             flags: &[
                 &[
                     flag("max-size", Takes::Size, "evict down to this size"),
@@ -668,10 +674,10 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "verify",
             brief: "check the cache for damage",
-            about: &["Read all outputs and compare them with their names, and look for actions whose output is missing. \
-                      It lists what is damaged, and fails then."],
+            about: &["Compare the hash of every output with its name, and look for actions whose output is missing. \
+                      Lists all damage, and fails if there is any."],
             flags: &[
-                &[switch("repair", "remove what is damaged; the next build puts it again")],
+                &[switch("repair", "remove what is damaged; the next build stores it again")],
                 PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
@@ -682,7 +688,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "flush",
             brief: "wait until everything is uploaded to the remote",
             about: &["Wait until the daemon has uploaded everything to its remote, for a machine that is about to go \
-                      away. It fails when something is left after the time."],
+                      away. Fails if something is left when the time is up."],
             flags: &[
                 &[flag("timeout", Takes::Age, "how long to wait").default("5m")],
                 PLACE,
@@ -696,9 +702,9 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "install",
             brief: "install on this host (not on NixOS) and set up Nix",
             usage: Some("sudo nix-gocacheprog install [OPTION...]"),
-            about: &["Install on this host: the program, systemd's units, a user for the daemon, and a line in nix.conf. \
+            about: &["Install on this host: the program, systemd's units, a user for the daemon, and a block in nix.conf. \
                       Run it again at any time: it changes only what is missing. An existing pre-build-hook is \
-                      kept and runs first. At its end it runs `doctor`."],
+                      kept and runs first. Finally it runs `doctor`."],
             flags: &[
                 &[
                     flag(
@@ -707,14 +713,14 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "hook gives each build its own mounts, by Nix's pre-build-hook; static gives every build the \
                          same mounts, for Lix, which ignores the hook's output",
                     )
-                    .usually("as it was; in the beginning hook, with Lix static"),
+                    .usually("as it was; at first hook, or static with Lix"),
                     flag(
                         "cache-dir",
                         Takes::Dir,
                         "where to put the daemon's cache; builds must be able to pass through the directories above it",
                     )
                     .usually("/var/cache/nix-gocacheprog, or where it is already"),
-                    flag("max-size", Takes::Size, "what the cache may take on disk").usually("20G, or as it was"),
+                    flag("max-size", Takes::Size, "disk space for the cache").usually("20G, or as it was"),
                     flag("max-age", Takes::Age, "evict entries unused for this long").usually("60d, or as it was"),
                     flag("min-free", Takes::Size, "free space to leave on the file system")
                         .usually("5% of it, at most 10G, or as it was"),
@@ -724,15 +730,15 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "where the daemon writes metrics for node_exporter, in a folder that its user may write to",
                     )
                     .usually("nowhere, or as it was"),
-                    switch("no-remote", "take away the remote that the daemon has").conflicts(&["remote"]),
-                    switch("user", "for a Nix of your own, without root"),
+                    switch("no-remote", "remove the daemon's remote").conflicts(&["remote"]),
+                    switch("user", "install for your own single-user Nix, without root"),
                     switch("dry-run", "only show the changes"),
                 ],
                 REMOTE,
             ],
             notes: &[
-                "A remote gives the daemon access to the network. Files named here may be readable by root alone: \
-                 systemd hands them to the daemon.",
+                "With a remote, the daemon has access to the network. Files named here may be readable by root only: \
+                 systemd passes them to the daemon.",
             ],
             examples: &[
                 ("sudo nix-gocacheprog install --dry-run", "See what it would change."),
@@ -748,11 +754,11 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "uninstall",
             brief: "undo `install`",
             usage: Some("sudo nix-gocacheprog uninstall [OPTION...]"),
-            about: &["Remove what `install` has made, and ask whether the cache goes too."],
+            about: &["Remove what `install` has created, and ask whether to remove the cache too."],
             flags: &[&[
                 switch("remove-cache", "remove the cache without asking").conflicts(&["keep-cache"]),
                 switch("keep-cache", "keep the cache and its user without asking"),
-                switch("user", "remove what `install --user` has made"),
+                switch("user", "remove what `install --user` has created"),
                 switch("dry-run", "only show the changes"),
             ]],
             handler: commands::uninstall,
@@ -808,8 +814,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "doctor",
             brief: "check the installation and say how to fix it",
             about: &["Check the program, its sockets, the daemon, Nix's configuration and the cache, and say how to fix \
-                      what is wrong. Fails when something is."],
-            flags: &[&[switch("json", "for programs")], PLACE],
+                      what is wrong. Fails if anything is."],
+            flags: &[&[switch("json", "print JSON for programs")], PLACE],
             handler: commands::doctor,
             ..PLAIN
         },
@@ -844,7 +850,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "completions",
             brief: "print shell completions",
-            about: &["Print what completes this command line in a shell, to be sourced by it."],
+            about: &["Print the script that completes this command line in a shell, to be sourced by it."],
             arguments: &[Argument {
                 name: "SHELL",
                 takes: Takes::OneOf(&["bash", "zsh", "fish"]),

@@ -122,7 +122,7 @@ impl Daemon {
         let (stream, welcome, in_sandbox) =
             greet(runtime_dir, give_up_after, hello).inspect_err(hung::remember)?;
         let id = BuildId::parse(&welcome.build)
-            .ok_or_else(|| Error::peer("the daemon gave no build ID"))?;
+            .ok_or_else(|| Error::peer("the daemon sent no build ID"))?;
         let directory = directory(in_sandbox, id, &welcome);
         // Nothing in it may be listed, but it must be there.
         fs::metadata(&directory)?;
@@ -182,7 +182,7 @@ impl Daemon {
         let found = fs::metadata(&path)?.len();
         if size.is_some_and(|size| size != found) {
             return Err(Error::peer(format!(
-                "{} has {found} bytes instead of those announced",
+                "{} has {found} bytes, which is not the size that the daemon announced",
                 path.display()
             )));
         }

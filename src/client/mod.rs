@@ -147,7 +147,7 @@ fn connect(options: &Options, salt: &Salt) -> Result<Option<Daemon>> {
     }
     if salt.go().is_none() {
         return Err(Error::peer(
-            "the process that has started this client cannot be looked at, so nobody knows which Go it is",
+            "cannot examine the process that started this client, so its Go is unknown",
         ));
     }
     let runtime_dir = options.runtime_dir.as_deref();
@@ -489,7 +489,7 @@ impl Client<'_> {
             }
             _ => {
                 return Err(Error::peer(format!(
-                    "the daemon's answer to request {id} does not fit"
+                    "the daemon's answer to request {id} is of the wrong kind"
                 )));
             }
         }

@@ -534,9 +534,7 @@ fn may_put(
     }
     // Later builds would check a wrong one against their go.sum, but what has no hash there would fail them for good.
     if build.fetches_nothing() && action.is_module() {
-        return Err(Error::peer(
-            "only a build with a fixed output may put modules",
-        ));
+        return Err(Error::peer("only a fixed-output build may put modules"));
     }
     if size > BODY_MAX {
         return Err(Error::peer(format!(

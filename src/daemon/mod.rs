@@ -176,7 +176,7 @@ impl<'a> Awaited<'a> {
         let missing = remote.and_then(|remote| Some((remote, remote.missing_file()?)));
         if let Some((remote, file)) = missing {
             log::warn(format!(
-                "{} is missing: serving without the remote {} until it is there",
+                "{} is missing: serving without the remote {} until it appears",
                 file.display(),
                 remote.url
             ));
@@ -192,7 +192,7 @@ impl<'a> Awaited<'a> {
             Ok(true) => {
                 self.0 = None;
                 log::info(format!(
-                    "nothing is missing any more: serving with the remote {}",
+                    "the missing file has appeared: serving with the remote {}",
                     remote.url
                 ));
                 daemon.start_remote();

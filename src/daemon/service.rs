@@ -313,7 +313,7 @@ impl Service {
         }
         // To read the journal takes a while, and everybody may ask.
         let Ok(_turn) = self.telling_users.try_lock() else {
-            return Err(Error::peer("somebody else asks right now: try again"));
+            return Err(Error::peer("another user is asking right now: try again"));
         };
         let mut records = self.recorded(RECORDS_OF_USERS_SINCE, BUILDS_TOLD, true)?;
         records.retain(|record| record.user == Some(user) && record.tier == tier.name());

@@ -138,7 +138,7 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
         }
         _ => {
             return Err(Error::peer(
-                "the daemon's answer does not fit the question: is it of another version?",
+                "unexpected answer: is the daemon of another version?",
             ));
         }
     };

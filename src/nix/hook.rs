@@ -54,7 +54,7 @@ pub fn run(options: Options) -> u8 {
             Ok((code, _)) => return code,
             // Nothing but this hook names it any more, and Nix would end every build for it.
             Err(e) => {
-                log::warn(format!("{}: going on without it", e.chain()));
+                log::warn(format!("{}: continuing without it", e.chain()));
                 Vec::new()
             }
         },
@@ -156,7 +156,7 @@ fn mounts(drv: &Path, chroot: Option<&Path>, runtime_dir: &Path) -> Result<Vec<u
         control::ask(&socket, &ask.into(), HOOK_LIMIT, &mut |_| {})?
     else {
         return Err(Error::peer(
-            "the daemon's answer does not fit the question: is it of another version?",
+            "unexpected answer: is the daemon of another version?",
         ));
     };
     // Nix mounts as root what the daemon, which is not, names here.
@@ -195,7 +195,7 @@ fn build_directory(path: &Path) -> Result<PathBuf> {
     let real = fs::canonicalize(path)?;
     if real.file_name() != path.file_name() || !real.is_dir() {
         return Err(Error::input(format!(
-            "{} is a link, or no directory",
+            "{} is a symbolic link or not a directory",
             path.display()
         )));
     }
@@ -205,7 +205,7 @@ fn build_directory(path: &Path) -> Result<PathBuf> {
     let is_open = |metadata: &Metadata| metadata.mode() & 0o003 == 0o001;
     if made.uid() != above.uid() || !is_open(&made) || !is_open(&above) {
         return Err(Error::input(format!(
-            "{} is no directory of the daemon's: owner {} and mode {:o} in one of owner {} and mode {:o}",
+            "{} is not a directory of the daemon: owner {}, mode {:o}, but owner {}, mode {:o} of the directory above it",
             path.display(),
             made.uid(),
             made.mode() & 0o7777,

@@ -217,7 +217,9 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
         b'G' => {
             let [count] = take::<1>(from)?;
             if count == 0 || usize::from(count) > FIRST_MAX {
-                return Err(Error::peer(format!("a get of {count} actions")));
+                return Err(Error::peer(format!(
+                    "a get of {count} actions: it takes 1 to {FIRST_MAX}"
+                )));
             }
             let actions = (0..count).map(|_| take(from).map(ActionId));
             Ok(Some(Request::First {
@@ -256,7 +258,9 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
 
 fn checked(size: u64) -> Result<u64> {
     if size > SIZE_MAX {
-        return Err(Error::peer(format!("an output of {size} bytes")));
+        return Err(Error::peer(format!(
+            "an output of {size} bytes: the limit is {SIZE_MAX}"
+        )));
     }
     Ok(size)
 }
@@ -333,7 +337,9 @@ pub fn read_answer(from: &mut impl BufRead) -> Result<Option<(u64, Answer)>> {
         b'r' => {
             let length = usize::from(u16::from_le_bytes(take(from)?));
             if length > TEXT_MAX {
-                return Err(Error::peer(format!("a refusal of {length} bytes")));
+                return Err(Error::peer(format!(
+                    "a refusal of {length} bytes: the limit is {TEXT_MAX}"
+                )));
             }
             let mut text = vec![0; length];
             from.read_exact(&mut text).map_err(cut)?;

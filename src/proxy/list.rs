@@ -49,7 +49,7 @@ pub fn parse(list: &str) -> Result<Vec<Entry>> {
             "direct" => Source::Direct,
             text => parse_source(text).map_err(|e| {
                 Error::input(format!(
-                    "GOPROXY has {e} in place {}: each entry is an http, https or file URL, direct or off",
+                    "GOPROXY has {e} at position {}: each entry must be an http, https or file URL, direct or off",
                     entries.len() + 1
                 ))
             })?,

@@ -286,7 +286,7 @@ fn authorization(path: &Path) -> Result<String> {
     let text = text.trim();
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Error::input(format!(
-            "{} is to have one line: user:password, or a token",
+            "{} must hold one line: user:password, or a token",
             path.display()
         )));
     }
@@ -324,7 +324,7 @@ fn client_cert(options: &Options) -> Result<Option<ClientCert>> {
     match private {
         Some(private) if !certs.is_empty() => Ok(Some(ClientCert::new_with_certs(&certs, private))),
         _ => Err(Error::input(format!(
-            "a certificate in {} and a key in {}, in PEM, are needed",
+            "{} must hold a certificate and {} its private key, both as PEM",
             cert.display(),
             key.display()
         ))),

@@ -172,7 +172,7 @@ impl Remote {
                     count(&self.counters.damaged, 1);
                     self.known.record_bad_output(&entry.output);
                     log::warn(format!(
-                        "remote {}: discarded a wrong output: {}",
+                        "remote {}: discarded a damaged output: {}",
                         self.shelf.url(),
                         e.chain()
                     ));

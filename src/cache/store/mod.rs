@@ -460,9 +460,7 @@ impl Store {
 
     /// Removes a damaged entry.
     fn forget(&self, action: &ActionId, why: &str) -> Result<()> {
-        log::warn(format!(
-            "action {action} {why}: it is removed and counts as a miss"
-        ));
+        log::warn(format!("action {action} {why}: removed, counted as a miss"));
         fs::remove_file(&self.action_path(action))
     }
 

@@ -37,7 +37,7 @@ impl Store {
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => {
                     unseen += 1;
-                    log::warn(format!("cannot look at {}: {e}", entry.path().display()));
+                    log::warn(format!("cannot examine {}: {e}", entry.path().display()));
                 }
             }
         })?;
