@@ -768,8 +768,9 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "ci start",
             brief: "set up a CI machine for one run",
             usage: Some("sudo nix-gocacheprog ci start [OPTION...]"),
-            about: &["Set this machine up for one run of a CI system: as `install` does, with a daemon whether or not systemd \
-                      runs. Says whether the daemon and the remote answer. `ci finish` undoes it, also when it was cut off."],
+            about: &["Set up this machine for one run of a CI system: make the changes of `install` and start a daemon, with \
+                      or without systemd. Says whether the daemon and the remote answer. `ci finish` undoes all of it, \
+                      even if `ci start` was interrupted."],
             flags: &[
                 &[
                     flag(
@@ -777,19 +778,19 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         Takes::OneOf(&["hook", "static"]),
                         "as for `install`",
                     )
-                    .usually("hook, with Lix static"),
+                    .usually("hook, or static with Lix"),
                     flag(
                         "cache-dir",
                         Takes::Dir,
-                        "the cache, which a step of the CI system may have restored and may save after `ci finish`; it becomes \
-                         the daemon's, and is given back to its owner",
+                        "the cache, which the CI system may restore before and save after the run; it belongs to the daemon's \
+                         user until `ci finish`",
                     )
                     .usually("/var/cache/nix-gocacheprog, which `ci finish` removes"),
-                    flag("max-size", Takes::Size, "what the cache may take on disk").usually("20G"),
+                    flag("max-size", Takes::Size, "disk space for the cache").usually("20G"),
                 ],
                 REMOTE,
             ],
-            notes: &["Files named here may be readable by root alone."],
+            notes: &["Files named here may be readable by root only."],
             examples: &[(
                 "sudo nix-gocacheprog ci start --remote https://cache.example.com --remote-mode read-write",
                 "Fill a team's cache from a CI machine.",
@@ -799,10 +800,10 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         },
         Subcommand {
             name: "ci finish",
-            brief: "upload, say what the cache did, and undo `ci start`",
+            brief: "upload, report what the cache did, and undo `ci start`",
             usage: Some("sudo nix-gocacheprog ci finish [OPTION...]"),
             about: &["Wait until everything is uploaded, print what the cache did for the builds of this run, and undo what \
-                      `ci start` did. It fails when something is not uploaded after the time, and undoes all the same."],
+                      `ci start` did. Undoes it even if not everything is uploaded in time, but then fails."],
             flags: &[&[
                 flag("timeout", Takes::Age, "how long to wait for uploads").default("5m"),
                 flag("summary", Takes::File, "add the summary to FILE, as Markdown").env(&["GITHUB_STEP_SUMMARY"]),
