@@ -44,7 +44,10 @@ pub fn main() -> String {
 
 /// The help of a subcommand.
 pub fn of(subcommand: &Subcommand) -> String {
-    let width = width();
+    of_width(subcommand, width())
+}
+
+fn of_width(subcommand: &Subcommand, width: usize) -> String {
     let mut out = String::new();
     for text in subcommand.about {
         paragraph(&mut out, text, width);
@@ -76,7 +79,10 @@ pub fn of(subcommand: &Subcommand) -> String {
     }
     for (command, what) in subcommand.examples {
         paragraph(&mut out, what, width);
-        let _ = writeln!(out, "    {command}\n");
+        for line in wrapped_command(command, width) {
+            let _ = writeln!(out, "    {line}");
+        }
+        out.push('\n');
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -184,9 +190,52 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// The lines of a command, less their indent of four columns. A shell joins them again.
+fn wrapped_command(command: &str, width: usize) -> Vec<String> {
+    const CONTINUES: &str = " \\";
+    // Where it fits whole it needs no mark; a word after the first line stands four columns further in.
+    if command.chars().count() + 4 <= width || command.contains(['\'', '"', '\n']) {
+        return vec![command.into()];
+    }
+    let mut lines = wrapped(command, width.saturating_sub(8 + CONTINUES.len()));
+    let last = lines.len() - 1;
+    for line in &mut lines[..last] {
+        line.push_str(CONTINUES);
+    }
+    for line in &mut lines[1..] {
+        line.insert_str(0, "    ");
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_is_too_wide_goes_on_in_the_next_line_for_a_shell_too() {
+        assert_eq!(
+            wrapped_command("sudo tool install --one A --two B", 24),
+            ["sudo tool \\", "    install --one \\", "    A --two B"]
+        );
+        assert_eq!(wrapped_command("short enough", 16), ["short enough"]);
+        let quoted = "tool 'a  text in quotes that stays as it is'";
+        assert_eq!(wrapped_command(quoted, 24), [quoted]);
+    }
+
+    #[test]
+    fn no_help_is_wider_than_a_narrow_terminal_but_for_single_words() {
+        for subcommand in SUBCOMMANDS.iter().copied().flatten() {
+            for line in of_width(subcommand, WIDTH_MIN).lines() {
+                let words = line.split_whitespace().filter(|word| *word != "\\");
+                assert!(
+                    line.chars().count() <= WIDTH_MIN || words.count() == 1,
+                    "{}: {line}",
+                    subcommand.name
+                );
+            }
+        }
+    }
 
     #[test]
     fn lines_are_no_wider_than_they_may_be() {
