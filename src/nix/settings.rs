@@ -36,9 +36,28 @@ impl Nix {
             .ok_or_else(|| Error::input("there is no `nix` in PATH, nor where it usually is"))?;
         let feature = ["--extra-experimental-features", "nix-command"];
         // The older command is the only one of old Nix, and of new Nix the only that warns.
-        let settings = output(program, &[&feature[..], &["config", "show"]].concat())
-            .or_else(|_| output(program, &[&feature[..], &["show-config"]].concat()))?;
-        Ok(Self::new(&version, &settings, user_conf()))
+        let show = |env: &[(&str, &str)]| {
+            output_with(program, &[&feature[..], &["config", "show"]].concat(), env)
+                .or_else(|_| output_with(program, &[&feature[..], &["show-config"]].concat(), env))
+        };
+        Self::shown(&version, user_conf(), show)
+    }
+
+    /// One that shows its settings in an environment with these variables.
+    fn shown(
+        version: &str,
+        user_conf: Option<PathBuf>,
+        show: impl Fn(&[(&str, &str)]) -> Result<String>,
+    ) -> Result<Self> {
+        const HOOK: &str = "pre-build-hook";
+        let mut nix = Self::new(version, &show(&[])?, user_conf);
+        if nix.user_hook().is_some() {
+            // The daemon runs its own, whatever the user's nix.conf says.
+            let daemons = show(&[("NIX_USER_CONF_FILES", "")])?;
+            let daemons = Self::new(version, &daemons, None);
+            nix.settings.insert(HOOK.into(), daemons.get(HOOK).into());
+        }
+        Ok(nix)
     }
 
     /// Has Nix read a file as configuration, before it is one.
@@ -165,8 +184,13 @@ fn user_conf() -> Option<PathBuf> {
 }
 
 fn output(program: &str, args: &[&str]) -> Result<String> {
+    output_with(program, args, &[])
+}
+
+fn output_with(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<String> {
     let output = Command::new(program)
         .args(args)
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .output()
         .map_err(|e| Error::io("run", program, e))?;
@@ -178,4 +202,36 @@ fn output(program: &str, args: &[&str]) -> Result<String> {
         )));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    #[test]
+    fn a_hook_in_a_users_nix_conf_is_not_taken_for_the_one_that_runs() {
+        let dir = TestDir::new();
+        let conf = dir.path().join("nix.conf");
+        let shown = |text: &str| {
+            std::fs::write(&conf, text).unwrap();
+            let nix = Nix::shown("nix (Nix) 2.8.0", Some(conf.clone()), |env| {
+                let hook = match env {
+                    [("NIX_USER_CONF_FILES", "")] => "/ours",
+                    _ if text.is_empty() => "/ours",
+                    _ => "/theirs",
+                };
+                Ok(format!("cores = 4\npre-build-hook = {hook}\n"))
+            });
+            let nix = nix.unwrap();
+            assert_eq!(nix.get("cores"), "4");
+            (
+                nix.get("pre-build-hook").to_string(),
+                nix.user_hook().is_some(),
+            )
+        };
+        assert_eq!(shown(""), ("/ours".into(), false));
+        let theirs = "  pre-build-hook = /theirs\n";
+        assert_eq!(shown(theirs), ("/ours".into(), true));
+    }
 }
