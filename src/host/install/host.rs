@@ -84,8 +84,9 @@ impl Host {
         if !self.is_live {
             return Ok(host);
         }
-        let dir = self.at(&self.layout.lib);
-        fs::create_dir_all(&dir)?;
+        // /usr, or the user's home: it is always there, and nothing of the lock stays.
+        let above = self.layout.lib.ancestors().nth(3);
+        let dir = self.at(above.unwrap_or(Path::new("/")));
         let lock = fs::open(&dir)?;
         let start = Instant::now();
         while !sys::try_lock(&lock).map_err(|e| Error::io("lock", &dir, e))? {
@@ -231,14 +232,25 @@ impl Host {
         }
     }
 
-    /// Whether the cache is where it is when nobody says otherwise.
-    pub fn is_usual_cache(&self) -> bool {
+    /// Whether this is where the cache is when nobody says otherwise.
+    pub fn is_usual_cache(&self, dir: &Path) -> bool {
         let usual = if self.layout.user {
             Layout::of_user().ok()
         } else {
             Some(Layout::of_system())
         };
-        usual.is_some_and(|usual| usual.cache_dir == self.layout.cache_dir)
+        usual.is_some_and(|usual| usual.cache_dir == dir)
+    }
+
+    /// Where a cache of ours is, or was before it was moved. One that has become something else is not ours any more.
+    pub fn caches(&self, record: &Record) -> Vec<PathBuf> {
+        let former = record.former_caches.iter();
+        let former = former.filter(|dir| Store::is_fit(&self.at(dir)));
+        former
+            .chain([&self.layout.cache_dir])
+            .filter(|dir| self.at(dir).exists())
+            .cloned()
+            .collect()
     }
 
     /// Where the cache goes, if that is not the usual place: where it was asked for, where it has been, or where a link

@@ -69,6 +69,9 @@ pub fn install(options: &Options) -> Result<()> {
     host.check(options.dry_run)?;
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let program = fs::canonicalize(&program)?;
+    if !options.dry_run && Record::read(&host)?.is_none() {
+        Record::remove_traces(&host)?;
+    }
     let mut steps = Installation::plan(&mut host, options, &program)?;
     if options.dry_run {
         return output::print(&steps.show(&host));
@@ -106,7 +109,7 @@ impl Setup {
         let mut host = Host::live(false)?;
         host.is_quiet = true;
         let Some(record) = Record::read(&host)? else {
-            Record::remove_traces(&host);
+            Record::remove_traces(&host)?;
             return Ok(None);
         };
         if record.ci.is_none() {
@@ -204,6 +207,8 @@ fn installed_otherwise() -> Error {
 /// An installation: what is to be, less what is.
 struct Installation {
     record: Record,
+    /// What the record says of the cache and its limits is not written yet.
+    is_unrecorded: bool,
     mode: Mode,
     /// Directories that are missing, outermost first.
     directories: Vec<PathBuf>,
@@ -241,9 +246,23 @@ impl Installation {
             }
             _ => {}
         }
-        let mut record = record.unwrap_or_default();
+        let is_first = record.is_none();
+        let recorded = record.unwrap_or_default();
+        let mut record = recorded.clone();
         record.limits.override_with(&options.limits);
+        let mut notes = String::new();
         if let Some(dir) = host.place_cache(options.cache_dir.as_deref(), &record)? {
+            let usual = &host.layout.cache_dir;
+            let from = record.cache_dir.as_ref().unwrap_or(usual).clone();
+            if !is_first && from != dir && host.at(&from).exists() {
+                notes.push_str(&format!(
+                    "\nThe cache begins anew in {}. What is in {} is not used any more; \
+                     `nix-gocacheprog uninstall --remove-cache` removes that too.\n",
+                    dir.display(),
+                    from.display()
+                ));
+                record.move_cache(from, dir.clone());
+            }
             record.cache_dir = Some(dir.clone());
             host.layout.cache_dir = dir;
         }
@@ -256,7 +275,6 @@ impl Installation {
             record.ci.get_or_insert_with(|| ci(host, options)).uploads = uploads;
         }
         let layout = &host.layout;
-        let mut notes = String::new();
 
         let settings = host.settings()?;
         let installed = layout.hook.to_string_lossy().into_owned();
@@ -343,9 +361,10 @@ impl Installation {
 
         let mut directories = Vec::new();
         let come = files.iter().filter(|file| file.content != Content::Absent);
-        for file in come.chain(&nix_conf) {
-            let parents = file.path.ancestors().skip(1);
-            let missing: Vec<_> = parents.take_while(|dir| !dir.exists()).collect();
+        let come = come.chain(&nix_conf).filter_map(|file| file.path.parent());
+        for dir in come.chain([host.at(&layout.cache_dir).as_path()]) {
+            let chain = dir.ancestors();
+            let missing: Vec<_> = chain.take_while(|dir| !dir.exists()).collect();
             for dir in missing.into_iter().rev() {
                 if !directories.iter().any(|known| known == dir) {
                     directories.push(dir.to_path_buf());
@@ -356,6 +375,7 @@ impl Installation {
         Ok(Self {
             user: host.needs_user() && (!options.ci || host.can_add_user()),
             mode,
+            is_unrecorded: record != recorded,
             record,
             directories,
             files,
@@ -368,6 +388,7 @@ impl Installation {
 
     fn is_done(&self) -> bool {
         self.record.finished
+            && !self.is_unrecorded
             && self.record.mode == self.mode
             && !self.user
             && self.files.is_empty()
@@ -885,6 +906,116 @@ mod tests {
         };
         let plan = Installation::plan(&mut folder.host.clone(), &ci, &folder.program);
         assert!(plan.is_err_and(|e| e.to_string().contains("installed here for good")));
+    }
+
+    #[test]
+    fn a_cache_that_was_moved_goes_from_wherever_it_was() {
+        let folder = Folder::new("a = b\n");
+        let root = &folder.host.root;
+        let before = folder.files();
+        folder.install(Mode::Hook);
+        let fill = |dir: &str| {
+            for name in ["format", "outputs"] {
+                std::fs::write(root.join(dir).join(name), "of a cache").unwrap();
+            }
+        };
+        let usual = "var/cache/nix-gocacheprog";
+        fill(usual);
+        for dir in [
+            "/disk/one",
+            "/disk/two",
+            "/var/cache/nix-gocacheprog",
+            "/disk/two",
+        ] {
+            let options = Options {
+                cache_dir: Some(dir.into()),
+                ..Options::default()
+            };
+            let mut plan = folder.plan_with(&options);
+            assert!(plan.notes.contains(dir), "{}", plan.notes);
+            plan.make(&folder.host).unwrap();
+            let again = folder.plan_with(&options);
+            assert!(again.is_done() && again.notes.is_empty(), "{}", again.notes);
+            fill(dir.trim_start_matches('/'));
+        }
+        let record = Record::read(&folder.host).unwrap().unwrap();
+        let mut host = folder.host.clone();
+        host.find_cache(&record);
+        let shown = uninstall::show(&host, &record, Some(true)).unwrap();
+        let all = "remove the cache /disk/one and /var/cache/nix-gocacheprog and /disk/two";
+        assert!(shown.contains(all), "{shown}");
+        // What has become something else is left alone.
+        std::fs::remove_file(root.join("disk/one/format")).unwrap();
+        std::fs::write(root.join("disk/one/letter"), "").unwrap();
+        folder.uninstall();
+        let letter = root.join("disk/one/letter");
+        assert!(letter.exists() && !root.join("disk/two").exists());
+        std::fs::remove_dir_all(root.join("disk")).unwrap();
+        assert_eq!(folder.files(), before);
+    }
+
+    #[test]
+    fn what_was_killed_before_its_record_or_after_it_leaves_no_directory() {
+        let folder = Folder::new("");
+        let before = folder.files();
+        let lib = folder.host.at(&folder.host.layout.lib);
+        let above = lib.parent().unwrap();
+        // Killed while the record was written: it is aside, with the directories above it.
+        std::fs::create_dir_all(plan::temporary_name(above).join("nix-gocacheprog")).unwrap();
+        Record::remove_traces(&folder.host).unwrap();
+        assert_eq!(folder.files(), before);
+        // Killed when the record was gone.
+        std::fs::create_dir(above).unwrap();
+        let before = folder.files();
+        std::fs::create_dir(&lib).unwrap();
+        Record::remove_traces(&folder.host).unwrap();
+        assert_eq!(folder.files(), before);
+        // With something of somebody else's in it, it stays.
+        std::fs::create_dir(&lib).unwrap();
+        std::fs::write(lib.join("theirs"), "").unwrap();
+        let before = folder.files();
+        Record::remove_traces(&folder.host).unwrap();
+        assert_eq!(folder.files(), before);
+    }
+
+    /// Undoes all that is there, as `uninstall` does.
+    fn undo(folder: &Folder) {
+        match Record::read(&folder.host).unwrap() {
+            Some(_) => folder.uninstall(),
+            None => Record::remove_traces(&folder.host).unwrap(),
+        }
+    }
+
+    #[test]
+    fn killed_at_any_step_it_is_undone_without_a_trace() {
+        use crate::fs::faults::{self, Fault};
+        for uninstalls in [false, true] {
+            let folder = Folder::new("a = b");
+            std::fs::write(
+                folder.host.root.join("usr/local/bin/nix-gocacheprog"),
+                "theirs",
+            )
+            .unwrap();
+            let before = folder.files();
+            for step in 0.. {
+                let plan = folder.plan(Mode::Hook);
+                if uninstalls {
+                    { plan }.make(&folder.host).unwrap();
+                    let record = Record::read(&folder.host).unwrap().unwrap();
+                    faults::inject(step, Fault::Kill);
+                    let _ = uninstall::remove(&folder.host, record, true);
+                } else {
+                    faults::inject(step, Fault::Kill);
+                    let _ = { plan }.make(&folder.host);
+                }
+                let is_whole = faults::clear();
+                undo(&folder);
+                assert_eq!(folder.files(), before, "{uninstalls} {step}");
+                if is_whole {
+                    break;
+                }
+            }
+        }
     }
 
     #[test]

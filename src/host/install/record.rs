@@ -32,6 +32,9 @@ pub struct Record {
     /// The daemon's cache, where it is not in the usual place.
     #[serde(default)]
     pub cache_dir: Option<PathBuf>,
+    /// Where the cache was before it was put elsewhere. What is there goes with the cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_caches: Vec<PathBuf>,
     /// What the daemon keeps its cache within.
     #[serde(default)]
     pub limits: Limits,
@@ -81,16 +84,25 @@ impl Record {
             .map_err(|e| Error::input(format!("cannot understand {}: {e}", path.display())))
     }
 
-    /// Writes it.
+    /// Writes it. The directories that it needs appear together with it: one without it would be nobody's.
     ///
     /// # Errors
     /// When the disk or a missing right prevents it.
     pub fn write(&self, host: &Host) -> Result<()> {
         let path = Self::path(host);
-        fs::create_dir_all(&host.at(&host.layout.lib))?;
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::input(e.to_string()))?;
         let content = Content::Text(text + "\n", 0o644);
-        File { path, content }.make()
+        let lib = host.at(&host.layout.lib);
+        let Some(top) = outermost_missing(&lib) else {
+            return File { path, content }.make();
+        };
+        let fresh = temporary_name(top);
+        fs::remove_dir_all(&fresh)?;
+        let aside = fresh.join(path.strip_prefix(top).unwrap_or(&path));
+        aside.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let path = aside;
+        File { path, content }.make()?;
+        fs::rename(&fresh, top)
     }
 
     /// Removes it.
@@ -103,12 +115,20 @@ impl Record {
         fs::remove_file(&path)
     }
 
-    /// Removes what is left of one that was never finished, because writing it was cut off.
-    pub fn remove_traces(host: &Host) {
-        let path = Self::path(host);
-        let _ = std::fs::remove_file(temporary_name(&path));
-        // Nothing but an empty directory goes.
-        let _ = std::fs::remove_dir(host.at(&host.layout.lib));
+    /// Removes what is left of an installation that was killed before its record was there, or of an uninstallation
+    /// that was killed after its record was gone.
+    ///
+    /// # Errors
+    /// When a missing right prevents it.
+    pub fn remove_traces(host: &Host) -> Result<()> {
+        let lib = host.at(&host.layout.lib);
+        if let Some(top) = outermost_missing(&lib) {
+            return fs::remove_dir_all(&temporary_name(top));
+        }
+        fs::remove_file(&temporary_name(&Self::path(host)))?;
+        // Somebody else may have put something there.
+        let _ = std::fs::remove_dir(&lib);
+        Ok(())
     }
 
     /// Notes a file that was not there.
@@ -121,6 +141,13 @@ impl Record {
         add(&mut self.replaced, path);
     }
 
+    /// Notes that the cache is elsewhere from now on.
+    pub fn move_cache(&mut self, from: PathBuf, to: PathBuf) {
+        self.former_caches.retain(|dir| *dir != to);
+        add(&mut self.former_caches, from);
+        self.cache_dir = Some(to);
+    }
+
     /// Notes a directory that was not there.
     pub fn add_directory(&mut self, path: PathBuf) {
         add(&mut self.directories, path);
@@ -130,6 +157,11 @@ impl Record {
     pub fn add_conf(&mut self, path: PathBuf) {
         add(&mut self.confs, path);
     }
+}
+
+/// The outermost directory that has to be made for this one to be there.
+fn outermost_missing(dir: &Path) -> Option<&Path> {
+    dir.ancestors().take_while(|dir| !dir.exists()).last()
 }
 
 fn add(list: &mut Vec<PathBuf>, path: PathBuf) {

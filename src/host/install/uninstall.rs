@@ -33,6 +33,9 @@ pub fn uninstall(removal: &Removal) -> Result<()> {
     let mut host = Host::live(removal.user)?;
     host.check(removal.dry_run)?;
     let Some(record) = Record::read(&host)? else {
+        if !removal.dry_run {
+            Record::remove_traces(&host)?;
+        }
         return output::print(&format!(
             "nothing to remove: there is no {}\n",
             Record::path(&host).display()
@@ -50,7 +53,7 @@ pub fn uninstall(removal: &Removal) -> Result<()> {
     }
     let remove_cache = match removal.cache {
         Some(remove) => remove,
-        None => ask_about(&host.layout.cache_dir),
+        None => ask_about(&host.caches(&record)),
     };
     remove(&host, record, remove_cache)
 }
@@ -68,18 +71,22 @@ pub fn show(host: &Host, record: &Record, cache: Option<bool>) -> Result<String>
     }
     let (before, after) = (commands(host), reload(host));
     show_commands(&mut out, before.iter().chain(&after));
-    let dir = host.layout.cache_dir.display();
+    let caches = host.caches(record);
+    let shown = in_words(&caches);
     let user = if record.user {
         format!(" and the user {USER}")
     } else {
         String::new()
     };
     let _ = match cache {
-        Some(true) => writeln!(out, "\nremove the cache {dir}{user}"),
-        Some(false) => writeln!(out, "\nkeep the cache {dir}{user}"),
-        None => writeln!(out, "\nask whether to remove the cache {dir}{user}"),
+        Some(true) => writeln!(out, "\nremove the cache {shown}{user}"),
+        Some(false) => writeln!(out, "\nkeep the cache {shown}{user}"),
+        None => writeln!(out, "\nask whether to remove the cache {shown}{user}"),
     };
     for dir in record.directories.iter().rev() {
+        if caches.contains(dir) && (cache != Some(true) || host.is_usual_cache(dir)) {
+            continue;
+        }
         let dir = host.at(dir);
         if dir.exists() {
             let _ = writeln!(out, "remove the directory {} if it is empty", dir.display());
@@ -97,6 +104,9 @@ pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()>
     for file in &confs(host, &record)? {
         host.change_conf(file)?;
         host.say(&format!("removed from {}\n", file.path.display()));
+    }
+    for conf in &record.confs {
+        fs::remove_file(&temporary_name(&host.at(conf)))?;
     }
     if host.has_systemd() && !host.layout.user {
         host.run(&restart_nix(host))?;
@@ -127,22 +137,42 @@ pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()>
         host.run(&command)?;
     }
     fs::remove_dir_all(&host.at(&host.layout.runtime_dir))?;
-    let cache = host.at(&host.layout.cache_dir);
-    let is_kept = !remove_cache && cache.exists();
+    let caches = host.caches(&record);
+    let is_kept = !remove_cache && !caches.is_empty();
     if remove_cache {
-        remove_cache_dir(host, &cache)?;
+        for dir in &caches {
+            remove_cache_dir(host, dir)?;
+        }
     }
     if let Some(ci) = record.ci.as_ref().filter(|_| is_kept) {
-        give_back(host, &cache, ci)?;
+        give_back(host, &host.at(&host.layout.cache_dir), ci)?;
     }
     if record.user && (remove_cache || record.ci.is_some()) {
         host.remove_user()?;
     }
+    // What holds the record goes after it.
+    let (holding, others): (Vec<_>, Vec<_>) = record
+        .directories
+        .iter()
+        .map(|dir| host.at(dir))
+        .partition(|dir| host.at(&host.layout.lib).starts_with(dir));
+    let remove_empty = |dirs: &[PathBuf]| {
+        for dir in dirs.iter().rev() {
+            // Somebody else may have put something there.
+            let _ = std::fs::remove_dir(dir);
+        }
+    };
+    remove_empty(&others);
     if is_kept && record.ci.is_none() {
         host.say(&format!(
-            "kept {}{}; `nix-gocacheprog uninstall --remove-cache` removes it later\n",
-            cache.display(),
-            if record.user { " and its user" } else { "" }
+            "kept {}{}; `nix-gocacheprog uninstall --remove-cache` removes {} later\n",
+            in_words(&caches),
+            if record.user { " and its user" } else { "" },
+            if caches.len() + usize::from(record.user) == 1 {
+                "it"
+            } else {
+                "them"
+            },
         ));
         record.finished = false;
         record.files.clear();
@@ -151,18 +181,21 @@ pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()>
         record.write(host)?;
     } else {
         Record::remove(host)?;
-    }
-    for dir in record.directories.iter().rev() {
-        // Somebody else may have put something there.
-        let _ = std::fs::remove_dir(host.at(dir));
+        remove_empty(&holding);
     }
     Ok(())
 }
 
+/// Directories in a sentence.
+fn in_words(dirs: &[PathBuf]) -> String {
+    let shown: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    shown.join(" and ")
+}
+
 /// Removes the cache. A link to it, and the directory that somebody has made for it, stay.
-fn remove_cache_dir(host: &Host, cache: &Path) -> Result<()> {
-    let usual = host.is_usual_cache();
-    if cache.is_symlink() || !usual {
+fn remove_cache_dir(host: &Host, dir: &Path) -> Result<()> {
+    let cache = &host.at(dir);
+    if cache.is_symlink() || !host.is_usual_cache(dir) {
         let Ok(dir) = fs::canonicalize(cache) else {
             return Ok(());
         };
@@ -261,11 +294,11 @@ fn reload(host: &Host) -> Option<Vec<String>> {
 }
 
 /// Whether a person wants the cache removed; where there is nobody to ask, it stays.
-fn ask_about(cache: &Path) -> bool {
-    if !cache.exists() || !std::io::stdin().is_terminal() {
+fn ask_about(caches: &[PathBuf]) -> bool {
+    if caches.is_empty() || !std::io::stdin().is_terminal() {
         return false;
     }
-    let question = format!("Remove the cache {} too? [y/N] ", cache.display());
+    let question = format!("Remove the cache {} too? [y/N] ", in_words(caches));
     let mut answer = String::new();
     output::print(&question).is_ok()
         && std::io::stdin().lock().read_line(&mut answer).is_ok()
