@@ -42,8 +42,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// files to fetch a build would wait for each of them.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(5);
 
-/// For so long an upstream that failed to answer is asked only once for each file: `go` alone would not
-/// ask again either.
+/// For so long an upstream that failed to answer, or could not be reached, is asked only once for each file: `go` alone
+/// would not ask again either.
 const FAILING_FOR: Duration = Duration::from_secs(60);
 
 /// How often a file is asked for at most, when the answer was of a kind that seldom gets better.
@@ -82,7 +82,7 @@ pub struct Upstreams {
     agents: Mutex<HashMap<Option<ureq::Proxy>, Agent>>,
     /// Which could not be reached, when, and why.
     unreachable: Mutex<HashMap<String, (Instant, String)>>,
-    /// Which failed to answer however often they were asked, and when.
+    /// Which failed to answer or to be reached however often they were asked, and when.
     failing: Mutex<HashMap<String, Instant>>,
     requests: AtomicU64,
 }
@@ -207,8 +207,9 @@ impl Upstreams {
                 Err(Failure::Unreachable { why, late }) => {
                     self.names.forget();
                     let why = format!("cannot reach {server}: {why}");
-                    if late || tries >= TRIES {
+                    if late || is_failing || tries >= TRIES {
                         let refusal = Response::bad_gateway(&why);
+                        lock(&self.failing).insert(server.clone(), Instant::now());
                         lock(&self.unreachable).insert(server, (Instant::now(), why));
                         return Err(refusal);
                     }
@@ -572,5 +573,26 @@ mod tests {
         }
         let far = retry_after("Fri, 31 Dec 9999 23:59:59 GMT", None);
         assert!(far.is_some_and(|far| far > RETRY_AFTER_MAX));
+    }
+
+    #[test]
+    fn an_upstream_that_cannot_be_reached_is_tried_again_for_one_file_and_not_for_each() {
+        // A port that was free a moment ago.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let limits = Limits {
+            connect: Duration::from_secs(10),
+            read: Duration::from_secs(10),
+        };
+        let upstreams = Upstreams::from_env(limits, &[]);
+        let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
+        for requests in [u64::from(TRIES), u64::from(TRIES) + 1] {
+            assert!(upstreams.fetch(&url).is_err());
+            assert!(upstreams.fetch(&url).is_err());
+            assert_eq!(upstreams.requests(), requests);
+            // As it is some seconds later.
+            lock(&upstreams.unreachable).clear();
+        }
     }
 }
