@@ -27,6 +27,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -44,6 +45,8 @@ pub struct Builds {
     users: Mutex<HashMap<u32, Spent>>,
     /// Who looks at lifelines right now.
     reapers: Mutex<Reapers>,
+    /// Sessions that have ended of builds that registered themselves.
+    own_sessions_ended: AtomicU64,
 }
 
 /// What is said of a build when it is registered.
@@ -168,6 +171,7 @@ impl Builds {
             table: Mutex::default(),
             users: Mutex::default(),
             reapers: Mutex::default(),
+            own_sessions_ended: AtomicU64::default(),
         };
         fs::ensure_dir(&builds.directories, 0o711)?;
         fs::ensure_dir(&builds.records, 0o700)?;
@@ -355,6 +359,11 @@ impl Builds {
         let table = self.table();
         let sessions = table.values().map(|build| build.sessions).sum();
         (table.len(), sessions)
+    }
+
+    /// How many sessions have ended so far of builds that registered themselves.
+    pub fn own_sessions_ended(&self) -> u64 {
+        self.own_sessions_ended.load(Ordering::Relaxed)
     }
 
     /// The builds that are registered, the one used last first.
@@ -745,6 +754,10 @@ impl Drop for BuildDir {
         if let Some(build) = self.builds.table().get_mut(&self.id) {
             build.sessions -= 1;
             build.last_used = now;
+        }
+        if !self.is_hooked {
+            let ended = &self.builds.own_sessions_ended;
+            ended.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -22,6 +22,10 @@ pub trait BuildsOfUsers {
     fn have_sessions(&self) -> bool;
     /// Gives up those that registered themselves, have no session and were not used for so long; says how many went.
     fn release_idle(&self, unused_for: Duration) -> usize;
+    /// How many sessions have ended so far of builds that registered themselves: what these used can be given up then.
+    fn own_sessions_ended(&self) -> u64 {
+        0
+    }
     /// Writes what a later daemon is to know of how long they took.
     fn save_times(&self) {}
 }
@@ -87,7 +91,7 @@ impl Maintenance {
                 sweeper.in_vain = None;
             }
             let goal = match store.overdue(limits) {
-                Ok(Some(goal)) if sweeper.may_try() => Some(goal),
+                Ok(Some(goal)) if sweeper.may_try(builds.own_sessions_ended()) => Some(goal),
                 Ok(_) if size_is_a_guess || stats.since_sweep() > AGE_CHECK_EVERY => {
                     store.goal(limits).ok()
                 }
@@ -145,14 +149,21 @@ impl Maintenance {
 /// Sweeps, but not over and over when that is of no use.
 #[derive(Debug, Default)]
 struct Sweeper {
-    in_vain: Option<Instant>,
+    /// When it was in vain, and how many sessions of dev shells had ended then.
+    in_vain: Option<(Instant, u64)>,
     said: bool,
 }
 
 impl Sweeper {
-    fn may_try(&self) -> bool {
-        self.in_vain
-            .is_none_or(|then| then.elapsed() >= EVICT_AGAIN_AFTER)
+    fn may_try(&self, sessions_ended: u64) -> bool {
+        self.in_vain.is_none_or(|(then, ended_by_then)| {
+            let wait = if sessions_ended == ended_by_then {
+                EVICT_AGAIN_AFTER
+            } else {
+                UPKEEP_EVERY
+            };
+            then.elapsed() >= wait
+        })
     }
 
     fn sweep(
@@ -164,7 +175,7 @@ impl Sweeper {
     ) -> Result<Swept> {
         let begun = Instant::now();
         // Whatever comes of it, not at once again.
-        self.in_vain = Some(begun);
+        self.in_vain = Some((begun, builds.own_sessions_ended()));
         let mut ages = IDLE_AGES.into_iter();
         if store.size() > goal.keep {
             ages.next().map(|age| builds.release_idle(age));
@@ -262,5 +273,21 @@ mod tests {
             assert_eq!(*lock(&builds.0), IDLE_AGES[..asked]);
         }
         assert!(IDLE_AGES.is_sorted_by(|one, next| one > next));
+    }
+
+    #[test]
+    fn what_was_in_vain_is_tried_again_soon_after_a_session_of_a_dev_shell_has_ended() {
+        let tried = |before: Duration| {
+            let now = Instant::now();
+            let sweeper = Sweeper {
+                in_vain: Some((now.checked_sub(before).unwrap(), 7)),
+                said: true,
+            };
+            (sweeper.may_try(7), sweeper.may_try(8))
+        };
+        assert_eq!(tried(Duration::ZERO), (false, false));
+        assert_eq!(tried(UPKEEP_EVERY), (false, true));
+        assert_eq!(tried(EVICT_AGAIN_AFTER), (true, true));
+        assert!(Sweeper::default().may_try(0));
     }
 }

@@ -109,6 +109,10 @@ impl BuildsOfUsers for Service {
         self.builds.live().1 > 0
     }
 
+    fn own_sessions_ended(&self) -> u64 {
+        self.builds.own_sessions_ended()
+    }
+
     fn save_times(&self) {
         self.compile_times.save();
     }
