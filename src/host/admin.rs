@@ -241,15 +241,12 @@ fn ask_either(
                 Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
             ) => {}
         Err(e) if e.kind() == Some(std::io::ErrorKind::PermissionDenied) => {
-            return Err(Error::input(format!(
-                "{}: only root may ask the daemon; run it with sudo",
-                e.chain()
-            )));
+            return Err(control::only_root(e));
         }
         done => return done,
     }
     *is_served = false;
-    let parts = open(place)?;
+    let parts = open(place).map_err(control::only_root)?;
     let reply = parts.answer(question, meanwhile)?;
     parts.store.close()?;
     Ok(reply)

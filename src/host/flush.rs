@@ -94,7 +94,9 @@ fn paused(report: &RemoteReport) -> String {
 }
 
 fn ask(socket: &Path) -> Result<RemoteReport> {
-    match control::ask(socket, &Ask::Live.into(), ANSWER_LIMIT, &mut |_| {})? {
+    match control::ask(socket, &Ask::Live.into(), ANSWER_LIMIT, &mut |_| {})
+        .map_err(control::only_root)?
+    {
         Reply::Live(live) => live
             .remote
             .ok_or_else(|| Error::input("the daemon has no remote: start it with --remote URL")),

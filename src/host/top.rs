@@ -38,7 +38,9 @@ pub fn run(socket: &Path, rounds: Option<u64>) -> Result<()> {
     let mut before: Option<(Instant, Live)> = None;
     let mut round = 0;
     loop {
-        let live = match control::ask(socket, &Ask::Live.into(), LIMIT, &mut |_| {})? {
+        let live = match control::ask(socket, &Ask::Live.into(), LIMIT, &mut |_| {})
+            .map_err(control::only_root)?
+        {
             Reply::Live(live) => *live,
             _ => {
                 return Err(Error::peer(

@@ -8,7 +8,7 @@ use crate::mode::Mode;
 use crate::protocol::wire;
 use crate::report::{BuildRecord, Live, Report, Swept, Verified};
 use serde::{Deserialize, Serialize};
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -151,6 +151,17 @@ pub enum Reply {
     Verified(Verified),
     /// What was evicted, or would be.
     Swept(Swept),
+}
+
+/// The error of what only root may do, with what to do about it.
+pub fn only_root(error: Error) -> Error {
+    if error.kind() != Some(ErrorKind::PermissionDenied) {
+        return error;
+    }
+    Error::input(format!(
+        "{}: only root may do this; run it with sudo",
+        error.chain()
+    ))
 }
 
 /// Asks the daemon, and waits for each line of its answer for at most `limit`; gives
