@@ -1,4 +1,4 @@
-# A Go program of one small package.
+# A Go program of one small package. `step` makes each build a derivation of its own, of which its tests cannot tell.
 {
   step,
   withHook ? true,
@@ -16,7 +16,8 @@ in
 packages.buildGoModule {
   pname = "hello";
   version = "1";
-  inherit step doCheck;
+  inherit doCheck;
+  postInstall = ": ${step}";
   src = ./hello;
   vendorHash = null;
 }
