@@ -160,10 +160,12 @@ fn examine(options: &Options) -> Vec<Finding> {
         )),
     }
     if is_served {
-        let report = daemon_report(&options.runtime_dir).filter(|_| !options.is_named);
+        let named = options.cache_dir.as_path();
+        let report = daemon_report(&options.runtime_dir)
+            .filter(|report| !options.is_named || report.cache == named);
         let (dir, min_free) = match &report {
             Some(report) => (report.cache.as_path(), Some(report.min_free)),
-            None => (options.cache_dir.as_path(), None),
+            None => (named, None),
         };
         findings.extend(cache(dir, min_free));
     }
