@@ -202,6 +202,21 @@ pub struct RemoteReport {
     pub writing_paused: Option<String>,
 }
 
+/// What stands for the name of a build that has none.
+pub const NO_NAME: &str = "(dev shell)";
+
+/// Whose counts these are, for a person: those of all builds of a name, or of a user's dev shells.
+pub fn whose(name: &str) -> String {
+    if name.is_empty() {
+        "(dev shells)".into()
+    } else if name.starts_with("user ") {
+        // As a tier calls itself; no derivation's name has a blank.
+        format!("(dev shells) of {name}")
+    } else {
+        name.into()
+    }
+}
+
 /// What is recorded of a build that has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -226,7 +241,7 @@ pub struct BuildRecord {
     pub tier: String,
     /// A session broke off, so the build may have gone on without the cache.
     pub broken_off: bool,
-    /// What separates builds of this name from each other: names and short values, as the client said them.
+    /// What separates builds of this name from each other: names and short values, as the client said them (`parts.rs`).
     pub environment: Vec<(String, String)>,
     /// The packages whose archives it put, in the order in which they came: the first of them, if there are many.
     pub compiled: Vec<Compiled>,

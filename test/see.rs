@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-fn run(daemon: &Daemon, args: &[&str]) -> String {
+pub fn run(daemon: &Daemon, args: &[&str]) -> String {
     let output = Command::new(binary())
         .args(args)
         .arg("--cache-dir")
@@ -25,7 +25,7 @@ fn stats(daemon: &Daemon) -> serde_json::Value {
 }
 
 /// The builds that have ended, which is all of them: somebody has to look at their lifelines first.
-fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
+pub fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
     daemon.wait_until("all builds have ended", || stats(daemon)["builds"] == 0);
     let json = run(daemon, &["stats", "--builds", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&json).unwrap();

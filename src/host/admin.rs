@@ -12,7 +12,7 @@ use crate::host::page;
 use crate::metrics;
 use crate::output::{self, Paint};
 use crate::protocol::control::{self, Ask, Gc, Question, Reply};
-use crate::report::{BuildRecord, Report, Swept, Verified};
+use crate::report::{BuildRecord, NO_NAME, Report, Swept, Verified, whose};
 use crate::size::{count, show_age, show_count, show_duration, show_size};
 use crate::sys;
 use serde::Serialize;
@@ -167,7 +167,7 @@ fn builds_table(builds: &[BuildRecord], colours: bool) -> String {
     let mut out = Paint::Bold.of(&head, colours) + "\n";
     for build in builds {
         let name = if build.name.is_empty() {
-            "(dev shell)"
+            NO_NAME
         } else {
             &build.name
         };
@@ -379,11 +379,7 @@ fn table(report: &Report, colours: bool) -> String {
             "largest users", "from cache", "added"
         );
         for (name, user) in &report.users {
-            let name = if name.is_empty() {
-                "(dev shells)"
-            } else {
-                name.as_str()
-            };
+            let name = whose(name);
             let _ = writeln!(
                 out,
                 "{name:<51} {:>11} {:>10}  {} ago",

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::admin::{self, Form, Target, Task};
 use crate::output;
 use crate::protocol::control::Reply;
-use crate::report::{BuildRecord, Report};
+use crate::report::{BuildRecord, NO_NAME, Report, whose};
 use crate::size::{count, show_age, show_count, show_duration, show_size};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -310,7 +310,7 @@ fn users(out: &mut String, builds: &[BuildRecord]) {
         let _ = write!(
             out,
             "<tr>{}<td>{}<td>{}<td>{}</tr>",
-            name_cell(name),
+            name_cell(&whose(name)),
             show_count(*builds),
             show_size(*bytes),
             show_duration(*saved)
@@ -334,7 +334,11 @@ fn recent(out: &mut String, builds: &[BuildRecord]) {
         let _ = write!(
             out,
             "<tr>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}{}</tr>",
-            name_cell(&build.name),
+            name_cell(if build.name.is_empty() {
+                NO_NAME
+            } else {
+                &build.name
+            }),
             date_and_time(build.ended),
             show_duration(build.ended.saturating_sub(build.started) * 1000),
             show_count(build.counts.hits),
@@ -351,9 +355,6 @@ fn recent(out: &mut String, builds: &[BuildRecord]) {
 
 /// A derivation's name as a person reads it: as much as there is room for, and all of it under the mouse.
 fn name_cell(name: &str) -> String {
-    if name.is_empty() {
-        return "<td>(dev shells)".into();
-    }
     let mut short: String = name.chars().take(NAME_MAX).collect();
     if short.len() < name.len() {
         short.push('…');
@@ -466,7 +467,7 @@ mod tests {
         );
         assert!(!page.contains("<script") && !page.contains('\u{1b}'));
         assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&#39;&amp;x"));
-        assert!(page.contains("(dev shells)"));
+        assert!(page.contains(">(dev shells)<") && page.contains(">(dev shell)<"));
         let shown = page.matches(&"x".repeat(100)).count();
         assert_eq!(
             shown, 2,

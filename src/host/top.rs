@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::output;
 use crate::protocol::control::{self, Ask, Reply};
-use crate::report::Live;
+use crate::report::{Live, NO_NAME};
 use crate::size::{show_count, show_size};
 use crate::sys;
 use std::collections::HashMap;
@@ -164,7 +164,7 @@ fn frame(
     let room = rows.saturating_sub(HEAD + 1);
     for build in live.builds.iter().take(room) {
         let name = if build.name.is_empty() {
-            "(dev shell)"
+            NO_NAME
         } else {
             &build.name
         };
