@@ -1,9 +1,9 @@
 //! What a session has compiled, and why: told from the archives that it has put, once it has ended.
 
 use crate::cache::builds::BuildDir;
-use crate::cache::history::Use;
 use crate::cache::store::Store;
 use crate::daemon::archive::{self, Package};
+use crate::daemon::uses::Put;
 use crate::id::ActionId;
 use crate::report::{BuildRecord, COMPILED_MAX, Cause, Compiled};
 use std::collections::HashSet;
@@ -13,23 +13,28 @@ const LOOKED_INTO_MAX: usize = 4096;
 
 /// Adds the packages that a session has put to what is recorded of its build. `used_before` are the actions that earlier
 /// builds of its name have used.
-pub fn note(build: &BuildDir, store: &Store, puts: &[Use], used_before: &HashSet<ActionId>) {
+pub fn note(build: &BuildDir, store: &Store, puts: &[Put], used_before: &HashSet<ActionId>) {
     // To open so many files takes a while, during which nobody waits for the record.
     let packages = packages(store, puts, used_before);
-    let is_evicted = |(action, _): &&Use| used_before.contains(action);
-    let evicted = puts.iter().filter(is_evicted).count() as u64;
+    let evicted = puts.iter().filter(|put| is_evicted(put, used_before));
+    let evicted = evicted.count() as u64;
     build.note(|record| {
         record.evicted += evicted;
         add(record, packages);
     });
 }
 
+/// `go` also puts again what is there still, as what a compiler says of a package: that is no sign of eviction.
+fn is_evicted(put: &Put, used_before: &HashSet<ActionId>) -> bool {
+    put.is_new && used_before.contains(&put.action)
+}
+
 /// The packages in outputs, in this order, and whether each was evicted.
-fn packages(store: &Store, puts: &[Use], used_before: &HashSet<ActionId>) -> Vec<(Package, bool)> {
+fn packages(store: &Store, puts: &[Put], used_before: &HashSet<ActionId>) -> Vec<(Package, bool)> {
     let looked_into = puts.iter().take(LOOKED_INTO_MAX);
-    let package = |(action, entry): &Use| {
-        let mut file = store.open_output(entry).ok().flatten()?;
-        Some((archive::package(&mut file)?, used_before.contains(action)))
+    let package = |put: &Put| {
+        let mut file = store.open_output(&put.entry).ok().flatten()?;
+        Some((archive::package(&mut file)?, is_evicted(put, used_before)))
     };
     looked_into.filter_map(package).collect()
 }

@@ -11,7 +11,7 @@ use crate::daemon::misses::Misses;
 use crate::daemon::remote_gets::RemoteGets;
 use crate::daemon::service::Service;
 use crate::daemon::sessions::OpenSession;
-use crate::daemon::uses::Uses;
+use crate::daemon::uses::{Put, Uses};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::fs;
@@ -376,7 +376,7 @@ fn bounded(environment: &[(String, String)]) -> Vec<(String, String)> {
     };
     let parts = environment
         .iter()
-        .map(|(name, value)| (shown(name, 64), shown(value, 1024)));
+        .map(|(name, value)| (shown(name, 128), shown(value, 1024)));
     let fits = |(name, value): &(String, String)| {
         let length = name.len() + value.len();
         let fits = length <= left;
@@ -463,9 +463,14 @@ fn converse(
                 session.counts.errors += u64::from(may_put.is_err());
                 let stored = may_put.and_then(|()| {
                     let held = Held::before(session, &service.store, &action);
+                    let is_new = held.is_none();
                     let entry = session.put(&action, &output, size, &mut body)?;
                     compare(session, counter, &action, held, &entry);
-                    Ok(entry)
+                    Ok(Put {
+                        action,
+                        entry,
+                        is_new,
+                    })
                 });
                 // What was refused must still be read, or the next request is not found.
                 std::io::copy(&mut body, &mut std::io::sink())
@@ -473,14 +478,14 @@ fn converse(
                 if body.limit() > 0 {
                     return Err(Error::peer("the connection ended within a body"));
                 }
-                if let Ok(entry) = &stored {
+                if let Ok(put) = &stored {
                     service.stats.puts.add(since.elapsed().as_micros() as u64);
                     service.stats.outputs.add(size);
                     if let Some(time) = compiled_in {
                         let key = counter.view.tier.key(&action);
                         service.compile_times.record(&key, time);
                     }
-                    uses.add_put(&action, *entry);
+                    uses.add_put(*put);
                     if let Some(remote_gets) = remote_gets {
                         remote_gets.stored(&action);
                     }

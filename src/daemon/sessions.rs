@@ -10,6 +10,7 @@ use crate::counts::Counts;
 use crate::daemon::Daemon;
 use crate::daemon::compiled;
 use crate::daemon::service::Service;
+use crate::daemon::uses::Put;
 use crate::error::{Error, Result};
 use crate::id::BuildId;
 use crate::log;
@@ -193,7 +194,7 @@ impl OpenSession {
     }
 
     /// A session has ended that has put this. Nobody waits for what is found out of it.
-    pub fn compiled(&self, build: &BuildDir, puts: &[Use]) {
+    pub fn compiled(&self, build: &BuildDir, puts: &[Put]) {
         if puts.is_empty() {
             return;
         }

@@ -21,8 +21,17 @@ pub struct Uses<'a> {
 #[derive(Debug, Default)]
 struct Noted {
     uses: Vec<(ActionId, Option<Entry>)>,
-    /// Which of them are puts.
-    puts: Vec<u32>,
+    /// Which of them are puts, and whether there was nothing for the action before.
+    puts: Vec<(u32, bool)>,
+}
+
+/// What was put.
+#[derive(Clone, Copy, Debug)]
+pub struct Put {
+    pub action: ActionId,
+    pub entry: Entry,
+    /// There was nothing for the action before.
+    pub is_new: bool,
 }
 
 impl<'a> Uses<'a> {
@@ -41,10 +50,10 @@ impl<'a> Uses<'a> {
     }
 
     /// Notes that an action was put, unless there are too many already.
-    pub fn add_put(&self, action: &ActionId, entry: Entry) {
+    pub fn add_put(&self, put: Put) {
         let mut noted = self.noted();
-        if let Some(at) = self.note(&mut noted, action, Some(entry)) {
-            noted.puts.push(at);
+        if let Some(at) = self.note(&mut noted, &put.action, Some(put.entry)) {
+            noted.puts.push((at, put.is_new));
         }
     }
 
@@ -58,11 +67,15 @@ impl<'a> Uses<'a> {
     }
 
     /// What was put, in this order.
-    pub fn puts(&self) -> Vec<Use> {
+    pub fn puts(&self) -> Vec<Put> {
         let noted = self.noted();
-        let put = |at: &u32| {
-            let (action, entry) = noted.uses.get(*at as usize)?;
-            Some((*action, (*entry)?))
+        let put = |(at, is_new): &(u32, bool)| {
+            let (action, entry) = *noted.uses.get(*at as usize)?;
+            Some(Put {
+                action,
+                entry: entry?,
+                is_new: *is_new,
+            })
         };
         noted.puts.iter().filter_map(put).collect()
     }
