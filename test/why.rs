@@ -2,7 +2,7 @@
 
 use crate::client::{Client, by_go};
 use crate::go::{Go, run};
-use crate::see::wait_for_end;
+use crate::see::{self, ended, wait_for_end};
 use crate::support::{Daemon, TempDir, binary, text};
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -55,6 +55,8 @@ const NEWER: &str =
     "-isystem /nix/store/11111111111111111111111111111111-openssl-3.0.15-dev/include -O2";
 const REBUILT: &str =
     "-isystem /nix/store/22222222222222222222222222222222-openssl-3.0.15-dev/include -O2";
+const OLD_CC: &str = "/nix/store/44444444444444444444444444444444-gcc-wrapper-13.2.0";
+const NEW_CC: &str = "/nix/store/55555555555555555555555555555555-gcc-wrapper-14.1.0";
 const ZLIB: &str = "-L/nix/store/33333333333333333333333333333333-zlib-1.3/lib";
 
 #[test]
@@ -90,6 +92,35 @@ fn why_names_what_separates_a_build_from_the_one_before() {
         &both[1..],
         "1 miss: NIX_CFLAGS_COMPILE: without -O2, openssl-3.0.15-dev\n",
     );
+    let with = |name, value| [both[1], ("NIX_CC", OLD_CC), (name, value)];
+    build(&daemon, &with("NIX_HARDENING_ENABLE", "fortify pic"), None);
+    expect(
+        &daemon,
+        &with("NIX_HARDENING_ENABLE", "fortify"),
+        "1 miss: NIX_HARDENING_ENABLE: without pic\n",
+    );
+    let newer_cc = [
+        both[1],
+        ("NIX_CC", NEW_CC),
+        ("NIX_HARDENING_ENABLE", "fortify"),
+    ];
+    expect(
+        &daemon,
+        &newer_cc,
+        "1 miss: the compiler wrapper: gcc-wrapper-13.2.0 -> gcc-wrapper-14.1.0\n",
+    );
+    build(&daemon, &with("SOMETHING", "hunter1"), None);
+    expect(
+        &daemon,
+        &with("SOMETHING", "hunter2"),
+        "1 miss: SOMETHING changed\n",
+    );
+    let told = format!("{:?}", ended(&daemon));
+    assert!(
+        told.contains("SOMETHING") && !told.contains("hunter"),
+        "{told}"
+    );
+    build(&daemon, &both[1..], None);
     let pure = [both[1], ("CGO_ENABLED", "0")];
     expect(&daemon, &pure, "1 miss: CGO_ENABLED: with 0\n");
     // Evicted, and nothing else.
@@ -108,11 +139,7 @@ fn why_names_what_separates_a_build_from_the_one_before() {
     // Readonly: the client keeps its puts to itself.
     gc(&daemon);
     let readonly = [pure[0], pure[1], ("NIX_GOCACHEPROG", "readonly")];
-    expect(
-        &daemon,
-        &readonly,
-        "1 miss: NIX_GOCACHEPROG: with readonly; mode: on -> readonly\n",
-    );
+    expect(&daemon, &readonly, "1 miss: mode: on -> readonly\n");
     expect(
         &daemon,
         &readonly,
@@ -131,6 +158,8 @@ fn why_names_what_separates_a_build_from_the_one_before() {
     build(&daemon, &[("NIX_CFLAGS_COMPILE", NEWER)], Some(4242));
     let said = why(&daemon, "hello");
     assert!(said.contains("tier: shared -> user 4242\n"), "{said}");
+    let table = see::run(&daemon, &["stats"]);
+    assert!(table.contains("\n(dev shells) of user 4242 "), "{table}");
 }
 
 #[test]
@@ -198,7 +227,24 @@ impl Program {
         );
     }
 
+    /// Adds a package that is compiled by C, with a header elsewhere.
+    fn add_c(&self) {
+        self.write(
+            "main.go",
+            "package main\n\nimport \"example.org/p/c\"\n\nfunc main() { println(c.V) }\n",
+        );
+        self.write(
+            "c/c.go",
+            "package c\n\n// #cgo CFLAGS: -I${SRCDIR}/../include\n// #include \"v.h\"\nimport \"C\"\n\nconst V = C.V\n",
+        );
+        self.write("include/v.h", "#define V 1\n");
+    }
+
     fn build(&self, daemon: &Daemon, go: &Go) {
+        self.build_with(daemon, go, &[("CGO_ENABLED", "0")]);
+    }
+
+    fn build_with(&self, daemon: &Daemon, go: &Go, vars: &[(&str, &str)]) {
         let top = TempDir::new();
         let client = format!(
             "{} client --runtime-dir {}",
@@ -216,9 +262,9 @@ impl Program {
             .env("GOENV", "off")
             .env("GOPROXY", "off")
             .env("GOTOOLCHAIN", "local")
-            .env("CGO_ENABLED", "0")
             .env("name", "p-1.0")
-            .env("GOCACHEPROG", client));
+            .env("GOCACHEPROG", client)
+            .envs(vars.iter().copied()));
         wait_for_end(daemon);
     }
 }
@@ -265,4 +311,44 @@ fn why_names_the_packages_that_changed_and_those_that_depend_on_them() {
     );
     program.write("main.go", "package main\n\nfunc main() {}\n");
     expect(&newer, &[": changed: main\n", "1 package compiled\n"]);
+}
+
+#[test]
+fn why_names_what_c_depends_on_and_only_where_it_counts() {
+    let daemon = Daemon::start();
+    let program = Program::new();
+    program.add_c();
+    let go = Go::pinned("1.27");
+    let expect = |vars: &[(&str, &str)], expected: &str| {
+        program.build_with(&daemon, &go, vars);
+        let said = why(&daemon, "p-1.0");
+        assert!(said.contains(expected), "no {expected:?} in\n{said}");
+    };
+    let c = [("CGO_ENABLED", "1"), ("NIX_CFLAGS_COMPILE", OPENSSL)];
+    expect(&c, ": it is the first build of this name\n");
+    program.write("include/v.h", "#define V 2\n");
+    expect(&c, ": include/v.h changed\n");
+    program.write("c/more.go", "package c\n\nconst W = V\n");
+    expect(&c, ": changed: example.org/p/c\n");
+    expect(
+        &[c[0], ("NIX_CFLAGS_COMPILE", NEWER)],
+        ": NIX_CFLAGS_COMPILE: openssl-3.0.14-dev -> openssl-3.0.15-dev\n",
+    );
+    expect(
+        &[c[0], ("NIX_CFLAGS_COMPILE", NEWER), ("GOFLAGS", "-tags=x")],
+        ": flags: with -tags=x\n",
+    );
+    // Nothing of C is compiled now.
+    program.write("main.go", "package main\n\nfunc main() {}\n");
+    program.build(&daemon, &go);
+    program.write("main.go", "package main\n\nfunc main() { println() }\n");
+    expect(
+        &[("CGO_ENABLED", "0"), ("NIX_LDFLAGS", ZLIB)],
+        ": changed: main\n",
+    );
+    assert!(
+        why(&daemon, "p-1.0").contains("of which nothing was compiled: NIX_LDFLAGS: with zlib-1.3"),
+        "{}",
+        why(&daemon, "p-1.0")
+    );
 }

@@ -36,6 +36,7 @@ pub struct Daemon {
     /// Something may be ready in it.
     is_ready: bool,
     knows_first: bool,
+    knows_parts: bool,
     is_readonly: bool,
 }
 
@@ -44,7 +45,7 @@ pub struct Daemon {
 pub struct Shared<'a> {
     /// What it does with that.
     pub mode: Mode,
-    /// What separates its actions from those of others.
+    /// What separates its actions from those of others, as far as that is known at once.
     pub environment: &'a [Part],
 }
 
@@ -134,6 +135,7 @@ impl Daemon {
             directory,
             is_ready: welcome.ready,
             knows_first: welcome.first,
+            knows_parts: welcome.parts,
             is_readonly: welcome.mode.as_deref().map(Mode::parse) == Some(Mode::Readonly),
         })
     }
@@ -146,6 +148,11 @@ impl Daemon {
     /// Whether it looks up several keys in one request.
     pub fn knows_first(&self) -> bool {
         self.knows_first
+    }
+
+    /// Whether it can be told more of what separates this build from others.
+    pub fn knows_parts(&self) -> bool {
+        self.knows_parts
     }
 
     /// Whether the daemon's administrator lets this build put nothing.

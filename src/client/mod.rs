@@ -14,7 +14,7 @@ mod go_flags;
 pub mod gocacheprog;
 mod hung;
 mod local_hits;
-mod parts;
+pub mod parts;
 mod pending;
 pub mod private;
 mod private_cache;
@@ -101,6 +101,8 @@ pub fn run(options: &Options) -> Result<()> {
             private: PrivateCache::Unused(options.cache_dir.clone()),
             said: false,
         }),
+        unsaid_parts: AtomicBool::new(daemon.as_ref().is_some_and(Daemon::knows_parts)),
+        unsaid_c: AtomicBool::new(daemon.as_ref().is_some_and(Daemon::knows_parts)),
         daemon,
         answered: Condvar::new(),
         closing: AtomicBool::new(false),
@@ -153,7 +155,7 @@ fn connect(options: &Options, salt: &Salt) -> Result<Option<Daemon>> {
     let runtime_dir = options.runtime_dir.as_deref();
     let shared = Shared {
         mode: options.mode,
-        environment: &parts::parts(salt.go()),
+        environment: &salt.go_parts(),
     };
     Daemon::connect(runtime_dir, options.give_up_after, shared).map(Some)
 }
@@ -166,6 +168,10 @@ struct Client<'a> {
     /// What is put goes to the private cache.
     is_readonly: bool,
     daemon: Option<Daemon>,
+    /// The daemon is to be told what separates this build from others …
+    unsaid_parts: AtomicBool,
+    /// … and that what C can depend on counts for something that was compiled.
+    unsaid_c: AtomicBool,
     /// None when there is nothing more to say.
     stdout: Mutex<Option<File>>,
     state: Mutex<State>,
@@ -212,10 +218,11 @@ impl Client<'_> {
                     match companions.receive(&action, &mut body) {
                         Ok((body, evidence)) => {
                             let place = self.salt.place(&action, evidence);
+                            let is_of_c = self.salt.pure(&action).map(Place::Shared) != Some(place);
                             for key in &*self.salt.keys(&action) {
                                 finder.forget(key);
                             }
-                            self.put(id, place, output, Arc::new(body))?;
+                            self.put(id, place, is_of_c, output, Arc::new(body))?;
                         }
                         Err(e) => {
                             body.skip()?;
@@ -230,7 +237,7 @@ impl Client<'_> {
                             self.push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
                                 self.flush(&mut out)?;
-                                self.send(&frames);
+                                self.send(&[self.parts(), frames].concat());
                             }
                         }
                         Err(keys) => {
@@ -310,7 +317,7 @@ impl Client<'_> {
                 actions: keys.to_vec(),
             },
         };
-        let mut frame = Vec::new();
+        let mut frame = self.parts();
         wire::push_request(&mut frame, &asked);
         self.send(&frame);
         Ok(())
@@ -322,33 +329,69 @@ impl Client<'_> {
         if !state.alone {
             state.requests.add(id, Pending::Telling);
             drop(state);
-            self.send(frames);
+            self.send(&[&self.parts(), frames].concat());
         }
     }
 
+    /// What separates this build from others, as a frame, once: for the first write after the first get, which has waited for
+    /// all of it to be found out. A command that asks for nothing does not wait.
+    fn parts(&self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        if self.unsaid_parts.swap(false, Ordering::Relaxed) {
+            let parts = [&[parts::counts(false)], self.salt.parts()].concat();
+            wire::push_request(&mut frame, &Request::Parts(parts));
+        }
+        frame
+    }
+
+    /// That more counts than which Go it is, as a frame, once.
+    fn counting_c(&self) -> Vec<u8> {
+        let mut frame = self.parts();
+        if self.unsaid_c.swap(false, Ordering::Relaxed) {
+            wire::push_request(&mut frame, &Request::Parts(vec![parts::counts(true)]));
+        }
+        frame
+    }
+
     /// Passes on a put, or answers it from the private cache.
-    fn put(&self, id: i64, place: Place, output: OutputId, body: Arc<Spooled>) -> Result<()> {
+    fn put(
+        &self,
+        id: i64,
+        place: Place,
+        is_of_c: bool,
+        output: OutputId,
+        body: Arc<Spooled>,
+    ) -> Result<()> {
         let (Place::Shared(key) | Place::Private(key)) = place;
         let put = Put { key, output, body };
+        let is_private = place == Place::Private(key);
         let mut state = self.state();
-        if state.alone || self.is_readonly || place == Place::Private(key) {
+        let said = match is_of_c && !is_private && !state.alone {
+            true => self.counting_c(),
+            false => Vec::new(),
+        };
+        if state.alone || self.is_readonly || is_private {
             let mut out = Vec::new();
             state.private.put(&mut out, id, &put);
             drop(state);
+            if !said.is_empty() {
+                self.send(&said);
+            }
             return self.write(&out);
         }
         state.requests.add(id, Pending::Put(put.clone()));
         drop(state);
-        if let Err(e) = self.send_put(id, &put) {
+        if let Err(e) = self.send_put(id, said, &put) {
             // The daemon waits for the rest of a body that never comes.
             self.go_alone(&e);
         }
         Ok(())
     }
 
-    fn send_put(&self, id: i64, put: &Put) -> Result<()> {
+    /// Sends a put, after some other frames.
+    fn send_put(&self, id: i64, mut frame: Vec<u8>, put: &Put) -> Result<()> {
         let mut body = put.body.reader()?;
-        let mut frame = Vec::with_capacity(SEND_AT_MOST);
+        frame.reserve(SEND_AT_MOST);
         wire::push_request(
             &mut frame,
             &Request::Put {
@@ -359,7 +402,7 @@ impl Client<'_> {
             },
         );
         loop {
-            let room = (SEND_AT_MOST - frame.len()) as u64;
+            let room = SEND_AT_MOST.saturating_sub(frame.len()) as u64;
             let read = body.by_ref().take(room).read_to_end(&mut frame);
             let read = read.map_err(|e| Error::io("read", "a body", e))?;
             if !frame.is_empty() {

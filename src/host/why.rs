@@ -3,13 +3,14 @@
 
 use crate::cache::history::family;
 use crate::client::connection;
+use crate::client::parts::{self, COUNTS};
 use crate::config::control_socket;
 use crate::error::{Error, Result};
 use crate::host::admin::{self, Target, Task};
 use crate::host::page;
 use crate::output::{self, Paint};
 use crate::protocol::control::Reply;
-use crate::report::{BuildRecord, Cause};
+use crate::report::{BuildRecord, Cause, NO_NAME};
 use crate::size::{count, show_count, show_duration};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -129,7 +130,9 @@ fn text(build: &BuildRecord, before: Option<&BuildRecord>, colours: bool) -> Str
         out.push_str("  nothing was missed\n");
         return out;
     }
-    let reasons = reasons(build, before);
+    let differences = before.map(|before| Differences::between(before, build));
+    let differences = differences.unwrap_or_default();
+    let reasons = reasons(build, before, &differences);
     let _ = writeln!(
         out,
         "  {}: {}",
@@ -140,6 +143,13 @@ fn text(build: &BuildRecord, before: Option<&BuildRecord>, colours: bool) -> Str
             Paint::Yellow.of(&reasons.join("; "), colours)
         }
     );
+    if !has_c(build) && !differences.of_c.is_empty() {
+        let _ = writeln!(
+            out,
+            "  differs too, and counts for C alone, of which nothing was compiled: {}",
+            differences.of_c.join("; ")
+        );
+    }
     for line in compiled(build) {
         let _ = writeln!(out, "  {line}");
     }
@@ -150,11 +160,15 @@ fn text(build: &BuildRecord, before: Option<&BuildRecord>, colours: bool) -> Str
 }
 
 fn shown(name: &str) -> &str {
-    if name.is_empty() { "(dev shell)" } else { name }
+    if name.is_empty() { NO_NAME } else { name }
 }
 
 /// What differs from the build before, and what else makes builds miss.
-fn reasons(build: &BuildRecord, before: Option<&BuildRecord>) -> Vec<String> {
+fn reasons(
+    build: &BuildRecord,
+    before: Option<&BuildRecord>,
+    differences: &Differences,
+) -> Vec<String> {
     let mut reasons = Vec::new();
     if build.mode == "audit" {
         reasons.push("an audit takes nothing from the cache".into());
@@ -162,8 +176,9 @@ fn reasons(build: &BuildRecord, before: Option<&BuildRecord>) -> Vec<String> {
     match before {
         None => reasons.push("it is the first build of this name".into()),
         Some(before) => {
-            if !build.environment.is_empty() && !before.environment.is_empty() {
-                reasons.extend(differences(&before.environment, &build.environment));
+            reasons.extend_from_slice(&differences.of_go);
+            if has_c(build) {
+                reasons.extend_from_slice(&differences.of_c);
             }
             for (name, then, now) in [
                 ("mode", &before.mode, &build.mode),
@@ -238,10 +253,9 @@ fn first(names: &[String], count: u64) -> String {
     }
 }
 
-/// Whether the build put nothing because it was not to: as the daemon says, or as its client does.
+/// Whether the build put nothing because it was not to.
 fn is_readonly(build: &BuildRecord) -> bool {
-    let says = |(name, value): &(String, String)| name == "NIX_GOCACHEPROG" && value == "readonly";
-    build.mode == "readonly" || build.environment.iter().any(says)
+    build.mode == "readonly"
 }
 
 /// What would have to be recorded to say more.
@@ -262,33 +276,163 @@ fn not_known(build: &BuildRecord, before: Option<&BuildRecord>) -> Vec<&'static 
     missing
 }
 
-/// What differs between two environments, a line for each name.
-fn differences(then: &[(String, String)], now: &[(String, String)]) -> Vec<String> {
-    let (then, now) = (by_name(then), by_name(now));
-    let names: BTreeSet<_> = then.keys().chain(now.keys()).copied().collect();
-    // The Go package first: with it, everything else is as good as certain to differ.
-    let (go, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == "go");
-    let difference = |name: &str| {
-        let none = BTreeSet::new();
-        let (then, now) = (
-            then.get(name).unwrap_or(&none),
-            now.get(name).unwrap_or(&none),
-        );
-        (then != now).then(|| format!("{name}: {}", change(then, now)))
-    };
-    go.into_iter()
-        .chain(others)
-        .filter_map(difference)
-        .collect()
+/// What differs between two environments, in words.
+#[derive(Debug, Default)]
+struct Differences {
+    /// In what counts for all actions.
+    of_go: Vec<String>,
+    /// In what C can depend on, and pure Go does not.
+    of_c: Vec<String>,
 }
 
-/// The words of each name. Several commands of one build may have several values, of which the order says nothing.
-fn by_name(environment: &[(String, String)]) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut words: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+impl Differences {
+    fn between(then: &BuildRecord, now: &BuildRecord) -> Self {
+        let is_whole = says_all(then) && says_all(now);
+        let (then, now) = (by_name(&then.environment), by_name(&now.environment));
+        let mut names: BTreeSet<_> = then.keys().chain(now.keys()).copied().collect();
+        names.remove(COUNTS);
+        if !is_whole {
+            // What only one of them says is no difference: the other one may have had it too.
+            names.retain(|name| then.contains_key(name) && now.contains_key(name));
+        }
+        let of = |is_wanted: &dyn Fn(&str) -> bool| {
+            // What has changed in the same way is said once.
+            let mut changes: Vec<(Change, Vec<&str>)> = Vec::new();
+            for name in names.iter().copied().filter(|name| is_wanted(name)) {
+                let Some(change) = Change::of(then.get(name), now.get(name)) else {
+                    continue;
+                };
+                match changes.iter_mut().find(|(other, _)| *other == change) {
+                    Some((_, names)) => names.push(name),
+                    None => changes.push((change, vec![name])),
+                }
+            }
+            let said = changes.iter().map(|(change, names)| change.said(names));
+            said.collect::<Vec<_>>()
+        };
+        // The Go package first: with it, everything else is as good as certain to differ.
+        let mut of_go = of(&|name| name == "go");
+        of_go.extend(of(&|name| name != "go" && counts_for_go(name)));
+        Self {
+            of_go,
+            of_c: of(&|name| !counts_for_go(name)),
+        }
+    }
+}
+
+/// Whether a client has said everything, or only what it knew at once.
+fn says_all(build: &BuildRecord) -> bool {
+    build.environment.iter().any(|(name, _)| name == COUNTS)
+}
+
+/// Whether what C can depend on counts for anything that was compiled. A client that does not say so is older.
+fn has_c(build: &BuildRecord) -> bool {
+    !says_all(build) || build.environment.contains(&parts::counts(true))
+}
+
+/// What `go` puts into its own keys, or we into all of ours.
+fn counts_for_go(name: &str) -> bool {
+    name.starts_with("GO") || ["go", "flags", "CGO_ENABLED", "remote"].contains(&name)
+}
+
+/// A part as a person calls it.
+fn title(name: &str) -> &str {
+    match name {
+        "NIX_CC" => "the compiler wrapper",
+        "NIX_BINTOOLS" => "the linker wrapper",
+        name => name,
+    }
+}
+
+/// The values of each name. Several commands of one build may have several, of which the order says nothing.
+type ByName<'a> = BTreeMap<&'a str, Words<'a>>;
+
+fn by_name(environment: &[(String, String)]) -> ByName<'_> {
+    let mut words = ByName::new();
     for (name, value) in environment {
-        words.entry(name).or_default().extend(value.split(' '));
+        let words = words.entry(name).or_default();
+        value.split(' ').for_each(|word| words.add(word));
     }
     words
+}
+
+/// The words of a value, each with what hashes are behind it; those behind no word are of the value as a whole.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Words<'a>(BTreeMap<&'a str, BTreeSet<&'a str>>);
+
+impl<'a> Words<'a> {
+    fn add(&mut self, word: &'a str) {
+        let is_hash =
+            |hash: &str| hash.len() == 8 && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let (word, hash) = match word.rsplit_once('#') {
+            Some((word, hash)) if is_hash(hash) => (word, Some(hash)),
+            _ => (word, None),
+        };
+        self.0.entry(word).or_default().extend(hash);
+    }
+
+    fn words(&self) -> BTreeSet<&'a str> {
+        self.0
+            .keys()
+            .copied()
+            .filter(|word| !word.is_empty())
+            .collect()
+    }
+}
+
+/// How a part differs.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    /// It was not there before.
+    Added,
+    /// It was there before.
+    Removed,
+    /// Nothing more is known.
+    Changed,
+    /// In words.
+    Words(String),
+}
+
+impl Change {
+    fn of(then: Option<&Words<'_>>, now: Option<&Words<'_>>) -> Option<Self> {
+        let none = Words::default();
+        if then == now {
+            return None;
+        }
+        let (then_words, now_words) = (then.unwrap_or(&none).words(), now.unwrap_or(&none).words());
+        if then_words.is_empty() && now_words.is_empty() {
+            return Some(match (then, now) {
+                (None, _) => Self::Added,
+                (_, None) => Self::Removed,
+                _ => Self::Changed,
+            });
+        }
+        let mut text = change(&then_words, &now_words);
+        for word in then_words.intersection(&now_words) {
+            let [then, now] = [then, now].map(|of| of.and_then(|words| words.0.get(word)));
+            if then != now {
+                let comma = if text.is_empty() { "" } else { ", " };
+                let _ = write!(text, "{comma}{} changed", package(word));
+            }
+        }
+        // The order of the words, or what is left out of them.
+        Some(if text.is_empty() {
+            Self::Changed
+        } else {
+            Self::Words(text)
+        })
+    }
+
+    fn said(&self, names: &[&str]) -> String {
+        let names: Vec<_> = names.iter().map(|name| title(name).to_string()).collect();
+        let names = first(&names, names.len() as u64);
+        match self {
+            Self::Added => format!("{names} added"),
+            Self::Removed => format!("{names} removed"),
+            Self::Changed => format!("{names} changed"),
+            Self::Words(words) => format!("{names}: {words}"),
+        }
+    }
 }
 
 /// `openssl-3.0.14 -> openssl-3.0.15`, `without zlib-1.3`, `with zlib-1.3`.
@@ -375,6 +519,7 @@ mod tests {
             "aaaaaaaa-openssl-3.0.14-dev bbbbbbbb-zlib-1.3-dev -O2",
         ),
         ("remote", "none"),
+        ("counts", "all"),
     ];
 
     fn said(environment: &[(&str, &str)], change: impl FnOnce(&mut BuildRecord)) -> String {
@@ -416,11 +561,12 @@ mod tests {
                 ("go", go),
                 ("NIX_CFLAGS_COMPILE", flags),
                 ("remote", "none"),
+                ("counts", "all"),
             ];
             assert_eq!(line(&environment, |_| {}), expected);
         }
         assert_eq!(
-            line(&[ONE[0], ONE[1], ("remote", "read")], |_| {}),
+            line(&[ONE[0], ONE[1], ("remote", "read"), ONE[3]], |_| {}),
             "remote: none -> read"
         );
         assert_eq!(
@@ -431,6 +577,102 @@ mod tests {
             line(ONE, |build| build.evicted = 12),
             "12 outputs of an earlier build evicted"
         );
+    }
+
+    /// What differs in what a client says, from one build to the next.
+    fn difference(then: &[(&str, &str)], now: &[(&str, &str)]) -> String {
+        let [then, now] = [then, now].map(|said| {
+            let mut build = build("aaaa", "hello-1.0", said);
+            build.environment.push(parts::counts(true));
+            build
+        });
+        let differences = Differences::between(&then, &now);
+        [differences.of_go, differences.of_c].concat().join("; ")
+    }
+
+    #[test]
+    fn each_kind_of_part_has_its_words() {
+        for (then, now, expected) in [
+            (
+                &[("include/v.h", "#00000001"), ("old.h", "#00000001")][..],
+                &[("include/v.h", "#00000002"), ("new.h", "#00000001")][..],
+                "include/v.h changed; new.h added; old.h removed",
+            ),
+            (
+                &[("a.h", "#00000001"), ("b.h", "#00000001")],
+                &[("a.h", "#00000002"), ("b.h", "#00000002")],
+                "a.h, b.h changed",
+            ),
+            (
+                &[
+                    ("NIX_CC", "aaaaaaaa-gcc-wrapper-13"),
+                    ("C tools", "aaaaaaaa-gcc-wrapper-13"),
+                ],
+                &[
+                    ("NIX_CC", "bbbbbbbb-gcc-wrapper-14"),
+                    ("C tools", "bbbbbbbb-gcc-wrapper-14"),
+                ],
+                "C tools, the compiler wrapper: gcc-wrapper-13 -> gcc-wrapper-14",
+            ),
+            (
+                &[("go", "/opt/go/bin/go#00000001")],
+                &[("go", "/opt/go/bin/go#00000002")],
+                "go: /opt/go/bin/go changed",
+            ),
+            (
+                &[("go", "/opt/go1.26/bin/go#00000001")],
+                &[("go", "/opt/go1.27/bin/go#00000002")],
+                "go: /opt/go1.26/bin/go -> /opt/go1.27/bin/go",
+            ),
+            (
+                &[("NIX_LDFLAGS", "-lz aaaaaaaa-zlib-1.3 #00000001")],
+                &[("NIX_LDFLAGS", "-lz aaaaaaaa-zlib-1.3 #00000002")],
+                "NIX_LDFLAGS changed",
+            ),
+            (
+                &[("NIX_HARDENING_ENABLE", "format pic"), ("X", "#00000001")],
+                &[("NIX_HARDENING_ENABLE", "format"), ("GOARCH", "arm64")],
+                "GOARCH: with arm64; NIX_HARDENING_ENABLE: without pic; X removed",
+            ),
+            (&[("x", "-DA#define")], &[("x", "-DA#define")], ""),
+        ] {
+            assert_eq!(difference(then, now), expected);
+        }
+    }
+
+    #[test]
+    fn what_c_alone_depends_on_is_no_reason_where_nothing_of_c_was_compiled() {
+        let with = |counts, value| [("counts", counts), ("v.h", value)];
+        let then = build("aaaa", "hello-1.0", &with("all", "#00000001"));
+        let of = |counts| {
+            text(
+                &build("bbbb", "hello-1.1", &with(counts, "#00000002")),
+                Some(&then),
+                false,
+            )
+        };
+        assert!(of("all").contains("  3,021 misses: v.h changed\n"));
+        let said = of("go");
+        assert!(
+            said.contains("nothing was compiled: v.h changed\n"),
+            "{said}"
+        );
+        assert!(
+            said.contains("  3,021 misses: nothing differs that is recorded\n"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_an_older_client_did_not_say_is_no_difference() {
+        let then = build("aaaa", "hello-1.0", &ONE[..3]);
+        let now = build(
+            "bbbb",
+            "hello-1.1",
+            &[ONE[0], ("v.h", "#00000001"), ("counts", "all")],
+        );
+        assert!(Differences::between(&then, &now).of_c.is_empty());
+        assert!(Differences::between(&now, &then).of_c.is_empty());
     }
 
     #[test]

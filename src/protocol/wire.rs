@@ -93,7 +93,7 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// What separates this session's actions from those of others, in words: names and short values, for a person who asks
-    /// why a build missed. An older daemon ignores it, and one that does not hear it says that it does not know.
+    /// why a build missed. It is what the client knows at once; more comes with `parts`. An older daemon ignores it, and one that does not hear it says that it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<(String, String)>,
 }

@@ -4,6 +4,7 @@ use super::identity::{Identities, add_state};
 use super::record::Record;
 use super::variables::Variables;
 use crate::client::go_flags::Flags;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,34 @@ const TOOLS: [&str; 8] = [
     "link",
     "preprofile",
     "vet",
+];
+
+/// Flags of `go` that change what is compiled, besides those below.
+const FLAGS: [&str; 7] = [
+    "a",
+    "asan",
+    "cover",
+    "linkshared",
+    "msan",
+    "race",
+    "trimpath",
+];
+
+/// The same, with a value each. Those that only a linker hears are not among them.
+const FLAGS_WITH_VALUE: [&str; 13] = [
+    "asmflags",
+    "buildmode",
+    "compiler",
+    "covermode",
+    "coverpkg",
+    "gccgoflags",
+    "gcflags",
+    "installsuffix",
+    "mod",
+    "modfile",
+    "overlay",
+    "pgo",
+    "tags",
 ];
 
 /// A `go` command.
@@ -68,8 +97,49 @@ impl GoCommand {
         self.flags.values(flag)
     }
 
+    /// The flags that say what `go` compiles and how, of which it hashes what they come to.
+    pub fn said_flags(&self) -> String {
+        let mut said = BTreeSet::new();
+        let mut words = self.flags.words().iter();
+        while let Some(word) = words.next() {
+            let word = word.to_string_lossy();
+            let Some(flag) = word.strip_prefix('-') else {
+                continue;
+            };
+            let flag = flag.strip_prefix('-').unwrap_or(flag);
+            let value = match flag.split_once('=') {
+                Some((_, value)) => value.to_string(),
+                None if FLAGS_WITH_VALUE.contains(&flag) => {
+                    let next = words.next().cloned().unwrap_or_default();
+                    next.to_string_lossy().into_owned()
+                }
+                None => String::new(),
+            };
+            let name = flag.split('=').next().unwrap_or_default();
+            if FLAGS_WITH_VALUE.contains(&name) && !value.is_empty() {
+                said.insert(format!(
+                    "-{name}={}",
+                    value.replace(char::is_whitespace, ",")
+                ));
+            } else if FLAGS.contains(&name) {
+                let value = if value.is_empty() {
+                    ""
+                } else {
+                    &flag[name.len()..]
+                };
+                said.insert(format!("-{name}{value}"));
+            }
+        }
+        Vec::from_iter(said).join(" ")
+    }
+
     /// Adds which Go this is: its executable and its GOROOT, and if the executable is not `go`, what it runs.
     pub fn add_go(&self, record: &mut Record, identities: &Identities, variables: &Variables) {
+        let go = record.word(|record| self.add_all_of_go(record, identities, variables));
+        record.say("go", go);
+    }
+
+    fn add_all_of_go(&self, record: &mut Record, identities: &Identities, variables: &Variables) {
         add_program(record, identities, "go", &self.exe);
         // `go` sets it for what it starts.
         let goroot = variables.get("GOROOT").filter(|root| !root.is_empty());
@@ -158,6 +228,20 @@ mod tests {
         assert!(found.values("overlay").is_empty());
         assert!(!found.is_test());
         assert!(command("/go", "go -C x test ./...", &[]).0.is_test());
+    }
+
+    #[test]
+    fn flags_that_change_what_is_compiled_are_said() {
+        let said = |line: &str| {
+            command("/go", line, &[("GOFLAGS", "-trimpath -tags=b")])
+                .0
+                .said_flags()
+        };
+        assert_eq!(said("go build -o x ."), "-tags=b -trimpath");
+        assert_eq!(
+            said("go test -v -race -tags a,b --gcflags all=-N -ldflags -X=a=b -run race ./race"),
+            "-gcflags=all=-N -race -tags=a,b -tags=b -trimpath"
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod record;
 mod toolchain;
 mod variables;
 
+use crate::client::parts::{self, Part};
 use crate::client::purity::Kind;
 use crate::client::source_tree::{Assembler, SourceTree};
 use crate::id::{ActionId, BuildId};
@@ -113,6 +114,8 @@ struct Found {
     full: Prefix,
     test: Option<Prefix>,
     assembler: Assembler,
+    /// What a person is told of all that counts.
+    parts: Vec<Part>,
 }
 
 impl Salt {
@@ -175,6 +178,16 @@ impl Salt {
     /// The executable of the `go` command; `None` when nobody knows which Go it is, and nothing may be shared.
     pub fn go(&self) -> Option<&Path> {
         self.rest.command.as_ref().map(GoCommand::exe)
+    }
+
+    /// What is said of the Go that this is, which is known at once.
+    pub fn go_parts(&self) -> Vec<Part> {
+        parts::bounded(self.rest.go.parts())
+    }
+
+    /// What is said of all that counts.
+    pub fn parts(&self) -> &[Part] {
+        &self.rest.found().parts
     }
 
     /// For a daemon that looks up one key at a time.
@@ -248,24 +261,32 @@ impl Rest {
         toolchain::add(&mut record, variables, identities);
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
-            record.add("GOENV", std::fs::read(file).unwrap_or_default());
+            let settings = std::fs::read(file).unwrap_or_default();
+            record.add("GOENV", &settings);
+            if !settings.is_empty() {
+                record.say("go env -w", parts::hash(&settings));
+            }
         }
         let mut assembler = Assembler::Open;
         if let Some(command) = &self.command {
+            record.say(
+                "flags",
+                parts::variable(b"GOFLAGS", command.said_flags().as_bytes()).1,
+            );
             assembler = add_tree(&mut record, command, self.folder.as_deref(), variables);
             if !add_flags(&mut record, command, variables, identities) {
                 assembler = assembler.max(Assembler::Open);
             }
         }
-        let test = self.shares_tests.then(|| {
-            let mut record = record.clone();
-            record.add("key", "test");
-            variables.add_of_tests(&mut record, outputs);
-            record.finish()
-        });
+        let mut of_tests = record.clone();
+        if self.shares_tests {
+            of_tests.add("key", "test");
+            variables.add_of_tests(&mut of_tests, outputs);
+        }
         Found {
+            parts: parts::bounded(of_tests.parts()),
             full: record.finish(),
-            test,
+            test: self.shares_tests.then(|| of_tests.finish()),
             assembler,
         }
     }
@@ -286,11 +307,18 @@ fn add_tree(
     match folder.map(scan) {
         Some(Ok(tree)) => {
             record.add("tree", tree.digest());
+            for (name, hash) in tree.said() {
+                record.say(name, hash.clone());
+            }
             tree.assembler()
         }
         failed => {
             log::debug(|| format!("nothing of C is shared: {failed:?}"));
-            add_nonce(record);
+            let nonce = record.word(add_nonce);
+            record.say(
+                "the source, which cannot be looked through,",
+                parts::hash(nonce.as_bytes()),
+            );
             Assembler::Open
         }
     }
@@ -342,18 +370,22 @@ fn add_flags(
     for word in words_of(&command.values("toolexec")) {
         record.add("toolexec", word);
         if let Some(program) = toolchain::find(OsStr::from_bytes(word), path) {
-            identities.add_file(record, "toolexec", &program);
+            let said = record.word(|record| identities.add_file(record, "toolexec", &program));
+            record.say("-toolexec", said);
         }
     }
     for overlay in command.values("overlay") {
-        add_overlay(record, Path::new(overlay), identities);
+        let said = record.word(|record| add_overlay(record, Path::new(overlay), identities));
+        record.say("files of -overlay", parts::hash(said.as_bytes()));
     }
     let mut is_closed = true;
     let asmflags = command.values("asmflags");
     for word in words_of(&asmflags) {
         if let Some(folder) = flags::path_in(word) {
             is_closed = false;
-            identities.add_folder(record, "asmflags", &folder, true);
+            let said =
+                record.word(|record| identities.add_folder(record, "asmflags", &folder, true));
+            record.say("folders of -asmflags", said);
         }
         is_closed &= !word.windows(2).any(|part| part == b"-I");
     }

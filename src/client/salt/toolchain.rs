@@ -5,6 +5,7 @@ use super::flags;
 use super::identity::{Identities, add_state};
 use super::record::Record;
 use super::variables::Variables;
+use crate::client::parts;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -83,31 +84,44 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
     let named = NAMED.iter().filter_map(|name| variables.get(name));
     let named = named.flat_map(|value| flags::words(value.as_bytes()));
     let usual = USUAL.iter().map(|name| name.as_bytes());
+    let mut tools = BTreeSet::new();
     for word in named.chain(usual).collect::<BTreeSet<_>>() {
         let name = String::from_utf8_lossy(word);
         if let Some(program) = find(OsStr::from_bytes(word), path) {
             is_of_host |= !program.starts_with("/nix/store");
-            identities.add_file(record, &name, &program);
+            tools.insert(record.word(|record| identities.add_file(record, &name, &program)));
         }
     }
+    // Many of one package are one.
+    record.say("C tools", Vec::from_iter(tools).join(" "));
     for name in ["NIX_CC", "NIX_BINTOOLS"] {
         if let Some(wrapper) = variables.get(name) {
-            identities.add_folder(record, name, Path::new(wrapper), true);
+            let folder = Path::new(wrapper);
+            let word = record.word(|record| identities.add_folder(record, name, folder, true));
+            record.say(name, word);
         }
     }
     for path in named_by_flags(variables) {
         let name = path.to_string_lossy();
         if !identities.is_fixed(&path) && path.exists() {
-            identities.add_file(record, &name, &path);
+            let word = record.word(|record| identities.add_file(record, &name, &path));
+            let hash = word.rfind('#').map_or("", |at| &word[at..]);
+            record.say(&name, hash.into());
         }
     }
     if is_of_host {
-        for folder in OF_HOST {
-            if let Ok(found) = std::fs::metadata(folder) {
-                record.add("of the host", folder);
-                add_state(record, &found);
+        let word = record.word(|record| {
+            for folder in OF_HOST {
+                if let Ok(found) = std::fs::metadata(folder) {
+                    record.add("of the host", folder);
+                    add_state(record, &found);
+                }
             }
-        }
+        });
+        record.say(
+            "headers and libraries of the host",
+            parts::hash(word.as_bytes()),
+        );
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::flags;
 use super::record::Record;
+use crate::client::parts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -503,7 +504,9 @@ impl Variables {
             };
             if !words.is_empty() || flags::Use::of(bytes).is_none() {
                 record.add("variable", bytes);
-                record.add("value", words);
+                record.add("value", &words);
+                let (name, value) = parts::variable(bytes, &words);
+                record.say(&name, value);
             }
         }
     }
@@ -519,8 +522,13 @@ impl Variables {
             !is_later && !OF_NO_TEST.contains(name)
         };
         for name in ATTRIBUTES.iter().copied().filter(is_of_tests) {
+            let value = self.without_outputs(name, own);
             record.add("attribute", name);
-            record.add("value", self.without_outputs(name, own));
+            record.add("value", &value);
+            if !value.is_empty() {
+                let (name, value) = parts::variable(name.as_bytes(), &value);
+                record.say(&name, value);
+            }
         }
         for name in PLACE {
             let value = self.without_outputs(name, own);
@@ -531,6 +539,9 @@ impl Variables {
         }
         let beside = self.get("NIX_GOCACHEPROG_BESIDE").unwrap_or_default();
         record.add("beside", beside.as_bytes());
+        if !beside.is_empty() {
+            record.say("files beside the source", parts::hash(beside.as_bytes()));
+        }
     }
 
     /// The value of a variable, with a mark in the place of this derivation's outputs: they have other paths in each build.

@@ -5,17 +5,14 @@
 //! somebody else could write is not used.
 
 use super::Answer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs;
 use crate::sys;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The length of a file: digest, two flags, and a byte that says which version this is.
-const LENGTH: usize = 35;
-
-/// The version.
-const VERSION: u8 = 1;
+/// The version of a file: digest, two flags, and this, then what is said of the inputs, as JSON.
+const VERSION: u8 = 2;
 
 /// A folder of answers.
 #[derive(Debug)]
@@ -43,14 +40,14 @@ impl Memory {
     /// What was found when the tree was as now.
     pub fn get(&self, state: &[u8; 32]) -> Option<Answer> {
         let bytes = std::fs::read(self.path(state)).ok()?;
-        let bytes: [u8; LENGTH] = bytes.try_into().ok()?;
-        let (digest, [c, assembler, VERSION]) = bytes.split_first_chunk::<32>()? else {
+        let (digest, [c, assembler, VERSION, said @ ..]) = bytes.split_first_chunk::<32>()? else {
             return None;
         };
         Some(Answer {
             digest: *digest,
             has_c: *c != 0,
             assembler: super::Assembler::decode(*assembler)?,
+            said: serde_json::from_slice(said).ok()?,
         })
     }
 
@@ -61,6 +58,7 @@ impl Memory {
     pub fn put(&self, state: &[u8; 32], answer: &Answer) -> Result<()> {
         let mut bytes = answer.digest.to_vec();
         bytes.extend([u8::from(answer.has_c), answer.assembler as u8, VERSION]);
+        bytes.extend(serde_json::to_vec(&answer.said).map_err(|e| Error::input(e.to_string()))?);
         // Another command may do the same at this moment.
         let path = self.path(state);
         let fresh = path.with_extension(std::process::id().to_string());
@@ -85,6 +83,7 @@ mod tests {
             digest: [7; 32],
             has_c: true,
             assembler: Assembler::Open,
+            said: vec![("v.h".into(), "#01234567".into())],
         }
     }
 
@@ -100,9 +99,11 @@ mod tests {
         assert_eq!(memory.get(&[2; 32]), None);
         let path = memory.path(&[1; 32]);
         let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..34]).unwrap();
-        assert_eq!(memory.get(&[1; 32]), None);
-        std::fs::write(&path, [&bytes[..34], &[VERSION + 1]].concat()).unwrap();
+        for length in [34, 35, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert_eq!(memory.get(&[1; 32]), None);
+        }
+        std::fs::write(&path, [&bytes[..34], &[VERSION + 1], &bytes[35..]].concat()).unwrap();
         assert_eq!(memory.get(&[1; 32]), None);
     }
 

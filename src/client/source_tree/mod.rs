@@ -20,6 +20,7 @@ mod walk;
 
 pub use assembler::Assembler;
 
+use crate::client::parts::{self, Part};
 use crate::error::Result;
 use memory::Memory;
 use roots::{Roots, normal};
@@ -67,6 +68,9 @@ const FLAGS: [&str; 5] = [
     "CGO_LDFLAGS",
 ];
 
+/// How many inputs, or folders of them, are said.
+const SAID_MAX: usize = 40;
+
 /// In the place of the hash of what cannot be read.
 const UNREADABLE: [u8; 32] = [0; 32];
 
@@ -79,6 +83,8 @@ struct Answer {
     digest: [u8; 32],
     has_c: bool,
     assembler: Assembler,
+    /// The inputs, by name, with a hash each. Of many, the folders.
+    said: Vec<Part>,
 }
 
 /// The C and assembler inputs of a source tree.
@@ -118,6 +124,11 @@ impl SourceTree {
     /// A hash over the names and bytes of all inputs. It is the same for all trees without any.
     pub fn digest(&self) -> [u8; 32] {
         self.0.digest
+    }
+
+    /// The inputs, in short: names of files, or of folders with a slash at their end, and a hash of each.
+    pub fn said(&self) -> &[Part] {
+        &self.0.said
     }
 
     /// Whether there is a package that a C compiler or SWIG has a part in, in any build of this tree. The assembler's
@@ -318,6 +329,7 @@ impl Scan {
             digest: self.digest(),
             has_c,
             assembler,
+            said: self.said(),
         };
         Ok((answer, self.is_beyond_state))
     }
@@ -468,6 +480,35 @@ impl Scan {
         self.walk.add_linked()
     }
 
+    /// All inputs, or the folders that they are in, as deep as there is room for.
+    fn said(&self) -> Vec<Part> {
+        let deepest_first = [usize::MAX, 5, 4, 3, 2, 1, 0];
+        let mut found = deepest_first.iter();
+        found
+            .find_map(|folders| self.said_in(*folders))
+            .unwrap_or_default()
+    }
+
+    fn said_in(&self, folders: usize) -> Option<Vec<Part>> {
+        let mut groups: BTreeMap<String, Sha256> = BTreeMap::new();
+        for (nth, bytes) in &self.bytes {
+            let file = &self.walk.files[*nth];
+            let name = said_name(Path::new(&file.name.1), folders);
+            let hash = groups.entry(name).or_default();
+            add_name(hash, file);
+            hash.update(bytes);
+            if groups.len() > SAID_MAX {
+                return None;
+            }
+        }
+        let groups = groups.into_iter();
+        Some(
+            groups
+                .map(|(name, hash)| (name, parts::digits(&hash.finalize().into())))
+                .collect(),
+        )
+    }
+
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: inputs of C in a source tree\0");
         for (nth, bytes) in &self.bytes {
@@ -484,7 +525,26 @@ fn nothing(assembler: Assembler) -> Answer {
         digest: Sha256::digest("nix-gocacheprog: no inputs of C in a source tree\0").into(),
         has_c: false,
         assembler,
+        said: Vec::new(),
     }
+}
+
+/// A file, or the folder that stands for it and its like when so many folders are kept of a path.
+fn said_name(name: &Path, folders: usize) -> String {
+    if folders == usize::MAX {
+        return name.to_string_lossy().into_owned();
+    }
+    let folder = name.parent().unwrap_or(Path::new(""));
+    let kept: PathBuf = folder.components().take(folders).collect();
+    format!(
+        "{}/",
+        if kept == Path::new("") {
+            Path::new(".")
+        } else {
+            &kept
+        }
+        .display()
+    )
 }
 
 fn add_name(hash: &mut Sha256, file: &Found) {
@@ -886,6 +946,7 @@ mod tests {
             digest: [9; 32],
             has_c: true,
             assembler: Assembler::Hiding,
+            said: vec![("v.h".into(), "#01234567".into())],
         };
         let state = |tree: &Tree| {
             let settings = Settings::new(&[], |_| None);
