@@ -6,11 +6,14 @@ use crate::machine::{Built, Machine, Program, build_without};
 use crate::servers::{Answers, Kind, S3_CREDENTIALS, Server, Setup, TLS, free_port};
 use crate::support::TempDir;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Two pairs of keys, as `nix-store --generate-binary-cache-key` writes them.
+const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/keys");
+
 /// Faults of a server, each in front of a real one.
-const FAULTS: [(Fault, &str); 19] = [
+const FAULTS: [(Fault, &str); 28] = [
     (Fault::Errors, "every answer is a 500"),
     (Fault::EverySecond, "every second answer is a 503"),
     (
@@ -33,6 +36,18 @@ const FAULTS: [(Fault, &str); 19] = [
     (Fault::Kill, "the server is killed in mid-transfer"),
     (Fault::Full, "the server is full, and says so"),
     (Fault::StallPuts, "puts are not answered"),
+    (Fault::Swapped, "outputs are those of other actions"),
+    (Fault::CutPacked, "packed outputs lack their end"),
+    (Fault::Bomb, "outputs are small and unpack to a gigabyte"),
+    (
+        Fault::WrongEncoding,
+        "packed outputs are said to be plain, plain ones to be packed",
+    ),
+    (Fault::TooMany, "every answer is a 429"),
+    (Fault::Unauthorized, "every answer is a 401"),
+    (Fault::CutEntries, "entries are cut in the middle"),
+    (Fault::WrongHash, "entries name outputs that are not there"),
+    (Fault::SwappedEntries, "entries are those of other actions"),
 ];
 
 /// Those that are tried in short.
@@ -108,15 +123,20 @@ pub fn run(short: bool) {
         }
     }
     for (nth, (fault, what)) in FAULTS.into_iter().enumerate() {
-        if !short || SHORT.contains(&fault) {
-            // Each kind of server in turn.
-            let kind = [Kind::BazelRemote, Kind::Nginx][nth % 2];
-            trial.fault(Setup::plain(kind), fault, what);
+        let kinds = [Kind::BazelRemote, Kind::Nginx];
+        if !short {
+            for kind in kinds {
+                trial.fault(Setup::plain(kind), fault, what);
+            }
+        } else if SHORT.contains(&fault) {
+            trial.fault(Setup::plain(kinds[nth % 2]), fault, what);
         }
     }
+    trial.signed();
     trial.dead();
     trial.wrong_credentials();
     trial.emptied();
+    trial.earlier_release();
     trial.full_disk();
     println!("remote: {}/{} faults survived", trial.survived, trial.tried);
     assert!(trial.survived == trial.tried, "not all were survived");
@@ -256,6 +276,124 @@ impl Trial<'_> {
         });
     }
 
+    /// Somebody else can write to the server, which keeps what one machine has signed, and changes what is there.
+    fn signed(&mut self) {
+        let setup = Setup::plain(Kind::Nginx);
+        let server = Server::start(setup);
+        let secret = format!("{KEYS}/test-1.secret");
+        let signs = ["--remote", &server.url, "--remote-secret-key-file", &secret];
+        let machine = Machine::start(&[], &signs);
+        machine.build(self.program);
+        machine.wait_for_uploads();
+        drop(machine);
+        let key = |name| std::fs::read_to_string(format!("{KEYS}/{name}.public")).unwrap();
+        let (trusted, other) = (key("test-1"), key("test-2"));
+        let trusts = |key| {
+            [
+                "--remote",
+                &server.url,
+                "--remote-mode",
+                "read",
+                "--remote-trusted-public-keys",
+                key,
+            ]
+        };
+        let has_hits = |machine: &Machine| match machine.remote("hits") + machine.remote("ahead") {
+            0 => Err("no hits".to_string()),
+            _ => Ok(()),
+        };
+        let is_untrusted = |machine: &Machine| {
+            let hits = machine.remote("hits") + machine.remote("ahead");
+            match (machine.remote("untrusted"), hits) {
+                (0, _) => Err("nothing was refused".to_string()),
+                (_, 0) => Ok(()),
+                (_, hits) => Err(format!("{hits} hits")),
+            }
+        };
+        self.build(
+            "entries are signed by a trusted key",
+            &trusts(&trusted),
+            has_hits,
+        );
+        self.build(
+            "they are signed by another key",
+            &trusts(&other),
+            is_untrusted,
+        );
+        if self.short {
+            return;
+        }
+        let entries = server.storage.join("ac");
+        let kept = TempDir::new();
+        copy_all(&entries, kept.path());
+
+        let all = files(&entries);
+        let texts: Vec<_> = all
+            .iter()
+            .map(|path| std::fs::read(path).unwrap())
+            .collect();
+        for (path, text) in all.iter().zip(texts.iter().cycle().skip(1)) {
+            std::fs::write(path, text).unwrap();
+        }
+        self.build(
+            "each signed entry is that of another action",
+            &trusts(&trusted),
+            is_untrusted,
+        );
+        for (what, from, to) in [
+            (
+                "the signatures are gone",
+                "nix-gocacheprog-signature",
+                "a-signature",
+            ),
+            ("the signatures name another key", "test-1:", "test-2:"),
+            (
+                "signed entries have another size",
+                "sizeBytes\":\"",
+                "sizeBytes\":\"1",
+            ),
+        ] {
+            copy_all(kept.path(), &entries);
+            for path in files(&entries) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(text.contains(from), "{text}");
+                std::fs::write(&path, text.replace(from, to)).unwrap();
+            }
+            self.build(what, &trusts(&trusted), is_untrusted);
+        }
+        copy_all(kept.path(), &entries);
+
+        // What is signed is the hash, so that other bytes are damage.
+        let outputs = files(&server.storage.join("cas"));
+        let bytes: Vec<_> = outputs
+            .iter()
+            .map(|path| std::fs::read(path).unwrap())
+            .collect();
+        for (path, bytes) in outputs.iter().zip(bytes.iter().cycle().skip(1)) {
+            std::fs::write(path, bytes).unwrap();
+        }
+        self.build(
+            "each output is that of another entry",
+            &trusts(&trusted),
+            |machine| match machine.remote("damaged") {
+                0 => Err("nothing was damaged".into()),
+                _ => Ok(()),
+            },
+        );
+
+        // Somebody without a key fills a server for those who trust one.
+        let server = self.filled(setup);
+        let args = [
+            "--remote",
+            &server.url,
+            "--remote-mode",
+            "read",
+            "--remote-trusted-public-keys",
+            &trusted,
+        ];
+        self.build("nothing is signed", &args, is_untrusted);
+    }
+
     fn dead(&mut self) {
         if self.short {
             return;
@@ -319,6 +457,33 @@ impl Trial<'_> {
         }
     }
 
+    /// A machine with an earlier release and one with this one use one server: neither is harmed by what the other has put.
+    fn earlier_release(&mut self) {
+        let Some(earlier) = std::env::var_os("NIX_GOCACHEPROG_EARLIER") else {
+            return;
+        };
+        let start = |server: &Server| {
+            let args = ["--remote", &server.url];
+            Machine::start_program((&earlier).into(), TempDir::new(), &[], &args)
+        };
+        let server = Server::start(Setup::plain(Kind::BazelRemote));
+        let machine = start(&server);
+        machine.build(self.program);
+        machine.wait_for_uploads();
+        drop(machine);
+        self.build(
+            "an earlier release has filled bazel-remote",
+            &["--remote", &server.url],
+            |_| Ok(()),
+        );
+        let server = self.filled(Setup::plain(Kind::BazelRemote));
+        self.build_on(
+            start(&server),
+            "an earlier release reads what this one has put",
+            |_| Ok(()),
+        );
+    }
+
     fn emptied(&mut self) {
         let server = self.filled(Setup::plain(Kind::Nginx));
         std::fs::remove_dir_all(server.storage.join("cas")).unwrap();
@@ -376,6 +541,21 @@ fn errors(machine: &Machine) -> Result<(), String> {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     Err("nothing went wrong".into())
+}
+
+/// All files below a folder, in the order of their names.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
 }
 
 /// The flags for a server.

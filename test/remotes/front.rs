@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What goes wrong.
@@ -30,6 +30,24 @@ pub enum Fault {
     Longer,
     /// Outputs do not say how long they are, and end early.
     NoLength,
+    /// Outputs are those that were asked for before.
+    Swapped,
+    /// Packed outputs lack their end, and the length says so.
+    CutPacked,
+    /// Outputs are a few bytes that unpack to gigabytes.
+    Bomb,
+    /// What is packed is said to be plain, and what is plain to be packed.
+    WrongEncoding,
+    /// Everything is refused for now.
+    TooMany,
+    /// Everything is refused for want of credentials.
+    Unauthorized,
+    /// Entries are cut in the middle, and the length says so.
+    CutEntries,
+    /// Entries name an output that is not there.
+    WrongHash,
+    /// Entries are those of other actions.
+    SwappedEntries,
     /// Entries are a page for people.
     Page,
     /// Entries name an output of another size.
@@ -67,6 +85,8 @@ struct State {
     requests: AtomicU64,
     outputs: AtomicU64,
     cut: AtomicBool,
+    /// The last entry and the last output that were asked for.
+    before: Mutex<[Option<Vec<u8>>; 2]>,
 }
 
 impl Front {
@@ -82,6 +102,7 @@ impl Front {
             requests: AtomicU64::new(0),
             outputs: AtomicU64::new(0),
             cut: AtomicBool::new(false),
+            before: Mutex::default(),
         });
         let front = Self {
             url,
@@ -212,6 +233,8 @@ impl State {
                 Fault::EverySecond if nth % 2 == 1 => {
                     return self.refuse(&mut to, "503 Service Unavailable");
                 }
+                Fault::TooMany => return self.refuse(&mut to, "429 Too Many Requests"),
+                Fault::Unauthorized => return self.refuse(&mut to, "401 Unauthorized"),
                 Fault::Full if is_put => return self.refuse(&mut to, "507 Insufficient Storage"),
                 Fault::NoOutputs if is_output => {
                     self.happened.fetch_add(1, Ordering::SeqCst);
@@ -279,15 +302,29 @@ impl State {
 
     /// Says whether an entry was answered here.
     fn spoil_entry(&self, to: &mut impl Write, answer: &Message) -> std::io::Result<bool> {
-        let text = match self.fault {
-            Fault::Page => "<html>Welcome to our Wi-Fi</html>".to_string(),
-            Fault::WrongSize => String::from_utf8_lossy(&answer.body)
-                .replace("\"sizeBytes\"", "\"sizeBytes\":\"99999999\",\"x\""),
+        let text = String::from_utf8_lossy(&answer.body);
+        let spoilt = match self.fault {
+            Fault::Page => b"<html>Welcome to our Wi-Fi</html>".to_vec(),
+            Fault::WrongSize => text
+                .replace("\"sizeBytes\"", "\"sizeBytes\":\"99999999\",\"x\"")
+                .into_bytes(),
+            Fault::WrongHash => with_other_hashes(&text).into_bytes(),
+            Fault::CutEntries => answer.body[..answer.body.len() / 2].to_vec(),
+            Fault::SwappedEntries => match self.before(0, &answer.body) {
+                Some(other) => other,
+                None => return Ok(false),
+            },
             _ => return Ok(false),
         };
         self.happened.fetch_add(1, Ordering::SeqCst);
-        answer.write(to, Some(text.len()), text.as_bytes())?;
+        answer.write(to, Some(spoilt.len()), &spoilt)?;
         Ok(true)
+    }
+
+    /// What was there before this, of entries (0) or outputs (1).
+    fn before(&self, which: usize, now: &[u8]) -> Option<Vec<u8>> {
+        let before = self.before.lock().unwrap()[which].replace(now.to_vec());
+        before.filter(|before| before != now)
     }
 
     /// Answers with an output; says whether the connection is to end.
@@ -334,6 +371,43 @@ impl State {
                 answer.write(to, Some(body.len()), &body)?;
                 return Ok(false);
             }
+            Fault::Swapped => {
+                let other = self.before(1, body);
+                if other.is_some() {
+                    self.happened.fetch_add(1, Ordering::SeqCst);
+                }
+                let bytes = other.as_ref().unwrap_or(body);
+                answer.write(to, Some(bytes.len()), bytes)?;
+                return Ok(false);
+            }
+            Fault::CutPacked => {
+                let is_packed = body.starts_with(&ZSTD_MAGIC);
+                self.happened
+                    .fetch_add(u64::from(is_packed), Ordering::SeqCst);
+                let kept = whole - if is_packed { 3 } else { 0 };
+                answer.write(to, Some(kept), &body[..kept])?;
+                return Ok(false);
+            }
+            Fault::Bomb => {
+                self.happened.fetch_add(1, Ordering::SeqCst);
+                let bomb = bomb();
+                answer.write(to, Some(bomb.len()), &bomb)?;
+                return Ok(false);
+            }
+            Fault::WrongEncoding => {
+                self.happened.fetch_add(1, Ordering::SeqCst);
+                let mut head = answer.head.clone();
+                head.retain(|line| !line.to_lowercase().starts_with("content-encoding:"));
+                if head.len() == answer.head.len() {
+                    head.push("Content-Encoding: zstd".into());
+                }
+                let spoilt = Message {
+                    head,
+                    body: Vec::new(),
+                };
+                spoilt.write(to, Some(whole), body)?;
+                return Ok(false);
+            }
             Fault::NoLength => answer.write(to, None, half)?,
             Fault::CutLink if nth >= SOME => {
                 answer.write(to, Some(whole), half)?;
@@ -354,4 +428,31 @@ impl State {
         self.happened.fetch_add(1, Ordering::SeqCst);
         Ok(true)
     }
+}
+
+/// How everything begins that zstd has packed (RFC 8878, 3.1.1).
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// 128 KiB of one byte in each block of four bytes: 32 KB that unpack to a gigabyte.
+fn bomb() -> Vec<u8> {
+    let mut bomb = ZSTD_MAGIC.to_vec();
+    bomb.extend([0x00, 0x58]);
+    for _ in 0..8192 {
+        bomb.extend([0x02, 0x00, 0x10, b'x']);
+    }
+    bomb
+}
+
+/// The same text, and in each hash in it the first digit is another one.
+fn with_other_hashes(text: &str) -> String {
+    let mut other = String::new();
+    for word in text.split_inclusive('"') {
+        let digits = word.trim_end_matches('"');
+        let is_hash = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_hash {
+            other.push(if word.starts_with('0') { '1' } else { '0' });
+        }
+        other.push_str(&word[usize::from(is_hash)..]);
+    }
+    other
 }

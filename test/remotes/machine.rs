@@ -21,6 +21,8 @@ pub struct Program {
 /// A machine.
 pub struct Machine {
     dir: TempDir,
+    /// Which release it has.
+    program: PathBuf,
     daemon: Child,
     /// What every command of the machine is behind: `ip netns exec …`.
     behind: Vec<String>,
@@ -38,38 +40,53 @@ impl Machine {
     }
 
     pub fn start_in(dir: TempDir, behind: &[&str], args: &[&str]) -> Self {
+        let args = if args.contains(&"--remote-mode") {
+            [args, &["--remote-insecure-http"]].concat()
+        } else {
+            [
+                args,
+                &["--remote-insecure-http", "--remote-mode", "read-write"],
+            ]
+            .concat()
+        };
+        Self::start_program(binary(), dir, behind, &args)
+    }
+
+    /// One with another release of the program, and just these arguments.
+    pub fn start_program(program: PathBuf, dir: TempDir, behind: &[&str], args: &[&str]) -> Self {
         let behind: Vec<_> = behind.iter().map(ToString::to_string).collect();
         let log = std::fs::File::options()
             .append(true)
             .create(true)
             .open(dir.path().join("log"))
             .unwrap();
-        let daemon = command(&behind, &binary())
+        let daemon = command(&behind, &program)
             .arg("daemon")
             .arg("--cache-dir")
             .arg(dir.path().join("cache"))
             .arg("--runtime-dir")
             .arg(dir.path().join("run"))
             .args(args)
-            .args(if args.contains(&"--remote-mode") {
-                &["--remote-insecure-http"][..]
-            } else {
-                &["--remote-insecure-http", "--remote-mode", "read-write"]
-            })
             .stderr(log)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
         let machine = Self {
             dir,
+            program,
             daemon,
             behind,
         };
-        let socket = machine.dir.path().join("run/build/sock");
+        let socket = machine.socket();
         machine.wait_until("the daemon listens", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
         machine
+    }
+
+    /// Where builds find the daemon.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/build/sock")
     }
 
     /// Ends the daemon, and starts another one in its place.
@@ -89,7 +106,7 @@ impl Machine {
     pub fn build(&self, program: &Program) -> Built {
         let prog = format!(
             "{} client --runtime-dir {}",
-            binary().display(),
+            self.program.display(),
             self.dir.path().join("run").display()
         );
         build(program, &self.behind, self.dir.path(), Some(&prog))
@@ -111,7 +128,7 @@ impl Machine {
 
     /// Runs an administrator's command, which must succeed.
     pub fn admin(&self, args: &[&str]) -> String {
-        let output = Command::new(binary())
+        let output = Command::new(&self.program)
             .args(args)
             .arg("--cache-dir")
             .arg(self.dir.path().join("cache"))

@@ -9,6 +9,7 @@
 
 mod bench;
 mod faults;
+mod fleet;
 mod front;
 mod machine;
 mod relay;
@@ -21,6 +22,7 @@ fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
     match args.split_first() {
         Some((part, _)) if part == "bench" => bench::run(),
+        Some((part, _)) if part == "fleet" => fleet::run(),
         Some((part, rest)) if part == "relay" => bench::relay(rest),
         Some((part, rest)) if part == "faults" => {
             faults::run(rest.iter().any(|word| word == "short"));

@@ -1,0 +1,226 @@
+//! A team: many machines that read from one server while a few fill it. Each has a daemon of its own; only `go` is
+//! simulated, by sessions that ask for what a build asks for.
+
+use crate::machine::Machine;
+use crate::servers::{Kind, Server, Setup};
+use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+/// How many machines read at the same time.
+const READERS: [usize; 6] = [2, 4, 8, 16, 32, 64];
+
+/// How many fill the server meanwhile, each with a program of its own.
+const WRITERS: u64 = 4;
+
+/// How many builds of one program each reader runs at the same time.
+const BUILDS: u64 = 2;
+
+/// The actions of one program: a tenth of containerd's.
+const ACTIONS: u64 = 300;
+
+/// Requests that a session has on the way at one time, as `go` does.
+const AT_ONCE: usize = 24;
+
+/// One program's output: as many small and large ones as Go has, which pack to about a quarter.
+fn output(program: u64, n: u64) -> Vec<u8> {
+    let length = match n % 10 {
+        0..4 => 300 + n % 3_000,
+        4..9 => 20_000 + n * 977 % 200_000,
+        _ => 600_000,
+    };
+    let mut text = String::new();
+    let mut line = program << 32 | n;
+    while (text.len() as u64) < length {
+        line = line.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let _ = write!(text, "{:012x} a symbol of package p{n} ", line >> 16);
+    }
+    text.into_bytes()
+}
+
+fn action(program: u64, n: u64) -> [u8; 32] {
+    Sha256::digest(format!("fleet {program} {n}")).into()
+}
+
+/// A session with a machine's daemon, in the bytes of `src/protocol/wire.rs`.
+struct Session(BufReader<UnixStream>);
+
+impl Session {
+    fn start(machine: &Machine, program: u64) -> Self {
+        let mut stream = UnixStream::connect(machine.socket()).unwrap();
+        let name = format!("fleet-{program}-1.0");
+        let hello = serde_json::json!({"version": 1, "name": name, "shared": true});
+        stream.write_all(format!("{hello}\n").as_bytes()).unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut welcome = String::new();
+        stream.read_line(&mut welcome).unwrap();
+        assert!(welcome.contains("\"build\""), "{welcome}");
+        Self(stream)
+    }
+
+    fn put_all(&mut self, program: u64) {
+        for n in 0..ACTIONS {
+            let body = output(program, n);
+            let mut frame = frame(b'p', program, n);
+            frame.extend(Sha256::digest(&body));
+            frame.extend((body.len() as u64).to_le_bytes());
+            frame.extend(body);
+            self.0.get_mut().write_all(&frame).unwrap();
+            assert_eq!(self.answer(), 's');
+        }
+    }
+
+    /// Says how many were hits.
+    fn get_all(&mut self, program: u64) -> u64 {
+        let mut on_the_way = VecDeque::new();
+        let mut hits = 0;
+        for n in 0..ACTIONS {
+            if on_the_way.len() == AT_ONCE {
+                on_the_way.pop_front();
+                hits += u64::from(self.answer() == 'h');
+            }
+            self.0
+                .get_mut()
+                .write_all(&frame(b'g', program, n))
+                .unwrap();
+            on_the_way.push_back(n);
+        }
+        hits + on_the_way.iter().filter(|_| self.answer() == 'h').count() as u64
+    }
+
+    fn answer(&mut self) -> char {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).unwrap();
+        let rest = match head[0] {
+            b'h' => 48,
+            b'r' => {
+                let mut length = [0; 2];
+                self.0.read_exact(&mut length).unwrap();
+                usize::from(u16::from_le_bytes(length))
+            }
+            _ => 0,
+        };
+        self.0.read_exact(&mut vec![0; rest]).unwrap();
+        char::from(head[0])
+    }
+}
+
+fn frame(tag: u8, program: u64, n: u64) -> Vec<u8> {
+    let mut frame = vec![tag];
+    frame.extend(n.to_le_bytes());
+    frame.extend(action(program, n));
+    frame
+}
+
+/// What the server has done in all.
+struct Work {
+    requests: u64,
+    /// Of the processor, in seconds.
+    cpu: f64,
+}
+
+impl Work {
+    fn of(server: &Server) -> Self {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let counts = text
+            .lines()
+            .filter(|line| line.starts_with("bazel_remote_incoming_requests_total{"));
+        let counts = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        let requests = counts.sum::<f64>() as u64;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        // utime and stime of proc_pid_stat(5), in hundredths of a second.
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+        Self {
+            requests,
+            cpu: ticks as f64 / 100.0,
+        }
+    }
+}
+
+pub fn run() {
+    let plain: usize = (0..ACTIONS).map(|n| output(0, n).len()).sum();
+    println!(
+        "a program has {ACTIONS} outputs, {:.1} MB; {WRITERS} machines fill the server with others meanwhile",
+        plain as f64 / 1e6
+    );
+    println!(
+        "{:>8} {:>8} {:>10} {:>12} {:>12} {:>16} {:>14}",
+        "readers", "builds", "wall, s", "MB each", "requests", "server CPU, s", "ms each build"
+    );
+    let mut last = String::new();
+    let mut next = 1;
+    for readers in READERS {
+        let server = Server::start(Setup::plain(Kind::BazelRemote));
+        let writes = ["--remote", &server.url];
+        let filling = Machine::start(&[], &writes);
+        Session::start(&filling, 0).put_all(0);
+        filling.wait_for_uploads();
+        let reads = ["--remote", &server.url, "--remote-mode", "read"];
+        let machines: Vec<_> = (0..readers).map(|_| Machine::start(&[], &reads)).collect();
+        let programs = next..next + WRITERS;
+        next += WRITERS;
+        let writers: Vec<_> = programs
+            .map(|program| (Machine::start(&[], &writes), program))
+            .collect();
+        let before = Work::of(&server);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for (machine, program) in &writers {
+                scope.spawn(move || {
+                    Session::start(machine, *program).put_all(*program);
+                    machine.wait_for_uploads();
+                });
+            }
+            for machine in &machines {
+                for _ in 0..BUILDS {
+                    scope.spawn(move || {
+                        let hits = Session::start(machine, 0).get_all(0);
+                        assert_eq!(hits, ACTIONS, "{}", machine.log());
+                    });
+                }
+            }
+        });
+        let wall = start.elapsed().as_secs_f64();
+        let after = Work::of(&server);
+        let told: Vec<_> = machines
+            .iter()
+            .map(|machine| machine.stats()["remote"].clone())
+            .collect();
+        let sum = |what: &str| {
+            told.iter()
+                .map(|told| told[what].as_u64().unwrap())
+                .sum::<u64>()
+        };
+        assert_eq!(sum("errors"), 0);
+        let each = sum("received") as f64 / readers as f64;
+        let written: u64 = writers
+            .iter()
+            .map(|(machine, _)| machine.remote("uploads"))
+            .sum();
+        // A put is a question and two puts: the output and its entry.
+        let requests = after.requests - before.requests;
+        let cpu = after.cpu - before.cpu;
+        let builds = readers as u64 * BUILDS;
+        println!(
+            "{readers:>8} {builds:>8} {wall:>10.1} {:>12.1} {requests:>12} {cpu:>16.1} {:>14.1}",
+            each / 1e6,
+            1e3 * cpu / builds as f64
+        );
+        last = format!(
+            "fleet: {readers} readers and {WRITERS} writers ({written} uploads): {:.2} of the bytes of one build for {BUILDS}, \
+             {requests} requests, server CPU {:.0} ms for each build",
+            each / plain as f64,
+            1e3 * cpu / builds as f64
+        );
+    }
+    println!("{last}");
+}
