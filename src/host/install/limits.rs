@@ -46,11 +46,12 @@ impl Limits {
     pub fn text(&self, layout: &Layout, cache_dir: Option<&Path>) -> Result<Option<String>> {
         let mut out = String::new();
         // A user's own service names its cache in its command.
+        // Without the reset systemd would make the usual one as well.
         if let Some(dir) = cache_dir.filter(|_| !layout.user) {
             let dir = dir.display();
             let _ = write!(
                 out,
-                "[Unit]\nRequiresMountsFor={dir}\n[Service]\nReadWritePaths={dir}\n\
+                "[Unit]\nRequiresMountsFor={dir}\n[Service]\nCacheDirectory=\nReadWritePaths={dir}\n\
                  Environment=NIX_GOCACHEPROG_CACHE_DIR={dir}\n"
             );
         }
@@ -97,6 +98,15 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cache_elsewhere_is_the_only_one_that_systemd_makes_way_for() {
+        let dir = Path::new("/mnt/disk/cache");
+        let text = Limits::default().text(&Layout::of_system(), Some(dir));
+        let text = text.unwrap().unwrap();
+        let wanted = "[Service]\nCacheDirectory=\nReadWritePaths=/mnt/disk/cache\n";
+        assert!(text.contains(wanted), "{text}");
+    }
 
     #[test]
     fn the_daemon_may_write_where_its_metrics_go() {
