@@ -56,7 +56,8 @@ impl Workspace {
         }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// A file of the program.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join("program").join(name)
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends here when it must")]
 
 mod attacks;
+mod audit;
 mod client;
 mod daemon;
 mod documents;

@@ -6,9 +6,9 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes on the slowest machine; a test fails instead of hanging.
@@ -140,6 +140,8 @@ pub struct Daemon {
     user: Option<u32>,
     child: Child,
     ended: Mutex<Receiver<Session>>,
+    /// What else is in its log.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Daemon {
@@ -211,12 +213,15 @@ impl Daemon {
             .expect("the daemon starts");
         let (send, ended) = channel();
         let log = BufReader::new(child.stderr.take().unwrap());
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let saying = Arc::clone(&said);
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 if let Some(session) = Session::parse(&line) {
                     let _ = send.send(session);
                 } else {
                     eprintln!("{line}");
+                    saying.lock().unwrap().push(line);
                 }
             }
         });
@@ -226,6 +231,7 @@ impl Daemon {
             user,
             child,
             ended: Mutex::new(ended),
+            said,
         };
         // The one that is made last.
         let socket = daemon.runtime_dir().join("build/sock");
@@ -246,6 +252,15 @@ impl Daemon {
             .unwrap()
             .recv_timeout(LIMIT)
             .expect("a session ends")
+    }
+
+    /// The lines of the daemon's log so far in which this stands; those of a session are there when it has ended.
+    pub fn said(&self, what: &str) -> Vec<String> {
+        let said = self.said.lock().unwrap();
+        said.iter()
+            .filter(|line| line.contains(what))
+            .cloned()
+            .collect()
     }
 
     /// Ends the daemon, for all sessions that it had and that nobody has asked for yet.

@@ -340,6 +340,31 @@ fn table(report: &Report, colours: bool) -> String {
             show_size(contents.live_bytes)
         ),
     );
+    let day = &report.last_day;
+    if day.compared > 0 {
+        line(
+            "audits",
+            format!(
+                "{} of {} differed from the cache in the last day{}",
+                show_count(day.different),
+                count(day.compared, "action"),
+                if day.different > 0 {
+                    " (see the daemon's log)"
+                } else {
+                    ""
+                }
+            ),
+        );
+    }
+    if day.replaced > 0 {
+        line(
+            "replaced",
+            format!(
+                "{} by other ones of the same action in the last day (see the daemon's log)",
+                count(day.replaced, "output")
+            ),
+        );
+    }
     if let Some(remote) = &report.remote {
         out.push_str(&remote.table());
     }
