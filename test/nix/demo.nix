@@ -7,6 +7,8 @@
   structured ? false,
   # Folders whose tests are run, between blanks, instead of building the program.
   tested ? "",
+  # What the build may do with the cache.
+  mode ? null,
   ...
 }@args:
 let
@@ -27,5 +29,6 @@ packages.buildGoModule {
   __structuredAttrs = structured;
   env = {
     inherit step;
-  };
+  }
+  // (if mode == null then { } else { NIX_GOCACHEPROG = mode; });
 }

@@ -43,6 +43,8 @@ let
       flags ? "",
       structured ? false,
       modRoot ? ".",
+      # Whether it is built as any program is, by a phase that runs nothing but `go`.
+      usual ? false,
       # Whether Go may take from its own cache what it is sure of.
       seeded ? goPackage == go,
       ...
@@ -55,6 +57,7 @@ let
         "runs"
         "build"
         "structured"
+        "usual"
         "seeded"
       ]
       // {
@@ -81,15 +84,6 @@ let
           )}
           runHook postUnpack
         '';
-        buildPhase = ''
-          if [[ -n "${if seeded then "1" else ""}" && -z ''${GOCACHEPROG-} ]]; then
-            cp -r ${standard} $GOCACHE
-            chmod -R u+w $GOCACHE
-          fi
-          runHook preBuild
-          ${build}
-          runHook postBuild
-        '';
         installPhase = ''
           mkdir -p $out
           if [[ -n "${if runs then "1" else ""}" ]]; then
@@ -101,6 +95,29 @@ let
           fi
         '';
       }
+      // (
+        let
+          seed = ''
+            if [[ -n "${if seeded then "1" else ""}" && -z ''${GOCACHEPROG-} ]]; then
+              cp -r ${standard} $GOCACHE
+              chmod -R u+w $GOCACHE
+            fi
+          '';
+        in
+        if usual then
+          {
+            preBuild = seed + (attrs.preBuild or "");
+            postBuild = "mkdir -p $out; cp -r $GOPATH/bin $out/";
+          }
+        else
+          {
+            buildPhase = seed + ''
+              runHook preBuild
+              ${build}
+              runHook postBuild
+            '';
+          }
+      )
     );
 
   # A program in C and Go that says what V is, where `includes` define it.
@@ -1632,6 +1649,96 @@ let
     }))
   ];
 
+  # A C library of a header, an archive and a .pc file.
+  archive =
+    name:
+    stdenv.mkDerivation {
+      inherit name;
+      nativeBuildInputs = [ c.cc1 ];
+      phases = [ "installPhase" ];
+      installPhase = ''
+        mkdir -p $out/include $out/lib/pkgconfig
+        echo "int $name(int number);" >$out/include/$name.h
+        echo "int $name(int number) { return number * ''${#name}; }" >$name.c
+        gcc -O2 -c -o $name.o $name.c
+        ar rcD $out/lib/lib$name.a $name.o
+        printf '%s\n' "Name: $name" "Description: $name" 'Version: 1' "Cflags: -I$out/include" \
+          "Libs: -L$out/lib -l$name" >$out/lib/pkgconfig/$name.pc
+      '';
+    };
+
+  # What an audit has to find nothing in: a program with three C libraries, each found in a way of its own. It is another
+  # derivation that fills the cache.
+  audited =
+    mode:
+    program (if mode == "" then "filling" else mode) {
+      nativeBuildInputs = [ c.pkgConfig ];
+      buildInputs = map archive [
+        "one"
+        "three"
+        "eleven"
+      ];
+      files = {
+        "main.go" = ''
+          package main
+
+          import (
+          	"example.com/same/eleven"
+          	"example.com/same/one"
+          	"example.com/same/three"
+          )
+
+          func main() { println(one.Of(7), three.Of(7), eleven.Of(7)) }
+        '';
+        "one/one.go" = ''
+          package one
+
+          // #cgo LDFLAGS: -lone
+          // #include <one.h>
+          import "C"
+
+          func Of(number int) int { return int(C.one(C.int(number))) }
+        '';
+        "three/three.go" = ''
+          package three
+
+          // #cgo pkg-config: three
+          // #include <three.h>
+          import "C"
+
+          func Of(number int) int { return int(C.three(C.int(number))) }
+        '';
+        # In C and C++ of the package's own, with a header of another folder.
+        "eleven/eleven.go" = ''
+          package eleven
+
+          // #cgo CPPFLAGS: -I''${SRCDIR}/../include
+          // #cgo LDFLAGS: -leleven
+          // #include "of.h"
+          import "C"
+
+          func Of(number int) int { return int(C.of(C.int(number))) }
+        '';
+        "eleven/of.c" = "#include \"of.h\"\n#include <eleven.h>\nint of(int number) { return more(eleven(number)); }\n";
+        "eleven/more.cc" = "#include \"of.h\"\nint more(int number) { return number + 1; }\n";
+        "include/of.h" = ''
+          #ifdef __cplusplus
+          extern "C" {
+          #endif
+          int of(int number);
+          int more(int number);
+          #ifdef __cplusplus
+          }
+          #endif
+        '';
+      };
+      env = if mode == "" then { } else { NIX_GOCACHEPROG = mode; };
+      build = ''
+        go build $flags -o $out/bin/ ./...
+        go vet ./...
+      '';
+    };
+
   # Two projects with one Go and modules in common, and nothing else: another C library, other inputs. The first `go`
   # command of each builds what has no C in it.
   project =
@@ -1704,4 +1811,8 @@ in
     }
   ) (builtins.attrNames cases);
   prime = map (drv: { drv = drv.drvPath; out = drv.outPath; }) prime;
+  audit = map (drv: { drv = drv.drvPath; out = drv.outPath; }) [
+    (audited "")
+    (audited "audit")
+  ];
 }
