@@ -515,6 +515,41 @@ let
         '';
       };
     };
+    header-by-absolute-path = {
+      change = "a header that preBuild makes beside the source, included by its absolute path";
+      make = v: {
+        files."main.go" = saysV "// #include \"/build/generated/v.h\"";
+        preBuild = ''
+          mkdir ../generated
+          echo "#define V ${v}" >../generated/v.h
+        '';
+      };
+    };
+    incbin-in-macro = {
+      change = "bytes that a macro of the assembler's takes in, by the name that it is called with";
+      make = v: {
+        files = {
+          "main.go" = ''
+            package main
+
+            // extern char bytes[2];
+            import "C"
+
+            func main() { println(C.bytes[0]) }
+          '';
+          "bytes.S" = ''
+            .macro bytes file
+            .incbin "\file"
+            .endm
+            .data
+            .globl bytes
+            bytes: bytes logo.png
+            .section .note.GNU-stack,"",@progbits
+          '';
+          "logo.png" = "${v}\n";
+        };
+      };
+    };
     archive-generated = {
       change = "a static library that preBuild makes, and its header of the same bytes";
       make = v: {
@@ -834,6 +869,21 @@ let
           '';
         };
     };
+    compiler-beside = {
+      change = "a file from which a script takes flags that CC names, both beside the source";
+      make =
+        v:
+        probing
+        // {
+          preBuild = ''
+            mkdir ../tools
+            echo "-DV=${v}" >../tools/flags
+            printf '#!%s\nexec gcc $(<''${0%%/*}/flags) "$@"\n' "$SHELL" >../tools/cc
+            chmod +x ../tools/cc
+            export CC=$NIX_BUILD_TOP/tools/cc
+          '';
+        };
+    };
     compiler-parts = {
       change = "GCC_EXEC_PREFIX, where gcc finds its parts";
       make = variable "GCC_EXEC_PREFIX" "${gccParts "1"}/" "${gccParts "2"}/" probing;
@@ -1138,6 +1188,32 @@ let
         };
         nativeBuildInputs = [ c.pkgConfig ];
         preBuild = "export PKG_CONFIG_PATH=$PWD/pc";
+      };
+    };
+    pkg-config-installed = {
+      change = "a library that preBuild installs beside the source, and pkg-config finds";
+      make = v: {
+        files."main.go" = ''
+          package main
+
+          // #cgo pkg-config: value
+          // #include <value.h>
+          import "C"
+
+          func main() { println(C.V, C.value()) }
+        '';
+        nativeBuildInputs = [ c.pkgConfig ];
+        preBuild = ''
+          prefix=$NIX_BUILD_TOP/prefix
+          mkdir -p $prefix/include $prefix/lib/pkgconfig
+          printf '#define V ${v}\nint value(void);\n' >$prefix/include/value.h
+          echo "int value(void) { return ${v}; }" >$prefix/value.c
+          gcc -c -o $prefix/value.o $prefix/value.c
+          ar rcD $prefix/lib/libvalue.a $prefix/value.o
+          printf '%s\n' "prefix=$prefix" 'Name: value' 'Description: value' 'Version: 1' \
+            'Cflags: -I''${prefix}/include' 'Libs: -L''${prefix}/lib -lvalue' >$prefix/lib/pkgconfig/value.pc
+          export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+        '';
       };
     };
     pkg-config-program = {

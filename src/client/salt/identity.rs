@@ -108,6 +108,12 @@ impl Identities {
         }
     }
 
+    /// Whether it is a script of the build's own.
+    pub fn is_script(&self, path: &Path) -> bool {
+        let is_small = || path.metadata().is_ok_and(|found| found.len() <= SCRIPT_MAX);
+        self.is_own(path) && is_small() && begins_as_script(path)
+    }
+
     /// Adds what a file holds: its bytes, or what says that they have not changed.
     fn add_content(&self, record: &mut Record, path: &Path, found: &Metadata) {
         let is_script = || found.len() <= SCRIPT_MAX && begins_as_script(path);

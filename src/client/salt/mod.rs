@@ -21,6 +21,7 @@ mod flags;
 mod go_command;
 mod identity;
 mod record;
+mod surroundings;
 mod toolchain;
 mod variables;
 
@@ -258,7 +259,9 @@ impl Rest {
         let mut record = self.go.clone();
         record.add("key", "full");
         variables.add_counting(&mut record, outputs, self.in_build);
-        toolchain::add(&mut record, variables, identities);
+        if !toolchain::add(&mut record, variables, identities) {
+            add_nonce(&mut record);
+        }
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
             let settings = std::fs::read(file).unwrap_or_default();

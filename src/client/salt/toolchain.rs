@@ -4,6 +4,7 @@
 use super::flags;
 use super::identity::{Identities, add_state};
 use super::record::Record;
+use super::surroundings;
 use super::variables::Variables;
 use crate::client::parts;
 use std::collections::BTreeSet;
@@ -77,19 +78,22 @@ const OF_HOST: [&str; 10] = [
     "/usr/share/pkgconfig",
 ];
 
-/// Adds the programs and what flags name.
-pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) {
+/// Adds the programs, what flags name, and what that leads to; `false` if there is too much of it.
+pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) -> bool {
     let path = variables.get("PATH").unwrap_or_default();
     let mut is_of_host = false;
-    let named = NAMED.iter().filter_map(|name| variables.get(name));
-    let named = named.flat_map(|value| flags::words(value.as_bytes()));
+    let programs = NAMED.iter().filter_map(|name| variables.get(name));
+    let programs = programs.flat_map(|value| flags::words(value.as_bytes()));
     let usual = USUAL.iter().map(|name| name.as_bytes());
+    let named = named_by_flags(variables);
+    let mut starts = named.clone();
     let mut tools = BTreeSet::new();
-    for word in named.chain(usual).collect::<BTreeSet<_>>() {
+    for word in programs.chain(usual).collect::<BTreeSet<_>>() {
         let name = String::from_utf8_lossy(word);
         if let Some(program) = find(OsStr::from_bytes(word), path) {
             is_of_host |= !program.starts_with("/nix/store");
             tools.insert(record.word(|record| identities.add_file(record, &name, &program)));
+            starts.insert(program);
         }
     }
     // Many of one package are one.
@@ -101,7 +105,7 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
             record.say(name, word);
         }
     }
-    for path in named_by_flags(variables) {
+    for path in named {
         let name = path.to_string_lossy();
         if !identities.is_fixed(&path) && path.exists() {
             let word = record.word(|record| identities.add_file(record, &name, &path));
@@ -123,6 +127,14 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
             parts::hash(word.as_bytes()),
         );
     }
+    let mut is_all = true;
+    let beside = record.word(|record| {
+        is_all = surroundings::add(record, variables, identities, starts.into_iter());
+    });
+    if !beside.is_empty() {
+        record.say("files beside the source", parts::hash(beside.as_bytes()));
+    }
+    is_all
 }
 
 /// A program by its name, as a shell finds it.

@@ -196,6 +196,8 @@ struct Scan {
     cgo: bool,
     /// What texts and flags name.
     named: Named,
+    /// The build's own directory.
+    top: Option<PathBuf>,
     /// The bytes of what counts, by number of file.
     bytes: BTreeMap<usize, [u8; 32]>,
     /// How many bytes may still be read.
@@ -236,6 +238,9 @@ impl Scan {
                 .get("CGO_ENABLED")
                 .is_none_or(|enabled| enabled != "0"),
             named,
+            top: settings
+                .path("NIX_BUILD_TOP")
+                .filter(|top| top.parent().is_some()),
             bytes: BTreeMap::new(),
             bytes_left: budget.bytes,
             is_beyond_state: false,
@@ -447,14 +452,19 @@ impl Scan {
         Sha256::digest(&text).into()
     }
 
-    /// Notes what a text names; what it names upward, from the folder of its file.
+    /// Notes what a text names; what it names upward, from the folder of its file. Of what it names by an absolute path only
+    /// what this build has made changes and keeps its path.
     fn note_named(&mut self, path: &Path, text: &[u8]) {
         let mut named = Named::default();
         named.scan(text);
         let folder = path.parent().unwrap_or(Path::new("/"));
         self.named.any |= named.any;
         self.named.kinds.append(&mut named.kinds);
+        let is_own = |path: &Path| self.top.as_ref().is_some_and(|top| path.starts_with(top));
         for upward in named.upward {
+            if upward.is_absolute() && !is_own(&upward) {
+                continue;
+            }
             let path = normal(&folder.join(upward));
             if !self.walk.has(&path) {
                 self.named.upward.insert(path);
@@ -831,6 +841,25 @@ mod tests {
         let tree = Tree::new(&[("a.go", CGO), ("v.h", "#include \"../w.h\"\n")]);
         tree.write("w.h", "1");
         assert!(tree.counts("w.h", "2") && !tree.counts("further/v.h", "1"));
+    }
+
+    #[test]
+    fn what_is_named_by_an_absolute_path_counts_if_the_build_has_made_it() {
+        let tree = Tree::new(&[("go.mod", "module a\n")]).in_build();
+        let top = tree.path("").display().to_string();
+        let text = format!(
+            "package a\n// #include \"{top}/made/v.h\"\n// #cgo LDFLAGS: -L{top}/lib\nimport \"C\"\n"
+        );
+        tree.write("source/a.go", &text);
+        tree.write("made/v.h", "1");
+        tree.write("lib/deep/x.a", "1");
+        assert!(tree.counts("made/v.h", "2"));
+        assert!(tree.counts("lib/deep/x.a", "2"));
+        assert!(!tree.counts("further/v.h", "1"));
+        let elsewhere = Tree::new(&[("go.mod", "module a\n"), ("a.go", &text)]).in_build();
+        let before = elsewhere.scan().digest();
+        tree.write("made/v.h", "3");
+        assert_eq!(elsewhere.scan().digest(), before);
     }
 
     #[test]

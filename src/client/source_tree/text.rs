@@ -14,7 +14,7 @@ pub struct Named {
     pub kinds: BTreeSet<String>,
     /// Some name is computed: any file may be meant.
     pub any: bool,
-    /// Paths upward, relative to the file that names them.
+    /// Paths upward, relative to the file that names them, and absolute ones.
     pub upward: BTreeSet<PathBuf>,
 }
 
@@ -95,10 +95,14 @@ impl Named {
             .position(|byte| *byte == close || *byte == b'\n');
         let name = &rest[..end.unwrap_or(rest.len())];
         let name = name.strip_suffix(b"\\").unwrap_or(name);
+        // A backslash stands before the parameter of a macro; a name that ends in a dot goes on in another string.
         let is_plain = |byte: &u8| {
-            byte.is_ascii_alphanumeric() || b"_./+-@~$ \\".contains(byte) || *byte >= 0x80
+            byte.is_ascii_alphanumeric() || b"_./+-@~$ ".contains(byte) || *byte >= 0x80
         };
-        let is_whole = !name.is_empty() && name.trim_ascii() == name && name.iter().all(is_plain);
+        let is_whole = !name.is_empty()
+            && !name.ends_with(b".")
+            && name.trim_ascii() == name
+            && name.iter().all(is_plain);
         if is_whole {
             self.name(name);
             self.path(name);
@@ -118,8 +122,7 @@ impl Named {
     }
 
     fn path(&mut self, path: &[u8]) {
-        if find(path, b"..").is_some()
-            && !path.starts_with(b"/")
+        if (find(path, b"..").is_some() || path.starts_with(b"/"))
             && let Ok(path) = std::str::from_utf8(path)
         {
             self.upward.insert(PathBuf::from(path));
@@ -341,6 +344,7 @@ pub fn may_be_constrained(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn named(text: &str) -> Named {
         let mut named = Named::default();
@@ -386,6 +390,8 @@ mod tests {
             "asm(\"\\n.incbin %0\" : : \"i\"(x));",
             ".incbin FILE",
             "#embed FILE",
+            ".macro x file\n.incbin \"\\file\"\n.endm\nx logo.json\n",
+            "asm(\".incbin \\\"logo.\" KIND \"\\\"\");",
             "??=include MACRO",
         ] {
             assert!(named(text).any, "{text}");
@@ -410,6 +416,14 @@ mod tests {
             .map(|path| path.to_str().unwrap())
             .collect();
         assert_eq!(paths, ["..", "../../y/z.h", "../include", "../x"]);
+    }
+
+    #[test]
+    fn absolute_paths_are_kept() {
+        let named = named("#cgo LDFLAGS: -L/build/lib /build/x.a\n#include \"/build/z.h\"\n");
+        for path in ["/build/lib", "/build/x.a", "/build/z.h"] {
+            assert!(named.upward.contains(Path::new(path)), "{path}");
+        }
     }
 
     #[test]

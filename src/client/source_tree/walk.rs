@@ -216,7 +216,7 @@ pub struct Found {
 pub struct Except {
     /// Folders whose content is `go`'s own: its caches.
     pub folders: Vec<PathBuf>,
-    /// Where `go` makes its temporary folders, and stdenv its list of variables.
+    /// Where `go` makes its temporary folders, and Nix and stdenv their lists of variables.
     pub temporary: Vec<PathBuf>,
 }
 
@@ -227,7 +227,7 @@ impl Except {
             return true;
         }
         if !is_folder {
-            return name == b"env-vars" && is_temporary();
+            return (name == b"env-vars" || name.starts_with(b".attrs.")) && is_temporary();
         }
         let is_gos_own = [
             &b"go-build"[..],
