@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Stamps all of a tree. Fails, and leaves the times alone, where they could not say what a file holds: a symbolic link
-/// leads out of the tree, a file cannot be read, or the file system cuts times short.
+/// leads out of the tree, a file cannot be read, or the file system cuts times short; and where C compiles them in.
 fn set(root: &Path, table: &Path) -> Result<usize> {
     let root = fs::canonicalize(root)?;
     let known = table::read(table).unwrap_or_default();
@@ -315,6 +315,26 @@ mod tests {
         }
         assert!(set(&outside.path("missing"), &outside.table()).is_err());
         assert!(restore(&outside.path("missing")).is_err());
+    }
+
+    #[test]
+    fn a_tree_whose_times_c_compiles_in_is_left_alone() {
+        let text = format!(
+            "{}char *time = __TIMESTAMP__;",
+            " ".repeat((128 << 10) - 16)
+        );
+        for (name, is_stamped) in [
+            ("a.c", false),
+            ("deep/a.inc", false),
+            ("a.txt", true),
+            ("a.go", true),
+        ] {
+            let tree = Tree::new(&[("b", "1"), (name, &text)]);
+            tree.age();
+            let before = tree.times();
+            assert_eq!(tree.set().is_ok(), is_stamped, "{name}");
+            assert_eq!(tree.times() != before, is_stamped, "{name}");
+        }
     }
 
     #[test]

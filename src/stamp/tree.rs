@@ -28,6 +28,15 @@ const BUFFER: usize = 128 << 10;
 /// More threads do not read a tree faster.
 const MAX_THREADS: usize = 16;
 
+/// What C turns into the time of the file that it compiles.
+const TIME_OF_FILE: &[u8] = b"__TIMESTAMP__";
+
+/// What C compiles and includes, by extension.
+const OF_C: [&str; 20] = [
+    "c", "cc", "cpp", "cxx", "def", "f", "F", "f90", "for", "h", "hh", "hpp", "hxx", "i", "inc",
+    "inl", "m", "mm", "S", "sx",
+];
+
 /// One thing of the tree, and its stamp once that is known.
 struct Node {
     path: PathBuf,
@@ -160,10 +169,30 @@ fn of_content(root: &Path, node: &Node, buffer: &mut [u8]) -> Result<Option<Mtim
     }
     let mut file = fs::open(&node.path)?;
     let mut hash = Sha256::new_with_prefix("file\0");
+    let extension = node
+        .path
+        .extension()
+        .and_then(|extension| extension.to_str());
+    let is_of_c = extension.is_some_and(|extension| OF_C.contains(&extension));
+    // The end of the last piece, in which the word may begin.
+    let mut before = Vec::new();
     loop {
         match file.read(buffer) {
             Ok(0) => return Ok(Some(stamp(hash))),
-            Ok(length) => hash.update(&buffer[..length]),
+            Ok(length) => {
+                hash.update(&buffer[..length]);
+                if is_of_c {
+                    before.extend_from_slice(&buffer[..length]);
+                    if memchr::memmem::find(&before, TIME_OF_FILE).is_some() {
+                        return Err(Error::input(format!(
+                            "{} compiles its own time in",
+                            node.path.display()
+                        )));
+                    }
+                    let kept = before.len().saturating_sub(TIME_OF_FILE.len() - 1);
+                    before.drain(..kept);
+                }
+            }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(Error::io("read", &node.path, e)),
         }

@@ -1101,6 +1101,25 @@ let
         preBuild = "export SOURCE_DATE_EPOCH=${if v == "1" then "315532800" else "1000000000"}";
       };
     };
+    file-date = {
+      change = "the time of a C file, which __TIMESTAMP__ shows, in a phase that runs go alone";
+      short = true;
+      make = v: {
+        files = {
+          "main.go" = ''
+            package main
+
+            // const char *date(void);
+            import "C"
+
+            func main() { println(C.GoString(C.date())) }
+          '';
+          "date.c" = "const char *date(void) { return __TIMESTAMP__; }\n";
+        };
+        usual = true;
+        postUnpack = "touch -d @${v}00000000 date.c";
+      };
+    };
     cgo-cflags = {
       change = "CGO_CFLAGS";
       make = variable "CGO_CFLAGS" "-O2 -DV=1" "-O2 -DV=2" probing;

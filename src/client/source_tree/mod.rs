@@ -21,7 +21,7 @@ mod walk;
 pub use assembler::Assembler;
 
 use crate::client::parts::{self, Part};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use memory::Memory;
 use roots::{Roots, normal};
 use settings::Settings;
@@ -198,6 +198,8 @@ struct Scan {
     named: Named,
     /// The build's own directory.
     top: Option<PathBuf>,
+    /// C compiles the time of a file in.
+    has_times: bool,
     /// The bytes of what counts, by number of file.
     bytes: BTreeMap<usize, [u8; 32]>,
     /// How many bytes may still be read.
@@ -241,6 +243,7 @@ impl Scan {
             top: settings
                 .path("NIX_BUILD_TOP")
                 .filter(|top| top.parent().is_some()),
+            has_times: false,
             bytes: BTreeMap::new(),
             bytes_left: budget.bytes,
             is_beyond_state: false,
@@ -330,6 +333,11 @@ impl Scan {
             return Ok((nothing(assembler), false));
         }
         self.read_inputs()?;
+        if self.has_times {
+            return Err(Error::input(
+                "C compiles the time of a file in: __TIMESTAMP__",
+            ));
+        }
         let answer = Answer {
             digest: self.digest(),
             has_c,
@@ -455,6 +463,8 @@ impl Scan {
     /// Notes what a text names; what it names upward, from the folder of its file. Of what it names by an absolute path only
     /// what this build has made changes and keeps its path.
     fn note_named(&mut self, path: &Path, text: &[u8]) {
+        // The times of files, which are no part of anything here.
+        self.has_times |= memchr::memmem::find(text, b"__TIMESTAMP__").is_some();
         let mut named = Named::default();
         named.scan(text);
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -860,6 +870,13 @@ mod tests {
         let before = elsewhere.scan().digest();
         tree.write("made/v.h", "3");
         assert_eq!(elsewhere.scan().digest(), before);
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_tree_whose_times_c_compiles_in() {
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "char *time = __TIMESTAMP__;")]);
+        let scanned = SourceTree::scan(&tree.path("source"), &[], |_| None);
+        assert!(scanned.unwrap_err().to_string().contains("__TIMESTAMP__"));
     }
 
     #[test]
