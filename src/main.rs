@@ -4,7 +4,7 @@
 //! exit code. ARCHITECTURE.md says what the parts are.
 
 use nix_gocacheprog::cli::{self, Command};
-use nix_gocacheprog::host::{admin, ci, doctor, flush, install, page, top, why};
+use nix_gocacheprog::host::{admin, ci, doctor, export, flush, install, page, top, why};
 use nix_gocacheprog::nix::hook;
 use nix_gocacheprog::{client, config, daemon, log, output, proxy, stamp};
 use std::process::ExitCode;
@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Ok(Command::Uninstall(removal)) => install::uninstall(&removal),
         Ok(Command::CiStart(options)) => ci::start(&options),
         Ok(Command::CiFinish(options)) => ci::finish(&options),
+        Ok(Command::Export(options)) => export::export(&options),
+        Ok(Command::Import(options)) => export::import(&options),
         Ok(Command::Flush(options)) => flush::run(&options),
         Ok(Command::Doctor(options)) => doctor::run(&options),
         Ok(Command::Print(text)) => output::print(&text),

@@ -7,6 +7,7 @@ mod client;
 mod daemon;
 mod documents;
 mod evaluation;
+mod export;
 mod go;
 mod hook;
 mod imports;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::admin::{Form, Target, Task};
 use crate::host::ci;
 use crate::host::doctor;
+use crate::host::export;
 use crate::host::flush;
 use crate::host::install::{self, Mode};
 use crate::nix::hook;
@@ -32,21 +33,23 @@ pub fn daemon(args: &Arguments) -> Result<Command> {
 }
 
 fn policy(args: &Arguments) -> Result<daemon::policy::Options> {
-    let all = |name| -> Result<Vec<String>> {
-        let texts = args.all(name).map(|value| value.to_str().map(String::from));
-        texts
-            .collect::<Option<_>>()
-            .ok_or_else(|| Error::input(format!("--{name} takes text")))
-    };
     Ok(daemon::policy::Options {
         build_users_group: args.text("build-users-group")?.unwrap_or_default(),
-        trusted_users: all("trusted-user")?,
-        readonly_names: all("readonly-name")?,
-        off_names: all("off-name")?,
+        trusted_users: texts(args, "trusted-user")?,
+        readonly_names: texts(args, "readonly-name")?,
+        off_names: texts(args, "off-name")?,
         audit_one_in: args.number("audit-one-in")?.unwrap_or(0),
         no_shared_inodes: args.is_given("no-shared-inodes"),
         ..daemon::policy::Options::default()
     })
+}
+
+/// All values of an option that repeats.
+fn texts(args: &Arguments, name: &str) -> Result<Vec<String>> {
+    let texts = args.all(name).map(|value| value.to_str().map(String::from));
+    texts
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::input(format!("--{name} takes text")))
 }
 
 pub fn client(args: &Arguments) -> Result<Command> {
@@ -155,6 +158,27 @@ pub fn gc(args: &Arguments) -> Result<Command> {
 pub fn verify(args: &Arguments) -> Result<Command> {
     let repair = args.is_given("repair");
     Ok(Command::Admin(target(args)?, Task::Verify { repair }))
+}
+
+pub fn export(args: &Arguments) -> Result<Command> {
+    Ok(Command::Export(export::Export {
+        place: target(args)?,
+        names: texts(args, "builds")?,
+        file: first_word(args),
+        secret_key: args.file("secret-key-file")?,
+    }))
+}
+
+pub fn import(args: &Arguments) -> Result<Command> {
+    Ok(Command::Import(export::Import {
+        runtime_dir: target(args)?.runtime_dir,
+        file: first_word(args),
+        trusted_keys: args.text("trusted-public-keys")?.unwrap_or_default(),
+    }))
+}
+
+fn first_word(args: &Arguments) -> PathBuf {
+    args.words().first().map(PathBuf::from).unwrap_or_default()
 }
 
 pub fn flush(args: &Arguments) -> Result<Command> {

@@ -11,7 +11,7 @@ mod table;
 use crate::client;
 use crate::daemon;
 use crate::error::{Error, Result};
-use crate::host::{admin, ci, doctor, flush, install};
+use crate::host::{admin, ci, doctor, export, flush, install};
 use crate::nix::hook;
 use crate::proxy;
 use crate::stamp;
@@ -56,6 +56,10 @@ pub enum Command {
     CiStart(install::Options),
     /// Undo that.
     CiFinish(ci::Finish),
+    /// Write what builds use to a file.
+    Export(export::Export),
+    /// Take what such a file holds.
+    Import(export::Import),
     /// Wait until everything is uploaded.
     Flush(flush::Options),
     /// Say what is right and wrong.

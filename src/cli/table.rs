@@ -685,6 +685,60 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             ..PLAIN
         },
         Subcommand {
+            name: "export",
+            brief: "write what builds use to a file",
+            usage: Some("sudo nix-gocacheprog export --builds NAME... FILE"),
+            about: &["Write the outputs that builds of these names use to FILE, as one compressed file for `import`: for a new \
+                      machine, or one without a network. Other versions of a name count as the same."],
+            arguments: &[Argument {
+                name: "FILE",
+                takes: Takes::File,
+                required: true,
+                help: "the file to write",
+            }],
+            flags: &[
+                &[
+                    flag("builds", Takes::Text("NAME"), "the name of a derivation").repeats(),
+                    flag(
+                        "secret-key-file",
+                        Takes::File,
+                        "sign everything, with a key as `nix-store --generate-binary-cache-key` writes it",
+                    ),
+                ],
+                PLACE,
+            ],
+            examples: &[(
+                "sudo nix-gocacheprog export --builds hello --builds world --secret-key-file key go-cache.zst",
+                "Give two programs' outputs to another machine.",
+            )],
+            handler: commands::export,
+            ..PLAIN
+        },
+        Subcommand {
+            name: "import",
+            brief: "put what `export` wrote into the cache",
+            usage: Some("sudo nix-gocacheprog import [OPTION...] FILE"),
+            about: &["Put the outputs in FILE into the daemon's cache, for Nix's builds. Each is compared with its hash. With \
+                      --trusted-public-keys it stops at the first thing that no such key has signed."],
+            arguments: &[Argument {
+                name: "FILE",
+                takes: Takes::File,
+                required: true,
+                help: "what `export` has written",
+            }],
+            flags: &[
+                &[flag(
+                    "trusted-public-keys",
+                    Takes::Text("KEYS"),
+                    "take only what one of these keys has signed (NAME:BASE64, separated by spaces)",
+                )],
+                PLACE,
+            ],
+            notes: &["Without keys, whoever can change FILE decides what builds here get."],
+            handler: commands::import,
+            ..PLAIN
+        },
+        Subcommand {
             name: "flush",
             brief: "wait until everything is uploaded to the remote",
             about: &["Wait until the daemon has uploaded everything to its remote, for a machine that is about to go \

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod ci;
 pub mod doctor;
+pub mod export;
 pub mod flush;
 pub mod install;
 pub mod page;

@@ -12,13 +12,13 @@ mod counters;
 mod download;
 mod fetch;
 mod known;
-mod packing;
+pub mod packing;
 mod queue;
 pub mod result;
 mod s3;
 mod server;
 mod shelf;
-mod signing;
+pub mod signing;
 mod upload;
 mod wait_budget;
 
