@@ -488,7 +488,8 @@ impl Installation {
         for dir in &self.directories {
             fs::ensure_dir(dir, 0o755)?;
         }
-        if self.user {
+        // One that was killed may have added the user after this was planned.
+        if self.user && host.needs_user() {
             host.add_user()?;
             host.say(&format!("added the user {USER}\n"));
         }
