@@ -11,6 +11,7 @@ use crate::nix::settings::Nix;
 use crate::output;
 use crate::sys;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -307,6 +308,8 @@ impl Host {
         let output = Command::new(&program)
             .args(args)
             .stdin(stdin)
+            // Ctrl-C, or a job that is cancelled, must not leave the user half added.
+            .process_group(0)
             .output()
             .map_err(|e| Error::io("run", &program, e))?;
         if output.status.success() {
