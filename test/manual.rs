@@ -153,6 +153,8 @@ fn the_man_page_says_all_that_the_helps_say() {
     for help in helps.chain([said(&["--help"])]) {
         for line in help.lines() {
             let line = line.strip_prefix("Usage: ").unwrap_or(line);
+            // A command that goes on in the next line.
+            let line = line.strip_suffix(" \\").unwrap_or(line);
             let line = in_one_line(&line.replace('`', ""));
             assert!(
                 plain.contains(line.trim_end_matches('.')),
