@@ -878,8 +878,9 @@ mod tests {
                     ci: true,
                     ..Options::default()
                 };
-                let mut plan = folder.plan_with(&options);
-                plan.make(&folder.host).unwrap();
+                let mut host = folder.host.clone();
+                let mut plan = Installation::plan(&mut host, &options, &folder.program).unwrap();
+                plan.make(&host).unwrap();
                 assert_eq!(plan.record.ci.as_ref().map(|ci| ci.keeps_cache), Some(made));
                 assert!(folder.conf("nix.conf").contains("pre-build-hook"));
                 let install = Installation::plan(
