@@ -3,7 +3,7 @@
 #
 #   NIX_GOCACHEPROG         on        read and write the shared cache (the default)
 #                           readonly  read it; what this build puts stays in the build
-#                           audit     build everything anew, and compare it with what the cache has
+#                           audit     compile everything, and compare it with what the cache has
 #                           off       do nothing; so does anything else, with a line that says so
 #   NIX_GOCACHEPROG_TESTS   run       run each test, also if its result is in the cache
 #   NIX_GOCACHEPROG_CLIENT  where the client is, if not at /gocache/client or, without a sandbox, on the host
