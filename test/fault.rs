@@ -250,6 +250,12 @@ fn read_head(from: &mut impl Read) -> std::io::Result<Vec<u8>> {
         }
         b'p' => ID + ID + 8,
         b'f' => ID + 8,
+        b'e' => {
+            let mut length = [0; 2];
+            from.read_exact(&mut length)?;
+            frame.extend(length);
+            usize::from(u16::from_le_bytes(length))
+        }
         other => panic!("no request begins with {other:#x}"),
     };
     let head = frame.len();

@@ -374,8 +374,9 @@ fn sixty_four_builds_go_on_while_eight_peers_do_their_worst() {
     daemon.wait_until("nothing else is left of them", || {
         Held::by(&daemon).is_within(&bounded)
     });
+    // A thousand builds of theirs are known for a while, and each thread had an arena of its own.
     let grown = daemon.memory().saturating_sub(memory);
-    assert!(grown < 8 << 20, "memory grew by {grown} bytes");
+    assert!(grown < 24 << 20, "memory grew by {grown} bytes");
     println!(
         "64 builds took {:.1} s beside 8 busy loops and {:.1} s beside 8 peers: {:.2} times as long",
         beside_loops.as_secs_f64(),

@@ -148,9 +148,9 @@ fn outside_of_a_build_the_list_alone_decides() {
 fn a_malformed_list_is_refused_with_the_place_of_the_error() {
     for (list, named) in [
         (",", "no entries"),
-        ("https://me:s3cret@ex ample", "place 1"),
-        ("http://127.0.0.1:1,ftp://me:s3cret@x", "place 2"),
-        ("file://me:s3cret@host/x", "place 1"),
+        ("https://me:s3cret@ex ample", "position 1"),
+        ("http://127.0.0.1:1,ftp://me:s3cret@x", "position 2"),
+        ("file://me:s3cret@host/x", "position 1"),
     ] {
         let mut command = Command::new(binary());
         command.arg("proxy").env("GOPROXY", list);
