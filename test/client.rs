@@ -31,6 +31,17 @@ impl Client {
         Self::start_by(Command::new(binary()), runtime_dir, build_top, vars)
     }
 
+    /// One that gives up on a daemon within a second.
+    fn start_impatient(runtime_dir: &Path, build_top: &Path) -> Self {
+        let mut command = Command::new(binary());
+        command
+            .args(["client", "--give-up-after", "1s", "--runtime-dir"])
+            .arg(runtime_dir)
+            .env("NIX_BUILD_TOP", build_top)
+            .env_remove("IN_NIX_SHELL");
+        Self::spawn(command)
+    }
+
     fn start_by(
         mut command: Command,
         runtime_dir: &Path,
@@ -465,12 +476,7 @@ fn a_daemon_that_does_not_even_accept_is_given_up_on() {
     // It fills up with those who wait: from then on a connect takes for ever.
     let _waiting = UnixStream::connect(&socket).unwrap();
     let top = TempDir::new();
-    let mut command = Command::new(binary());
-    command
-        .args(["client", "--give-up-after", "1s", "--runtime-dir"])
-        .arg(run.path())
-        .env("NIX_BUILD_TOP", top.path());
-    let mut client = Client::spawn(command);
+    let mut client = Client::start_impatient(run.path(), top.path());
     assert_eq!(file(&client.put(1, 1, b"body")), b"body");
     let said = client.close();
     assert!(said.contains("cannot reach the daemon"), "{said}");
@@ -481,24 +487,15 @@ fn a_build_waits_for_a_hung_daemon_once() {
     let run = TempDir::new();
     std::fs::create_dir(run.path().join("build")).unwrap();
     let listener = UnixListener::bind(run.path().join("build/sock")).unwrap();
-    let command = |top: &TempDir| {
-        let mut command = Command::new(binary());
-        command
-            .args(["client", "--give-up-after", "1s", "--runtime-dir"])
-            .arg(run.path())
-            .env("NIX_BUILD_TOP", top.path())
-            .env_remove("IN_NIX_SHELL");
-        command
-    };
     let (top, other) = (TempDir::new(), TempDir::new());
 
-    let said = Client::spawn(command(&top)).close();
+    let said = Client::start_impatient(run.path(), top.path()).close();
     assert!(said.contains("said nothing for too long"), "{said}");
     let _first = listener.accept().unwrap();
     listener.set_nonblocking(true).unwrap();
 
     for action in [1, 2] {
-        let mut next = Client::spawn(command(&top));
+        let mut next = Client::start_impatient(run.path(), top.path());
         assert_eq!(file(&next.put(1, action, b"body")), b"body");
         let said = next.close();
         assert!(said.contains("an earlier command of this build"), "{said}");
@@ -513,7 +510,7 @@ fn a_build_waits_for_a_hung_daemon_once() {
         .set_modified(then)
         .unwrap();
     for top in [&top, &other] {
-        let said = Client::spawn(command(top)).close();
+        let said = Client::start_impatient(run.path(), top.path()).close();
         assert!(said.contains("said nothing for too long"), "{said}");
         assert!(listener.accept().is_ok());
     }
@@ -522,15 +519,7 @@ fn a_build_waits_for_a_hung_daemon_once() {
 #[test]
 fn a_daemon_that_stops_in_the_middle_is_remembered_too() {
     let (daemon, top) = (Daemon::start(), TempDir::new());
-    let start = || {
-        let mut command = Command::new(binary());
-        command
-            .args(["client", "--give-up-after", "1s", "--runtime-dir"])
-            .arg(daemon.runtime_dir())
-            .env("NIX_BUILD_TOP", top.path())
-            .env_remove("IN_NIX_SHELL");
-        Client::spawn(command)
-    };
+    let start = || Client::start_impatient(&daemon.runtime_dir(), top.path());
     let mut client = start();
     assert_eq!(file(&client.put(1, 1, b"body")), b"body");
     signal(daemon.pid(), "STOP");

@@ -32,7 +32,8 @@ impl Peer {
         Self::hello_on(raw_as(daemon, user), hello)
     }
 
-    fn hello_on(mut stream: UnixStream, hello: &str) -> Result<Self, String> {
+    /// Says this hello on a connection.
+    pub fn hello_on(mut stream: UnixStream, hello: &str) -> Result<Self, String> {
         stream
             .write_all(format!("{hello}\n").as_bytes())
             .map_err(|e| e.to_string())?;

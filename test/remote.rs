@@ -2,7 +2,7 @@
 //! tests' own, which can be made to wait; `test/remote` does it with real servers and real `go`.
 
 use crate::peer::{Peer, get_frame, put_frame};
-use crate::support::{Daemon, TempDir, binary, text};
+use crate::support::{Daemon, TempDir, binary, text, zstd_bomb};
 use crate::upstream::{self, Upstream};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -561,12 +561,7 @@ fn a_packed_output_that_is_damaged_a_bomb_or_plain_after_all_is_a_miss() {
     let mut damaged = whole.clone();
     damaged[whole.len() / 2] ^= 1;
     let cut = whole[..whole.len() - 3].to_vec();
-    // 128 KiB of one byte in each block of four bytes: a gigabyte in 32 KB.
-    let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
-    for _ in 0..8192 {
-        bomb.extend([0x02, 0x00, 0x10, b'x']);
-    }
-    for wrong in [damaged, cut, bomb, text_of("x"), Vec::new()] {
+    for wrong in [damaged, cut, zstd_bomb(), text_of("x"), Vec::new()] {
         shelf.state().files.insert(name.clone(), wrong);
         let machine = Machine::start(&shelf, "read");
         assert_eq!(machine.peer("").get(1), 'm');

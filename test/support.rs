@@ -370,3 +370,16 @@ impl Drop for Daemon {
         let _ = self.child.wait();
     }
 }
+
+/// How everything begins that zstd has packed (RFC 8878, 3.1.1).
+pub const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// 128 KiB of one byte in each block of four bytes: 32 KB that unpack to a gigabyte.
+pub fn zstd_bomb() -> Vec<u8> {
+    let mut bomb = ZSTD_MAGIC.to_vec();
+    bomb.extend([0x00, 0x58]);
+    for _ in 0..8192 {
+        bomb.extend([0x02, 0x00, 0x10, b'x']);
+    }
+    bomb
+}

@@ -17,19 +17,31 @@ impl Flags {
 
     /// The values of a flag, wherever it is given, the one that holds last.
     pub fn values(&self, flag: &str) -> Vec<&OsStr> {
+        let given = self.given(&[flag]).into_iter();
+        given
+            .filter(|(name, _)| *name == flag)
+            .filter_map(|(_, value)| value)
+            .collect()
+    }
+
+    /// Each flag that is given, with its value. Those of `with_value` have the next word for it if their own has none.
+    pub fn given(&self, with_value: &[&str]) -> Vec<(&OsStr, Option<&OsStr>)> {
         let mut found = Vec::new();
         let mut words = self.0.iter();
         while let Some(word) = words.next() {
             let bytes = word.as_bytes();
-            let name = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
-            let Some(rest) = name.and_then(|name| name.strip_prefix(flag.as_bytes())) else {
+            let Some(flag) = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-")) else {
                 continue;
             };
-            match rest.split_first() {
-                None => found.extend(words.next().map(OsString::as_os_str)),
-                Some((b'=', value)) => found.push(OsStr::from_bytes(value)),
-                Some(_) => {}
-            }
+            let mut parts = flag.splitn(2, |byte| *byte == b'=').map(OsStr::from_bytes);
+            let name = parts.next().unwrap_or_default();
+            let value = match parts.next() {
+                None if with_value.iter().any(|flag| name == *flag) => {
+                    words.next().map(OsString::as_os_str)
+                }
+                value => value,
+            };
+            found.push((name, value));
         }
         found
     }

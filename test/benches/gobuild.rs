@@ -4,6 +4,7 @@
 //! uses its module index in all candidates, and ours shares it. The stamping itself is not part of what is measured.
 
 use crate::Options;
+use crate::cpu::cpu;
 use crate::figures::{Report, median, ratios, row};
 use crate::support::{BUILDER, Daemon, TempDir, binary};
 use std::io::{BufRead, BufReader, Write};
@@ -190,17 +191,6 @@ fn register(daemon: &Daemon, top: &Path) -> (String, PathBuf) {
     let reply: serde_json::Value = serde_json::from_str(&line).unwrap();
     let directory = PathBuf::from(reply["directory"].as_str().unwrap());
     (reply["build"].as_str().unwrap().into(), directory)
-}
-
-/// The CPU time of a process in seconds, from two adjoining fields of proc_pid_stat(5).
-pub fn cpu(pid: u32, first_field: usize) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat[stat.rfind(')').unwrap() + 2..]
-        .split_whitespace()
-        .collect();
-    // The fields are numbered from 0 here, and the first two are cut off.
-    let ticks = |field: usize| fields[field - 2].parse::<f64>().unwrap();
-    (ticks(first_field) + ticks(first_field + 1)) / 100.0
 }
 
 /// The CPU time of all child processes that have been waited for, in seconds.

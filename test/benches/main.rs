@@ -9,6 +9,8 @@
 )]
 
 mod build;
+#[path = "../cpu.rs"]
+mod cpu;
 mod figures;
 mod gobuild;
 #[path = "../peer.rs"]

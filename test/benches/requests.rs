@@ -2,8 +2,9 @@
 
 use crate::Options;
 use crate::build::{Build, action};
+use crate::cpu::cpu;
 use crate::figures::{Report, Row, median, quantile, ratios, row};
-use crate::gobuild::{children_cpu, cpu};
+use crate::gobuild::children_cpu;
 use crate::support::{BUILDER, Daemon, TempDir, binary};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

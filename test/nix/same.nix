@@ -8,6 +8,16 @@ let
 
   module = "module example.com/same\n\ngo 1.24\n";
 
+  # A program that says the first of some bytes, which C or an assembler has.
+  printsBytes = ''
+    package main
+
+    // extern char bytes[2];
+    import "C"
+
+    func main() { println(C.bytes[0]) }
+  '';
+
   # Writes files, with the time that all files in the store have.
   write =
     files:
@@ -461,14 +471,7 @@ let
       change = "bytes that C takes in with .incbin";
       make = v: {
         files = {
-          "main.go" = ''
-            package main
-
-            // extern char bytes[2];
-            import "C"
-
-            func main() { println(C.bytes[0]) }
-          '';
+          "main.go" = printsBytes;
           "bytes.c" = ''
             __asm__(".data\n.globl bytes\nbytes: .incbin \"bytes.bin\"\n.text\n");
           '';
@@ -529,14 +532,7 @@ let
       change = "bytes that a macro of the assembler's takes in, by the name that it is called with";
       make = v: {
         files = {
-          "main.go" = ''
-            package main
-
-            // extern char bytes[2];
-            import "C"
-
-            func main() { println(C.bytes[0]) }
-          '';
+          "main.go" = printsBytes;
           "bytes.S" = ''
             .macro bytes file
             .incbin "\file"

@@ -1,12 +1,14 @@
 //! A team: many machines that read from one server while a few fill it. Each has a daemon of its own; only `go` is
 //! simulated, by sessions that ask for what a build asks for.
 
+use crate::cpu::cpu;
 use crate::machine::Machine;
+use crate::peer::Peer;
 use crate::servers::{Kind, Server, Setup};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -46,20 +48,15 @@ fn action(program: u64, n: u64) -> [u8; 32] {
     Sha256::digest(format!("fleet {program} {n}")).into()
 }
 
-/// A session with a machine's daemon, in the bytes of `src/protocol/wire.rs`.
-struct Session(BufReader<UnixStream>);
+/// A session with a machine's daemon.
+struct Session(Peer);
 
 impl Session {
     fn start(machine: &Machine, program: u64) -> Self {
-        let mut stream = UnixStream::connect(machine.socket()).unwrap();
+        let stream = UnixStream::connect(machine.socket()).unwrap();
         let name = format!("fleet-{program}-1.0");
         let hello = serde_json::json!({"version": 1, "name": name, "shared": true});
-        stream.write_all(format!("{hello}\n").as_bytes()).unwrap();
-        let mut stream = BufReader::new(stream);
-        let mut welcome = String::new();
-        stream.read_line(&mut welcome).unwrap();
-        assert!(welcome.contains("\"build\""), "{welcome}");
-        Self(stream)
+        Self(Peer::hello_on(stream, &hello.to_string()).unwrap())
     }
 
     fn put_all(&mut self, program: u64) {
@@ -69,8 +66,8 @@ impl Session {
             frame.extend(Sha256::digest(&body));
             frame.extend((body.len() as u64).to_le_bytes());
             frame.extend(body);
-            self.0.get_mut().write_all(&frame).unwrap();
-            assert_eq!(self.answer(), 's');
+            self.0.send(&frame);
+            assert_eq!(self.0.answer(), 's');
         }
     }
 
@@ -81,31 +78,12 @@ impl Session {
         for n in 0..ACTIONS {
             if on_the_way.len() == AT_ONCE {
                 on_the_way.pop_front();
-                hits += u64::from(self.answer() == 'h');
+                hits += u64::from(self.0.answer() == 'h');
             }
-            self.0
-                .get_mut()
-                .write_all(&frame(b'g', program, n))
-                .unwrap();
+            self.0.send(&frame(b'g', program, n));
             on_the_way.push_back(n);
         }
-        hits + on_the_way.iter().filter(|_| self.answer() == 'h').count() as u64
-    }
-
-    fn answer(&mut self) -> char {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head).unwrap();
-        let rest = match head[0] {
-            b'h' => 48,
-            b'r' => {
-                let mut length = [0; 2];
-                self.0.read_exact(&mut length).unwrap();
-                usize::from(u16::from_le_bytes(length))
-            }
-            _ => 0,
-        };
-        self.0.read_exact(&mut vec![0; rest]).unwrap();
-        char::from(head[0])
+        hits + on_the_way.iter().filter(|_| self.0.answer() == 'h').count() as u64
     }
 }
 
@@ -134,14 +112,9 @@ impl Work {
             .filter(|line| line.starts_with("bazel_remote_incoming_requests_total{"));
         let counts = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
         let requests = counts.sum::<f64>() as u64;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        // utime and stime of proc_pid_stat(5), in hundredths of a second.
-        let ticks = fields.split(' ').skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
         Self {
             requests,
-            cpu: ticks as f64 / 100.0,
+            cpu: cpu(server.pid(), 13),
         }
     }
 }

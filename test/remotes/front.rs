@@ -1,5 +1,6 @@
 //! A server in front of a real one, which passes requests on and makes one thing go wrong with them.
 
+use crate::support::{ZSTD_MAGIC, zstd_bomb};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
@@ -390,7 +391,7 @@ impl State {
             }
             Fault::Bomb => {
                 self.happened.fetch_add(1, Ordering::SeqCst);
-                let bomb = bomb();
+                let bomb = zstd_bomb();
                 answer.write(to, Some(bomb.len()), &bomb)?;
                 return Ok(false);
             }
@@ -428,19 +429,6 @@ impl State {
         self.happened.fetch_add(1, Ordering::SeqCst);
         Ok(true)
     }
-}
-
-/// How everything begins that zstd has packed (RFC 8878, 3.1.1).
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
-/// 128 KiB of one byte in each block of four bytes: 32 KB that unpack to a gigabyte.
-fn bomb() -> Vec<u8> {
-    let mut bomb = ZSTD_MAGIC.to_vec();
-    bomb.extend([0x00, 0x58]);
-    for _ in 0..8192 {
-        bomb.extend([0x02, 0x00, 0x10, b'x']);
-    }
-    bomb
 }
 
 /// The same text, and in each hash in it the first digit is another one.

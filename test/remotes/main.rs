@@ -8,10 +8,15 @@
 )]
 
 mod bench;
+#[path = "../cpu.rs"]
+mod cpu;
 mod faults;
 mod fleet;
 mod front;
 mod machine;
+#[path = "../peer.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod peer;
 mod relay;
 mod servers;
 #[path = "../support.rs"]

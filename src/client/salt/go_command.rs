@@ -100,34 +100,16 @@ impl GoCommand {
     /// The flags that say what `go` compiles and how, of which it hashes what they come to.
     pub fn said_flags(&self) -> String {
         let mut said = BTreeSet::new();
-        let mut words = self.flags.words().iter();
-        while let Some(word) = words.next() {
-            let word = word.to_string_lossy();
-            let Some(flag) = word.strip_prefix('-') else {
-                continue;
-            };
-            let flag = flag.strip_prefix('-').unwrap_or(flag);
-            let value = match flag.split_once('=') {
-                Some((_, value)) => value.to_string(),
-                None if FLAGS_WITH_VALUE.contains(&flag) => {
-                    let next = words.next().cloned().unwrap_or_default();
-                    next.to_string_lossy().into_owned()
-                }
-                None => String::new(),
-            };
-            let name = flag.split('=').next().unwrap_or_default();
-            if FLAGS_WITH_VALUE.contains(&name) && !value.is_empty() {
-                said.insert(format!(
-                    "-{name}={}",
-                    value.replace(char::is_whitespace, ",")
-                ));
-            } else if FLAGS.contains(&name) {
-                let value = if value.is_empty() {
-                    ""
-                } else {
-                    &flag[name.len()..]
-                };
-                said.insert(format!("-{name}{value}"));
+        for (name, value) in self.flags.given(&FLAGS_WITH_VALUE) {
+            let name = name.to_string_lossy();
+            let value = value.unwrap_or_default().to_string_lossy();
+            if FLAGS_WITH_VALUE.contains(&&*name) && !value.is_empty() {
+                let value = value.replace(char::is_whitespace, ",");
+                said.insert(format!("-{name}={value}"));
+            } else if FLAGS.contains(&&*name) && value.is_empty() {
+                said.insert(format!("-{name}"));
+            } else if FLAGS.contains(&&*name) {
+                said.insert(format!("-{name}={value}"));
             }
         }
         Vec::from_iter(said).join(" ")

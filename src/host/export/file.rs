@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 const HEAD: &[u8] = b"nix-gocacheprog export 1\n";
 
-/// As for the remote: a higher level makes little smaller.
+/// Higher than for the remote, where a line waits for it; above this, outputs of Go become little smaller.
 const LEVEL: i32 = 3;
 
 /// The longest name of a derivation, in bytes.

@@ -864,13 +864,13 @@ mod tests {
 
     #[test]
     fn what_ci_start_makes_is_undone_without_a_trace_and_is_not_for_install() {
-        for (cache_dir, made) in [(None, false), (Some("/work/cache"), true)] {
+        for (cache_dir, made) in [(None, false), (Some("/job/cache"), true)] {
             for has_systemd in [true, false] {
                 let folder = Folder::new("a = b");
                 if !has_systemd {
                     std::fs::remove_dir_all(folder.host.root.join("run/systemd")).unwrap();
                 }
-                let cache = folder.host.root.join("work/cache");
+                let cache = folder.host.root.join("job/cache");
                 std::fs::create_dir_all(cache.join("outputs")).unwrap();
                 let mut before = folder.files();
                 let options = Options {
