@@ -1,17 +1,19 @@
 //! A team: many machines that read from one server while a few fill it. Each has a daemon of its own; only `go` is
-//! simulated, by sessions that ask for what a build asks for.
+//! simulated, by sessions that ask for what a build asks for. All of it shares this machine's processors: with more readers
+//! than these can carry, waits are given up and hits become fewer.
 
 use crate::cpu::cpu;
 use crate::machine::Machine;
 use crate::peer::Peer;
 use crate::servers::{Kind, Server, Setup};
+use crate::support::TempDir;
 use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// How many machines read at the same time.
 const READERS: [usize; 6] = [2, 4, 8, 16, 32, 64];
@@ -26,7 +28,10 @@ const BUILDS: u64 = 2;
 const ACTIONS: u64 = 300;
 
 /// Requests that a session has on the way at one time, as `go` does.
-const AT_ONCE: usize = 24;
+const AT_ONCE: u64 = 24;
+
+/// What one package takes to compile.
+const COMPILING: Duration = Duration::from_millis(200);
 
 /// One program's output: as many small and large ones as Go has, which pack to about a quarter.
 fn output(program: u64, n: u64) -> Vec<u8> {
@@ -47,6 +52,9 @@ fn output(program: u64, n: u64) -> Vec<u8> {
 fn action(program: u64, n: u64) -> [u8; 32] {
     Sha256::digest(format!("fleet {program} {n}")).into()
 }
+
+/// What makes the server count its requests.
+const COUNTING: [&str; 2] = ["env", "BAZEL_REMOTE_ENABLE_ENDPOINT_METRICS=true"];
 
 /// A session with a machine's daemon.
 struct Session(Peer);
@@ -71,19 +79,23 @@ impl Session {
         }
     }
 
-    /// Says how many were hits.
+    /// Says how many were hits. What is not there is compiled, which takes its time: a daemon that cannot keep up answers
+    /// that it has nothing.
     fn get_all(&mut self, program: u64) -> u64 {
-        let mut on_the_way = VecDeque::new();
-        let mut hits = 0;
-        for n in 0..ACTIONS {
-            if on_the_way.len() == AT_ONCE {
-                on_the_way.pop_front();
-                hits += u64::from(self.0.answer() == 'h');
-            }
+        for n in 0..AT_ONCE {
             self.0.send(&frame(b'g', program, n));
-            on_the_way.push_back(n);
         }
-        hits + on_the_way.iter().filter(|_| self.0.answer() == 'h').count() as u64
+        let mut hits = 0;
+        for n in AT_ONCE..ACTIONS + AT_ONCE {
+            match self.0.answer() {
+                'h' => hits += 1,
+                _ => std::thread::sleep(COMPILING),
+            }
+            if n < ACTIONS {
+                self.0.send(&frame(b'g', program, n));
+            }
+        }
+        hits
     }
 }
 
@@ -126,13 +138,24 @@ pub fn run() {
         plain as f64 / 1e6
     );
     println!(
-        "{:>8} {:>8} {:>10} {:>12} {:>12} {:>16} {:>14}",
-        "readers", "builds", "wall, s", "MB each", "requests", "server CPU, s", "ms each build"
+        "{:>8} {:>8} {:>10} {:>8} {:>12} {:>12} {:>16} {:>14} {:>8}",
+        "readers",
+        "builds",
+        "wall, s",
+        "hits, %",
+        "MB each",
+        "requests",
+        "server CPU, s",
+        "ms each build",
+        "errors"
     );
     let mut last = String::new();
     let mut next = 1;
     for readers in READERS {
-        let server = Server::start(Setup::plain(Kind::BazelRemote));
+        let dir = TempDir::new();
+        let storage = dir.path().join("storage");
+        let setup = Setup::plain(Kind::BazelRemote);
+        let server = Server::start_in(setup, dir, &storage, "127.0.0.1", &COUNTING);
         let writes = ["--remote", &server.url];
         let filling = Machine::start(&[], &writes);
         Session::start(&filling, 0).put_all(0);
@@ -145,6 +168,7 @@ pub fn run() {
             .map(|program| (Machine::start(&[], &writes), program))
             .collect();
         let before = Work::of(&server);
+        let hits = &AtomicU64::new(0);
         let start = Instant::now();
         std::thread::scope(|scope| {
             for (machine, program) in &writers {
@@ -156,8 +180,7 @@ pub fn run() {
             for machine in &machines {
                 for _ in 0..BUILDS {
                     scope.spawn(move || {
-                        let hits = Session::start(machine, 0).get_all(0);
-                        assert_eq!(hits, ACTIONS, "{}", machine.log());
+                        hits.fetch_add(Session::start(machine, 0).get_all(0), Ordering::Relaxed);
                     });
                 }
             }
@@ -173,21 +196,22 @@ pub fn run() {
                 .map(|told| told[what].as_u64().unwrap())
                 .sum::<u64>()
         };
-        assert_eq!(sum("errors"), 0);
         let each = sum("received") as f64 / readers as f64;
         let written: u64 = writers
             .iter()
             .map(|(machine, _)| machine.remote("uploads"))
             .sum();
-        // A put is a question and two puts: the output and its entry.
         let requests = after.requests - before.requests;
         let cpu = after.cpu - before.cpu;
         let builds = readers as u64 * BUILDS;
+        let share = 100.0 * hits.load(Ordering::Relaxed) as f64 / (builds * ACTIONS) as f64;
         println!(
-            "{readers:>8} {builds:>8} {wall:>10.1} {:>12.1} {requests:>12} {cpu:>16.1} {:>14.1}",
+            "{readers:>8} {builds:>8} {wall:>10.1} {share:>8.1} {:>12.1} {requests:>12} {cpu:>16.1} {:>14.1} {:>8}",
             each / 1e6,
-            1e3 * cpu / builds as f64
+            1e3 * cpu / builds as f64,
+            sum("errors")
         );
+        assert!(requests > 0 && share > 0.0);
         last = format!(
             "fleet: {readers} readers and {WRITERS} writers ({written} uploads): {:.2} of the bytes of one build for {BUILDS}, \
              {requests} requests, server CPU {:.0} ms for each build",
