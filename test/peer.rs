@@ -34,12 +34,14 @@ impl Peer {
 
     /// Says this hello on a connection.
     pub fn hello_on(mut stream: UnixStream, hello: &str) -> Result<Self, String> {
-        stream
-            .write_all(format!("{hello}\n").as_bytes())
-            .map_err(|e| e.to_string())?;
+        // A daemon that refuses the connection may have closed it already. Its reason can be read all the same.
+        let written = stream.write_all(format!("{hello}\n").as_bytes());
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         stream.read_line(&mut line).map_err(|e| e.to_string())?;
+        if line.is_empty() {
+            written.map_err(|e| e.to_string())?;
+        }
         let welcome: serde_json::Value = serde_json::from_str(&line).map_err(|e| e.to_string())?;
         if let Some(error) = welcome["error"].as_str() {
             return Err(error.to_string());
