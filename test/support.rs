@@ -156,9 +156,14 @@ impl Daemon {
 
     /// The same with more arguments.
     pub fn start_for_builder_with(args: &[&str]) -> Self {
+        Self::start_for_builder_from(&binary(), args)
+    }
+
+    /// The same with another binary than the one under test.
+    pub fn start_for_builder_from(binary: &Path, args: &[&str]) -> Self {
         let dir = TempDir::new();
         chown(dir.path(), Some(OWNER), Some(OWNER)).expect("root");
-        let mut daemon = Self::spawn(dir.path(), Command::new(binary()), Some(OWNER), args);
+        let mut daemon = Self::spawn(dir.path(), Command::new(binary), Some(OWNER), args);
         daemon._own = Some(dir);
         daemon
     }

@@ -19,7 +19,8 @@ struct Cache {
     name: String,
     /// What GOCACHEPROG is set to, if anything.
     prog: Option<String>,
-    daemon: Option<Daemon>,
+    /// Of ours: the binary, and its daemon.
+    daemon: Option<(PathBuf, Daemon)>,
     dir: TempDir,
 }
 
@@ -40,16 +41,17 @@ impl Cache {
         }
     }
 
-    fn ours() -> Self {
+    fn ours(name: &str, binary: PathBuf) -> Self {
+        let daemon = Daemon::start_for_builder_from(&binary, &[]);
         Self {
-            name: "ours".into(),
+            name: name.into(),
             prog: Some("/gocache/client".into()),
-            daemon: Some(Daemon::start_for_builder()),
+            daemon: Some((binary, daemon)),
             dir: TempDir::new(),
         }
     }
 
-    /// All candidates, ours first and Go's own second, on a source that is stamped.
+    /// All candidates, ours first and Go's own second, then an earlier version of ours, on a source that is stamped.
     fn all(options: &Options) -> Vec<Self> {
         stamp();
         let peers = options.peers.iter().map(|(name, command)| Self {
@@ -58,8 +60,14 @@ impl Cache {
             daemon: None,
             dir: TempDir::new(),
         });
-        [Self::ours(), Self::gos_own()]
+        let mut ours = options
+            .versions()
             .into_iter()
+            .map(|(name, binary)| Self::ours(name, binary));
+        let first = ours.next().unwrap();
+        [first, Self::gos_own()]
+            .into_iter()
+            .chain(ours)
             .chain(peers)
             .collect()
     }
@@ -81,9 +89,9 @@ impl Cache {
         namespace.arg(BUILDER.to_string());
         namespace.arg(&program);
         match &self.daemon {
-            Some(daemon) => {
+            Some((binary, daemon)) => {
                 let (id, directory) = register(daemon, &top);
-                namespace.arg(binary()).arg(daemon.runtime_dir());
+                namespace.arg(binary).arg(daemon.runtime_dir());
                 namespace.arg(id).arg(directory)
             }
             None => namespace.args(["", "", "", ""]),
@@ -132,7 +140,7 @@ impl Cache {
             + self
                 .daemon
                 .as_ref()
-                .map_or(0.0, |daemon| cpu(daemon.pid(), 13))
+                .map_or(0.0, |(_, daemon)| cpu(daemon.pid(), 13))
     }
 }
 
@@ -224,6 +232,15 @@ fn report(part: &str, caches: &[String], took: &[Vec<Took>]) -> Report {
             ratios(&cpus[at], &cpus[1]),
         ));
     }
+    if let Some(at) = caches.iter().position(|name| name == "earlier") {
+        for (what, took) in [("wall", &walls), ("CPU", &cpus)] {
+            rows.push(row(
+                format!("ours/earlier: {what}"),
+                "ratio",
+                ratios(&took[0], &took[at]),
+            ));
+        }
+    }
     let wall = median(&ratios(&walls[0], &walls[1]));
     let cpu = median(&ratios(&cpus[0], &cpus[1]));
     let pairs = walls[0].len();
@@ -271,7 +288,7 @@ pub(crate) fn cold(options: &Options) -> Report {
             sync();
             took[at].push(empty[at].build());
             // It has more to sync later.
-            if let Some(daemon) = &mut empty[at].daemon {
+            if let Some((_, daemon)) = &mut empty[at].daemon {
                 daemon.terminate();
                 assert!(daemon.wait().success());
             }
@@ -284,7 +301,7 @@ pub(crate) fn cold(options: &Options) -> Report {
 }
 
 /// Who comes when in a pair: a machine that gets slower or faster meanwhile is nobody's gain.
-fn turns(candidates: usize, pair: usize) -> Vec<usize> {
+pub fn turns(candidates: usize, pair: usize) -> Vec<usize> {
     let mut turns: Vec<_> = (0..candidates).collect();
     if pair % 2 == 1 {
         turns.reverse();
@@ -299,8 +316,8 @@ fn sync() {
 /// The most memory resident, of a daemon and of its client, while a cache is filled.
 pub fn memory() -> Report {
     stamp();
-    let cache = Cache::ours();
-    let daemon = cache.daemon.as_ref().unwrap();
+    let cache = Cache::ours("ours", binary());
+    let (_, daemon) = cache.daemon.as_ref().unwrap();
     let idle = daemon.peak_memory();
     let client = std::thread::scope(|scope| {
         let build = scope.spawn(|| cache.build());

@@ -23,11 +23,24 @@ mod store;
 mod support;
 
 use figures::Report;
+use std::path::PathBuf;
 
 /// What the command line says.
 struct Options {
     pairs: usize,
     peers: Vec<(String, String)>,
+    /// An earlier version of ours.
+    earlier: Option<PathBuf>,
+}
+
+impl Options {
+    /// The versions of ours that are measured, by name: the one under test first.
+    fn versions(&self) -> Vec<(&'static str, PathBuf)> {
+        let earlier = self.earlier.iter().map(|path| ("earlier", path.clone()));
+        std::iter::once(("ours", support::binary()))
+            .chain(earlier)
+            .collect()
+    }
 }
 
 fn main() {
@@ -37,6 +50,7 @@ fn main() {
         // Cached builds are so short that anything else on the machine shows.
         pairs: if part == "warm" { 40 } else { 10 },
         peers: Vec::new(),
+        earlier: None,
     };
     let mut json = false;
     while let Some(arg) = args.next() {
@@ -51,6 +65,15 @@ fn main() {
                 options.pairs = text
                     .parse()
                     .unwrap_or_else(|_| usage("--pairs takes a number"));
+            }
+            "--earlier" => {
+                options.earlier = Some(
+                    PathBuf::from(value())
+                        .canonicalize()
+                        .unwrap_or_else(|error| {
+                            usage(&format!("--earlier takes a binary: {error}"))
+                        }),
+                );
             }
             "--peer" => {
                 let text = value();

@@ -4,7 +4,7 @@ use crate::Options;
 use crate::build::{Build, action};
 use crate::cpu::cpu;
 use crate::figures::{Report, Row, median, quantile, ratios, row};
-use crate::gobuild::children_cpu;
+use crate::gobuild::{children_cpu, turns};
 use crate::support::{BUILDER, Daemon, TempDir, binary};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,15 +26,55 @@ const GETS: u64 = 40_000;
 /// Clients, one after the other. After each the daemon takes some seconds to see that its build has ended.
 const CLIENTS: u64 = 2;
 
-fn filled(dir: &TempDir) -> Daemon {
-    let daemon = Daemon::start_for_builder();
-    let mut build = Build::new(&daemon, dir.path(), "filling");
-    for nth in 0..ACTIONS {
-        let mut body = [1; 4096];
-        body[..8].copy_from_slice(&nth.to_le_bytes());
-        assert_eq!(build.put(nth, &Sha256::digest(body), &body), 's');
+/// A version of ours, its daemon with all actions in its cache, and what was measured of it.
+struct Version {
+    name: &'static str,
+    binary: PathBuf,
+    daemon: Daemon,
+    dir: TempDir,
+    one: Vec<Gets>,
+    many: Vec<Gets>,
+    asked: Vec<ClientGets>,
+    ready: Vec<ClientGets>,
+    /// From start to first answer, in milliseconds.
+    started: Vec<f64>,
+}
+
+impl Version {
+    fn all(options: &Options) -> Vec<Self> {
+        let versions = options.versions().into_iter();
+        versions
+            .map(|(name, binary)| Self::new(name, binary))
+            .collect()
     }
-    daemon
+
+    fn new(name: &'static str, binary: PathBuf) -> Self {
+        let dir = TempDir::new();
+        let daemon = Daemon::start_for_builder_from(&binary, &[]);
+        let mut build = Build::new(&daemon, dir.path(), "filling");
+        for nth in 0..ACTIONS {
+            let mut body = [1; 4096];
+            body[..8].copy_from_slice(&nth.to_le_bytes());
+            assert_eq!(build.put(nth, &Sha256::digest(body), &body), 's');
+        }
+        drop(build);
+        Self {
+            name,
+            binary,
+            daemon,
+            dir,
+            one: Vec::new(),
+            many: Vec::new(),
+            asked: Vec::new(),
+            ready: Vec::new(),
+            started: Vec::new(),
+        }
+    }
+
+    /// The medians that the last line gives: the CPU time of a get in microseconds, prefetched and not.
+    fn both(&self) -> [f64; 2] {
+        [&self.ready, &self.asked].map(|of| median(&each_of(of, |gets| gets.daemon + gets.client)))
+    }
 }
 
 /// What a number of gets took.
@@ -86,36 +126,62 @@ fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
 }
 
 pub(crate) fn get(options: &Options) -> Report {
-    let dir = TempDir::new();
-    let daemon = filled(&dir);
-    let (mut one, mut many) = (Vec::new(), Vec::new());
-    let (mut asked, mut ready) = (Vec::new(), Vec::new());
-    // So that there is something to make ready.
-    let mut client = Client::start(&daemon, &dir, Some("bench-1.0"));
-    client.get_all();
-    client.end();
+    let mut versions = Version::all(options);
+    for of in &versions {
+        // So that there is something to make ready.
+        let mut client = Client::start(of, Some("bench-1.0"));
+        client.get_all();
+        client.end();
+    }
     for pair in 0..options.pairs {
         eprintln!("get: pair {} of {}", pair + 1, options.pairs);
-        one.push(gets(&daemon, &dir, 1));
-        many.push(gets(&daemon, &dir, 64));
-        asked.push(client_gets(&daemon, &dir, None));
-        ready.push(client_gets(&daemon, &dir, Some("bench-1.1")));
+        for at in turns(versions.len(), pair) {
+            let of = &mut versions[at];
+            of.one.push(gets(&of.daemon, &of.dir, 1));
+            of.many.push(gets(&of.daemon, &of.dir, 64));
+            of.asked.push(client_gets(of, None));
+            of.ready.push(client_gets(of, Some("bench-1.1")));
+        }
     }
-    let rate = |of: &[Gets]| each_of(of, |gets| gets.rate);
-    let scaling = ratios(&rate(&many), &rate(&one));
-    let both = |of: &[ClientGets]| median(&each_of(of, |gets| gets.daemon + gets.client));
+    let mut rows = Vec::new();
+    for of in &versions {
+        let name = |what: &str| match of.name {
+            "ours" => what.to_string(),
+            other => format!("{other}: {what}"),
+        };
+        rows.extend(sessions_rows(&name("one session"), &of.one));
+        rows.extend(sessions_rows(&name("64 sessions"), &of.many));
+        let scaling = ratios(&rates(&of.many), &rates(&of.one));
+        rows.push(row(
+            name("64 sessions/one: gets a second"),
+            "ratio",
+            scaling,
+        ));
+        rows.extend(client_rows(&name("client, ready"), &of.ready));
+        rows.extend(client_rows(&name("client, asking"), &of.asked));
+    }
+    let ours = &versions[0];
+    for earlier in &versions[1..] {
+        let mut ratio = |what: &str, of: &dyn Fn(&Version) -> Vec<f64>| {
+            let name = format!("ours/{}: {what}", earlier.name);
+            rows.push(row(name, "ratio", ratios(&of(ours), &of(earlier))));
+        };
+        let cpu = |of: &[ClientGets]| each_of(of, |gets| gets.daemon + gets.client);
+        ratio("one session: gets a second", &|of| rates(&of.one));
+        ratio("64 sessions: gets a second", &|of| rates(&of.many));
+        ratio("client, ready: CPU for a get", &|of| cpu(&of.ready));
+        ratio("client, asking: CPU for a get", &|of| cpu(&of.asked));
+    }
+    let [ready, asked] = ours.both();
+    let scaling = median(&ratios(&rates(&ours.many), &rates(&ours.one)));
     let summary = format!(
-        "get: daemon + client CPU {:.1}us, {:.1}us when the daemon is asked, 64 sessions/one {:.2}",
-        both(&ready),
-        both(&asked),
-        median(&scaling)
+        "get: daemon + client CPU {ready:.1}us, {asked:.1}us when the daemon is asked, 64 sessions/one {scaling:.2}"
     );
-    let mut rows = sessions_rows("one session", &one);
-    rows.extend(sessions_rows("64 sessions", &many));
-    rows.push(row("64 sessions/one: gets a second", "ratio", scaling));
-    rows.extend(client_rows("client, ready", &ready));
-    rows.extend(client_rows("client, asking", &asked));
     Report { rows, summary }
+}
+
+fn rates(of: &[Gets]) -> Vec<f64> {
+    each_of(of, |gets| gets.rate)
 }
 
 fn each_of<T>(of: &[T], what: impl Fn(&T) -> f64) -> Vec<f64> {
@@ -162,16 +228,16 @@ struct Client {
 
 impl Client {
     /// In a build of this name, if it has one.
-    fn start(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> Self {
-        let top = dir.path().join("client");
+    fn start(of: &Version, name: Option<&str>) -> Self {
+        let top = of.dir.path().join("client");
         std::fs::create_dir(&top).unwrap();
         chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
         // A client that cannot see who has started it, as it cannot with another user, shares nothing.
         let mut child = Command::new("/bin/sh")
             .args(["-c", "\"$@\"; exit $?", "build"])
-            .arg(binary())
+            .arg(&of.binary)
             .args(["client", "--runtime-dir"])
-            .arg(daemon.runtime_dir())
+            .arg(of.daemon.runtime_dir())
             .current_dir(&top)
             .env("NIX_BUILD_TOP", &top)
             .env("name", name.unwrap_or_default())
@@ -230,7 +296,8 @@ struct ClientGets {
 
 /// Gets through clients, one after the other, each in a build of its own: of a name for whose builds all of it is made
 /// ready first, or of none.
-fn client_gets(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> ClientGets {
+fn client_gets(of: &Version, name: Option<&str>) -> ClientGets {
+    let daemon = &of.daemon;
     let daemon_cpu = || cpu(daemon.pid(), 13);
     let remove = || {
         daemon.wait_until("what was linked is removed", || {
@@ -241,7 +308,7 @@ fn client_gets(daemon: &Daemon, dir: &TempDir, name: Option<&str>) -> ClientGets
     let (before, clients_before) = (daemon_cpu(), children_cpu());
     let mut of_gets = 0.0;
     for _ in 0..CLIENTS {
-        let mut client = Client::start(daemon, dir, name);
+        let mut client = Client::start(of, name);
         if name.is_some() {
             daemon.wait_until("the build finds something ready", || {
                 builds(daemon).any(|build| build.join("ready").exists())
@@ -326,21 +393,27 @@ pub(crate) fn put(options: &Options) -> Report {
 }
 
 pub(crate) fn start(options: &Options) -> Report {
-    let dir = TempDir::new();
-    let daemon = filled(&dir);
-    let millis: Vec<_> = (0..options.pairs as u64 * 10)
-        .map(|at| {
+    let mut versions = Version::all(options);
+    for at in 0..options.pairs * 10 {
+        for version in turns(versions.len(), at) {
+            let of = &mut versions[version];
             let start = Instant::now();
-            let mut client = Client::start(&daemon, &dir, None);
-            assert!(client.get(at).contains("DiskPath"));
-            let took = start.elapsed().as_secs_f64() * 1e3;
+            let mut client = Client::start(of, None);
+            assert!(client.get(at as u64).contains("DiskPath"));
+            of.started.push(start.elapsed().as_secs_f64() * 1e3);
             client.end();
-            took
-        })
-        .collect();
-    let summary = format!("start: first answer after {:.2}ms", median(&millis));
-    Report {
-        rows: vec![row("from start to first answer", "ms", millis)],
-        summary,
+        }
     }
+    let mut rows = Vec::new();
+    for of in &versions {
+        let name = format!("{}: from start to first answer", of.name);
+        rows.push(row(name, "ms", of.started.clone()));
+    }
+    let ours = &versions[0].started;
+    for earlier in &versions[1..] {
+        let name = format!("ours/{}", earlier.name);
+        rows.push(row(name, "ratio", ratios(ours, &earlier.started)));
+    }
+    let summary = format!("start: first answer after {:.2}ms", median(ours));
+    Report { rows, summary }
 }
