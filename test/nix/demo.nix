@@ -1,4 +1,5 @@
-# The program of test/demo. `src` is a store path; `step` makes every build a derivation of its own.
+# The program of test/demo. `src` is a store path; `step` makes every build a derivation of its own, of which the compilers
+# cannot tell.
 {
   src,
   step,
@@ -27,8 +28,6 @@ packages.buildGoModule {
   subPackages = if tested == "" then [ "cmd/containerd" ] else [ tested ];
   doCheck = tested != "";
   __structuredAttrs = structured;
-  env = {
-    inherit step;
-  }
-  // (if mode == null then { } else { NIX_GOCACHEPROG = mode; });
+  postInstall = ": ${step}";
+  env = if mode == null then { } else { NIX_GOCACHEPROG = mode; };
 }
