@@ -270,16 +270,18 @@ impl Client<'_> {
         action: &ActionId,
     ) -> std::result::Result<(Entry, PathBuf), Keys> {
         let is_there = finder.has_any() && (!self.state().alone || finder.is_there());
+        let pure = self.salt.pure(action);
         if is_there
-            && let Some(pure) = self.salt.pure(action)
-            && let Some(found) = finder.find(&pure)
+            && let Some(pure) = &pure
+            && let Some(found) = finder.find(pure)
         {
             return Ok(found);
         }
-        let keys = self.salt.keys(action);
-        let rest = usize::from(self.salt.pure(action).is_some());
-        let mut found = keys[rest..].iter().filter(|_| is_there);
-        found.find_map(|key| finder.find(key)).ok_or(keys)
+        let keys = self.salt.keys_after(pure, action);
+        let mut rest = keys[usize::from(pure.is_some())..]
+            .iter()
+            .filter(|_| is_there);
+        rest.find_map(|key| finder.find(key)).ok_or(keys)
     }
 
     /// Answers a get. In a build there are no results of tests to be of a time, and `go` is quicker without.
@@ -333,12 +335,14 @@ impl Client<'_> {
         }
     }
 
-    /// What separates this build from others, as a frame, once: for the first write after the first get, which has waited for
-    /// all of it to be found out. A command that asks for nothing does not wait.
+    /// What separates this build from others, as a frame, once: for the first write after all of it has been found out. A
+    /// command to which it makes no difference does not wait for it.
     fn parts(&self) -> Vec<u8> {
         let mut frame = Vec::new();
-        if self.unsaid_parts.swap(false, Ordering::Relaxed) {
-            let parts = [&[parts::counts(false)], self.salt.parts()].concat();
+        if let Some(parts) = self.salt.parts()
+            && self.unsaid_parts.swap(false, Ordering::Relaxed)
+        {
+            let parts = [&[parts::counts(false)], parts].concat();
             wire::push_request(&mut frame, &Request::Parts(parts));
         }
         frame

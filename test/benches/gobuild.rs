@@ -101,7 +101,7 @@ impl Cache {
         std::thread::sleep(Duration::from_millis(500));
         namespace
             .arg(goroot.join("bin/go"))
-            .args(["build", "-mod=vendor", "-trimpath", "-o"])
+            .args(["build", "-mod=vendor", "-trimpath", "-buildvcs=false", "-o"])
             .arg(self.dir.path().join("program"))
             .arg("./cmd/containerd")
             .env("GOCACHE", self.dir.path().join("gocache"))
@@ -154,6 +154,7 @@ shift 6
 mount -t tmpfs none "$root"
 for path in /*; do
     if [ -L "$path" ]; then cp -P "$path" "$root$path"
+    elif [ "$path" = /proc ]; then mkdir "$root$path"; mount -t proc proc "$root$path"
     elif [ -d "$path" ] && [ "$path" != "$root" ]; then mkdir "$root$path"; mount --rbind "$path" "$root$path"
     fi
 done

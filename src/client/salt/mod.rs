@@ -28,6 +28,7 @@ mod variables;
 use crate::client::parts::{self, Part};
 use crate::client::purity::Kind;
 use crate::client::source_tree::{Assembler, SourceTree};
+use crate::error::Result;
 use crate::id::{ActionId, BuildId};
 use crate::log;
 use go_command::GoCommand;
@@ -96,6 +97,8 @@ pub struct Salt {
 /// What takes longer to find out, and which many commands do without.
 #[derive(Debug)]
 struct Rest {
+    /// The source; `None` where nobody knows where it is.
+    tree: OnceLock<Option<Result<SourceTree>>>,
     found: OnceLock<Found>,
     variables: Variables,
     command: Option<GoCommand>,
@@ -127,9 +130,15 @@ impl Salt {
         // `go` has gone to the folder that its -C names before it starts anything.
         let folder = std::env::current_dir().ok();
         let salt = Self::new(variables, command, folder, in_build);
-        // Meanwhile this process connects, and `go` reads its packages.
-        let rest = Arc::clone(&salt.rest);
-        drop(thread::Builder::new().spawn(move || rest.found().full));
+        // Meanwhile this process connects, and `go` reads its packages. Without C most commands need no more than the tree.
+        let (rest, has_cgo) = (Arc::clone(&salt.rest), salt.has_cgo);
+        let find = move || {
+            rest.tree();
+            if has_cgo {
+                rest.found();
+            }
+        };
+        drop(thread::Builder::new().spawn(find));
         salt
     }
 
@@ -163,6 +172,7 @@ impl Salt {
                 || (says_content && command.as_ref().is_some_and(is_vendored)),
             always_tests,
             rest: Arc::new(Rest {
+                tree: OnceLock::new(),
                 found: OnceLock::new(),
                 shares_tests: is_test && says_content && !always_tests,
                 variables,
@@ -186,9 +196,9 @@ impl Salt {
         parts::bounded(self.rest.go.parts())
     }
 
-    /// What is said of all that counts.
-    pub fn parts(&self) -> &[Part] {
-        &self.rest.found().parts
+    /// What is said of all that counts; `None` as long as nobody has needed to find that out.
+    pub fn parts(&self) -> Option<&[Part]> {
+        self.rest.found.get().map(|found| &*found.parts)
     }
 
     /// For a daemon that looks up one key at a time.
@@ -202,20 +212,25 @@ impl Salt {
     }
 
     fn pure_prefix(&self) -> Option<Prefix> {
-        self.pure
-            .filter(|_| !self.rest.found().assembler.hides_headers())
+        self.pure.filter(|_| !self.rest.assembler().hides_headers())
     }
 
     /// All keys under which an action may be found.
     pub fn keys(&self, action: &ActionId) -> Keys {
+        self.keys_after(self.pure(action), action)
+    }
+
+    /// The same, with the pure one known.
+    pub fn keys_after(&self, pure: Option<ActionId>, action: &ActionId) -> Keys {
         let found = self.rest.found();
         let mut keys = Keys {
             keys: [*action; 3],
             count: 0,
         };
-        let prefixes = [self.pure_prefix(), Some(found.full), found.test];
-        for prefix in prefixes.iter().flatten() {
-            keys.keys[keys.count] = salted(prefix, action);
+        let others = [Some(found.full), found.test];
+        let others = others.iter().flatten().map(|prefix| salted(prefix, action));
+        for key in pure.into_iter().chain(others) {
+            keys.keys[keys.count] = key;
             keys.count += 1;
         }
         keys
@@ -250,6 +265,23 @@ impl Salt {
 }
 
 impl Rest {
+    fn tree(&self) -> Option<&Result<SourceTree>> {
+        let find = || {
+            let words = self.command.as_ref()?.words();
+            let variable = |name: &str| self.variables.get(name).map(OsStr::to_os_string);
+            Some(SourceTree::scan(self.folder.as_deref()?, words, variable))
+        };
+        self.tree.get_or_init(find).as_ref()
+    }
+
+    /// What the assembler reads of the source.
+    fn assembler(&self) -> Assembler {
+        match self.tree() {
+            Some(Ok(tree)) => tree.assembler(),
+            _ => Assembler::Open,
+        }
+    }
+
     fn found(&self) -> &Found {
         self.found.get_or_init(|| self.find())
     }
@@ -270,13 +302,13 @@ impl Rest {
                 record.say("go env -w", parts::hash(&settings));
             }
         }
-        let mut assembler = Assembler::Open;
+        let mut assembler = self.assembler();
         if let Some(command) = &self.command {
             record.say(
                 "flags",
                 parts::variable(b"GOFLAGS", command.said_flags().as_bytes()).1,
             );
-            assembler = add_tree(&mut record, command, self.folder.as_deref(), variables);
+            add_tree(&mut record, self.tree());
             if !add_flags(&mut record, command, variables, identities) {
                 assembler = assembler.max(Assembler::Open);
             }
@@ -295,25 +327,14 @@ impl Rest {
     }
 }
 
-/// Adds what C and Go's assembler can read of the source; says what the assembler reads.
-fn add_tree(
-    record: &mut Record,
-    command: &GoCommand,
-    folder: Option<&Path>,
-    variables: &Variables,
-) -> Assembler {
-    let scan = |folder| {
-        SourceTree::scan(folder, command.words(), |name| {
-            variables.get(name).map(OsStr::to_os_string)
-        })
-    };
-    match folder.map(scan) {
+/// Adds what C and Go's assembler can read of the source.
+fn add_tree(record: &mut Record, tree: Option<&Result<SourceTree>>) {
+    match tree {
         Some(Ok(tree)) => {
             record.add("tree", tree.digest());
             for (name, hash) in tree.said() {
                 record.say(name, hash.clone());
             }
-            tree.assembler()
         }
         failed => {
             log::debug(|| format!("nothing of C is shared: {failed:?}"));
@@ -322,7 +343,6 @@ fn add_tree(
                 "the source, which cannot be looked through,",
                 parts::hash(nonce.as_bytes()),
             );
-            Assembler::Open
         }
     }
 }
