@@ -3,6 +3,7 @@
 //! One folder for each subsystem, and leaves that all of them may use. ARCHITECTURE.md says what the parts are, and
 //! `imports` in the tests which may use which.
 
+pub mod archive;
 pub mod cache;
 pub mod cli;
 pub mod client;

@@ -217,12 +217,12 @@ impl Client<'_> {
                     let mut body = Body::new(stdin, size);
                     match companions.receive(&action, &mut body) {
                         Ok((body, evidence)) => {
-                            let place = self.salt.place(&action, evidence);
+                            let place = self.salt.place(&action, &evidence);
                             let is_of_c = self.salt.pure(&action).map(Place::Shared) != Some(place);
                             for key in &*self.salt.keys(&action) {
                                 finder.forget(key);
                             }
-                            self.put(id, place, is_of_c, output, Arc::new(body))?;
+                            self.put(id, place, is_of_c, output, body)?;
                         }
                         Err(e) => {
                             body.skip()?;

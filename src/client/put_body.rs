@@ -1,6 +1,7 @@
 //! The body of a put, on its way in: it is decoded, kept and looked at, and is complete before anybody else gets it, for what
 //! it is decides under which key it goes.
 
+use crate::archive;
 use crate::client::gocacheprog::Body;
 use crate::client::purity::{Classifier, Kind, subkey};
 use crate::client::salt::Evidence;
@@ -9,6 +10,7 @@ use crate::error::Result;
 use crate::id::ActionId;
 use std::collections::HashMap;
 use std::io::BufRead;
+use std::sync::Arc;
 
 /// What `go` puts beside the archive of a package, under an action of its own.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +48,7 @@ impl Companions {
         &mut self,
         action: &ActionId,
         body: &mut Body<'_, R>,
-    ) -> Result<(Spooled, Evidence)> {
+    ) -> Result<(Arc<Spooled>, Evidence)> {
         let mut classifier = Classifier::new();
         let mut kept = Spooled::default();
         let mut piece = Vec::new();
@@ -73,7 +75,19 @@ impl Companions {
             .is_some_and(|what| is_of_go(*what, &kept));
         // Vet puts its facts first and then what it has to say. A compiler's output comes before the archive.
         self.0.remove(&subkey(action, "stdout"));
-        let evidence = Evidence { kind, is_companion };
+        let kept = Arc::new(kept);
+        let package = match kind {
+            Kind::AssemblerArchive => kept
+                .reader()
+                .ok()
+                .and_then(|mut body| archive::package(&mut body)),
+            _ => None,
+        };
+        let evidence = Evidence {
+            kind,
+            package: package.map(|package| package.path),
+            is_companion,
+        };
         Ok((kept, evidence))
     }
 }

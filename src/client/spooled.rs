@@ -5,7 +5,7 @@ use crate::config::KEPT_IN_MEMORY;
 use crate::error::{Error, Result};
 use crate::fs;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -84,6 +84,19 @@ impl Read for Reader {
         };
         self.at += read as u64;
         Ok(read)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.body.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        let outside = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
+        self.at = at.filter(|at| *at <= self.body.size).ok_or_else(outside)?;
+        Ok(self.at)
     }
 }
 

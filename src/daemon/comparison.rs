@@ -1,9 +1,9 @@
 //! Compares what a build puts with what the cache holds for the same action. The two differ when a cached build is not what a
 //! cold one would have been, or when a tool does not give the same twice: somebody has to look.
 
+use crate::archive;
 use crate::cache::session::Session;
 use crate::cache::store::Store;
-use crate::daemon::archive;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::id::ActionId;

@@ -1,8 +1,8 @@
 //! What a session has compiled, and why: told from the archives that it has put, once it has ended.
 
+use crate::archive::{self, Package};
 use crate::cache::builds::BuildDir;
 use crate::cache::store::Store;
-use crate::daemon::archive::{self, Package};
 use crate::daemon::uses::Put;
 use crate::id::ActionId;
 use crate::report::{BuildRecord, COMPILED_MAX, Cause, Compiled};

@@ -3,7 +3,6 @@
 //! It runs unprivileged and knows nothing of Nix. What a build may do comes in on the
 //! build socket alone; the control socket is for the hook and the administrator.
 
-mod archive;
 mod comparison;
 mod compiled;
 mod conversation;

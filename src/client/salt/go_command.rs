@@ -7,7 +7,7 @@ use crate::client::go_flags::Flags;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The tools that `go` knows by their version alone, if they are of a release (`toolID` in cmd/go/internal/work/buildid.go).
 const TOOLS: [&str; 8] = [
@@ -115,6 +115,41 @@ impl GoCommand {
         Vec::from_iter(said).join(" ")
     }
 
+    /// Whether a package is of this Go's standard library, as `go` finds it there before anywhere else (`IsStandardPackage`
+    /// in internal/goroot), unless the command builds that library itself in this folder.
+    pub fn has_standard(
+        &self,
+        package: &str,
+        variables: &Variables,
+        folder: Option<&Path>,
+    ) -> bool {
+        let Some(root) = self
+            .goroot(variables)
+            .and_then(|root| root.canonicalize().ok())
+        else {
+            return false;
+        };
+        let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        let is_go = |path: PathBuf| path.extension().is_some_and(|extension| extension == "go");
+        let has_go = |folder: PathBuf| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).any(is_go)
+        };
+        let is_elsewhere = folder
+            .and_then(|folder| folder.canonicalize().ok())
+            .is_some_and(|folder| !folder.starts_with(&root));
+        is_elsewhere
+            && Path::new(package).components().all(is_plain)
+            && has_go(root.join("src").join(package))
+    }
+
+    /// `go` sets it for what it starts.
+    fn goroot<'a>(&'a self, variables: &'a Variables) -> Option<&'a Path> {
+        let set = variables.get("GOROOT").filter(|root| !root.is_empty());
+        set.map(Path::new)
+            .or_else(|| self.exe.parent().and_then(Path::parent))
+    }
+
     /// Adds which Go this is: its executable and its GOROOT, and if the executable is not `go`, what it runs.
     pub fn add_go(&self, record: &mut Record, identities: &Identities, variables: &Variables) {
         let go = record.word(|record| self.add_all_of_go(record, identities, variables));
@@ -123,13 +158,10 @@ impl GoCommand {
 
     fn add_all_of_go(&self, record: &mut Record, identities: &Identities, variables: &Variables) {
         add_program(record, identities, "go", &self.exe);
-        // `go` sets it for what it starts.
-        let goroot = variables.get("GOROOT").filter(|root| !root.is_empty());
-        if let Some(root) = goroot {
-            add_goroot(record, identities, Path::new(root));
-        } else if let Some(root) = self.exe.parent().and_then(Path::parent) {
+        if let Some(root) = self.goroot(variables) {
             add_goroot(record, identities, root);
         }
+        let is_told = variables.get("GOROOT").is_some_and(|root| !root.is_empty());
         let is_go = self.exe.file_name().is_some_and(|name| name == "go");
         if !is_go {
             // An emulator, a loader: what it runs is among its arguments.
@@ -137,7 +169,7 @@ impl GoCommand {
                 let path = Path::new(word);
                 if path.has_root() && path.is_file() {
                     add_program(record, identities, "runs", path);
-                } else if goroot.is_none() {
+                } else if !is_told {
                     record.add("word", word.as_bytes());
                 }
             }
@@ -188,6 +220,30 @@ mod tests {
         let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
         let words = line.split(' ').map(OsString::from).collect();
         (GoCommand::new(exe.into(), words, &variables), variables)
+    }
+
+    #[test]
+    fn a_package_of_the_standard_library_is_one_that_go_finds_there() {
+        let dir = TestDir::new();
+        let root = dir.path().join("go");
+        for file in [
+            "src/runtime/asm.s",
+            "src/runtime/proc.go",
+            "src/go/ast/ast.go",
+        ] {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let exe = root.join("bin/go");
+        let (command, variables) = command(exe.to_str().unwrap(), "go build", &[]);
+        let has = |package, folder| command.has_standard(package, &variables, folder);
+        let elsewhere = Some(dir.path());
+        assert!(has("runtime", elsewhere) && has("go/ast", elsewhere));
+        for package in ["go", "main", "", "../src/runtime", "/runtime", "runtime/x"] {
+            assert!(!has(package, elsewhere), "{package}");
+        }
+        assert!(!has("runtime", None) && !has("runtime", Some(&root.join("src"))));
     }
 
     fn go(exe: &str, line: &str, vars: &[(&str, &str)]) -> [u8; 32] {

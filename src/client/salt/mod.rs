@@ -72,10 +72,12 @@ pub enum Place {
 }
 
 /// What is known of a put.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Evidence {
     /// What the body says by itself.
     pub kind: Kind,
+    /// The path of the package whose archive it is, where that makes a difference.
+    pub package: Option<String>,
     /// It belongs to a package's archive, and says nothing that C could have changed.
     pub is_companion: bool,
 }
@@ -117,7 +119,8 @@ struct Rest {
 struct Found {
     full: Prefix,
     test: Option<Prefix>,
-    assembler: Assembler,
+    /// Flags have Go's assembler read other files.
+    is_assembler_told: bool,
     /// What a person is told of all that counts.
     parts: Vec<Part>,
 }
@@ -237,7 +240,7 @@ impl Salt {
     }
 
     /// Where the output of an action goes.
-    pub fn place(&self, action: &ActionId, evidence: Evidence) -> Place {
+    pub fn place(&self, action: &ActionId, evidence: &Evidence) -> Place {
         let found = self.rest.found();
         let full = salted(&found.full, action);
         let shared = |is_pure: bool| match self.pure(action) {
@@ -246,7 +249,9 @@ impl Salt {
         };
         match evidence.kind {
             Kind::PureArchive => shared(true),
-            Kind::AssemblerArchive => shared(found.assembler.is_closed()),
+            Kind::AssemblerArchive => {
+                shared(!found.is_assembler_told && self.rest.is_closed(evidence.package.as_deref()))
+            }
             Kind::Archive => shared(false),
             Kind::ModuleIndex if self.shares_indexes => shared(true),
             Kind::ModuleIndex => Place::Private(full),
@@ -257,7 +262,8 @@ impl Salt {
                 None => Place::Private(full),
             },
             Kind::Other => {
-                let is_without_c = !self.has_cgo && found.assembler.is_closed() && !self.is_test;
+                let is_closed = !found.is_assembler_told && self.rest.assembler().is_closed();
+                let is_without_c = !self.has_cgo && is_closed && !self.is_test;
                 shared(evidence.is_companion || is_without_c)
             }
         }
@@ -282,8 +288,30 @@ impl Rest {
         }
     }
 
+    /// Whether Go's assembler reads nothing for this package that `go` does not hash.
+    fn is_closed(&self, package: Option<&str>) -> bool {
+        let is_standard = || {
+            let package = package.zip(self.command.as_ref());
+            package.is_some_and(|(package, command)| {
+                command.has_standard(package, &self.variables, self.folder.as_deref())
+            })
+        };
+        match self.tree() {
+            Some(Ok(tree)) => {
+                tree.is_closed(package, false) || tree.is_closed(package, is_standard())
+            }
+            _ => false,
+        }
+    }
+
     fn found(&self) -> &Found {
         self.found.get_or_init(|| self.find())
+    }
+
+    /// Whether `go` may run a C toolchain for anything but to link, of which it keeps nothing.
+    fn runs_c(&self) -> bool {
+        let is_gos_own = |command: &GoCommand| command.values("compiler").is_empty();
+        self.variables.has_cgo() || !self.command.as_ref().is_some_and(is_gos_own)
     }
 
     fn find(&self) -> Found {
@@ -291,8 +319,8 @@ impl Rest {
         let mut record = self.go.clone();
         record.add("key", "full");
         variables.add_counting(&mut record, outputs, self.in_build);
-        if !toolchain::add(&mut record, variables, identities) {
-            add_nonce(&mut record);
+        if self.runs_c() {
+            add_toolchain(&mut record, variables, identities);
         }
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
@@ -302,37 +330,45 @@ impl Rest {
                 record.say("go env -w", parts::hash(&settings));
             }
         }
-        let mut assembler = self.assembler();
+        let mut is_assembler_told = true;
         if let Some(command) = &self.command {
             record.say(
                 "flags",
                 parts::variable(b"GOFLAGS", command.said_flags().as_bytes()).1,
             );
             add_tree(&mut record, self.tree());
-            if !add_flags(&mut record, command, variables, identities) {
-                assembler = assembler.max(Assembler::Open);
-            }
+            is_assembler_told = !add_flags(&mut record, command, variables, identities);
         }
         let mut of_tests = record.clone();
         if self.shares_tests {
             of_tests.add("key", "test");
+            if !self.runs_c() {
+                // A test may look for a compiler all the same.
+                add_toolchain(&mut of_tests, variables, identities);
+            }
             variables.add_of_tests(&mut of_tests, outputs);
         }
         Found {
             parts: parts::bounded(of_tests.parts()),
             full: record.finish(),
             test: self.shares_tests.then(|| of_tests.finish()),
-            assembler,
+            is_assembler_told,
         }
+    }
+}
+
+fn add_toolchain(record: &mut Record, variables: &Variables, identities: &Identities) {
+    if !toolchain::add(record, variables, identities) {
+        add_nonce(record);
     }
 }
 
 /// Adds what C and Go's assembler can read of the source.
 fn add_tree(record: &mut Record, tree: Option<&Result<SourceTree>>) {
-    match tree {
-        Some(Ok(tree)) => {
-            record.add("tree", tree.digest());
-            for (name, hash) in tree.said() {
+    match tree.map(|tree| tree.as_ref().and_then(SourceTree::inputs)) {
+        Some(Ok(inputs)) => {
+            record.add("tree", inputs.digest);
+            for (name, hash) in &inputs.said {
                 record.say(name, hash.clone());
             }
         }
@@ -468,9 +504,10 @@ mod tests {
     fn place(salt: &Salt, kind: Kind) -> Place {
         let evidence = Evidence {
             kind,
+            package: None,
             is_companion: false,
         };
-        salt.place(&ACTION, evidence)
+        salt.place(&ACTION, &evidence)
     }
 
     fn pure(salt: &Salt) -> Place {
@@ -511,9 +548,10 @@ mod tests {
         assert_eq!(place(&salt, Kind::Other), full);
         let companion = Evidence {
             kind: Kind::Other,
+            package: None,
             is_companion: true,
         };
-        assert_eq!(salt.place(&ACTION, companion), pure(&salt));
+        assert_eq!(salt.place(&ACTION, &companion), pure(&salt));
     }
 
     #[test]
@@ -611,6 +649,30 @@ mod tests {
             plain,
             full_of("go build", &[("GOENV", file.to_str().unwrap())])
         );
+    }
+
+    #[test]
+    fn without_c_the_toolchain_counts_for_tests_alone() {
+        let dir = TestDir::new();
+        let gcc = dir.path().join("gcc");
+        let of = |line: &str, cgo: &str, text: &str| {
+            std::fs::write(&gcc, text).unwrap();
+            crate::fs::set_mode(&gcc, 0o755).unwrap();
+            let vars = [
+                ("PATH", dir.path().to_str().unwrap()),
+                ("CGO_ENABLED", cgo),
+                ("NIX_GOCACHEPROG_STAMPED", "1"),
+            ];
+            salt(line, true, &vars).keys(&ACTION).to_vec()
+        };
+        let differs = |line: &str, cgo: &str| {
+            let (one, two) = (of(line, cgo, "#!/bin/sh\n"), of(line, cgo, "#!/bin/sh\n1"));
+            Vec::from_iter(one.iter().zip(&two).map(|(one, two)| one != two))
+        };
+        assert_eq!(differs("go build", "1"), [false, true]);
+        assert_eq!(differs("go build", "0"), [false, false]);
+        assert_eq!(differs("go build -compiler=gccgo", "0"), [false, true]);
+        assert_eq!(differs("go test", "0"), [false, false, true]);
     }
 
     #[test]

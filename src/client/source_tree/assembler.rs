@@ -6,8 +6,10 @@
 //! cmd/asm/internal/lex/input.go, `asmArgs` in work/gc.go).
 
 use super::text::{assembler_includes, kind, may_be_constrained};
+use super::walk::Walk;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is in GOROOT/pkg/include of every release since Go 1.21, and `go_asm.h`.
 const GOS_OWN: [&str; 5] = [
@@ -67,18 +69,19 @@ const SYSTEMS: [&str; 42] = [
     "zos",
 ];
 
-/// What the assembler files of a tree include.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What assembler files include.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Assembler {
     /// There are none.
-    None = 0,
+    #[default]
+    None,
     /// Only what `go` hashes.
-    Closed = 1,
+    Closed,
     /// Something else, or it cannot be told.
-    Open = 2,
+    Open,
     /// A file that `go` ignores takes the place of one of Go's own headers. Everywhere else, what is hashed says
     /// whether a package is closed.
-    Hiding = 3,
+    Hiding,
 }
 
 impl Assembler {
@@ -92,12 +95,6 @@ impl Assembler {
     /// not even what was proven elsewhere to depend only on what `go` hashes holds.
     pub fn hides_headers(self) -> bool {
         self == Self::Hiding
-    }
-
-    /// What a number stands for.
-    pub fn decode(number: u8) -> Option<Self> {
-        let all = [Self::None, Self::Closed, Self::Open, Self::Hiding];
-        all.into_iter().find(|one| *one as u8 == number)
     }
 
     /// Looks at an assembler file, and at all that it includes.
@@ -131,6 +128,61 @@ impl Assembler {
         }
         worst
     }
+}
+
+/// The assembler files of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assemblers {
+    /// The worst of them.
+    pub worst: Assembler,
+    /// The names of the folders that have an open one; `None` if such a folder is the root of a module, whose name says
+    /// nothing of its package's path.
+    open: Option<BTreeSet<String>>,
+}
+
+impl Assemblers {
+    /// These, of a tree.
+    pub fn of_files(files: impl Iterator<Item = PathBuf>, walk: &Walk) -> Self {
+        let mut found = Self {
+            worst: Assembler::None,
+            open: Some(BTreeSet::new()),
+        };
+        for file in files {
+            let one = Assembler::of_file(&file);
+            found.worst = found.worst.max(one);
+            let folder = file.parent().unwrap_or(Path::new("/"));
+            if one.is_closed() {
+                continue;
+            }
+            let name = folder.file_name().and_then(|name| name.to_str());
+            let name = name.filter(|_| !walk.is_root(folder) && !folder.join("go.mod").exists());
+            match name {
+                Some(name) => found.open.as_mut().map(|open| open.insert(name.into())),
+                None => found.open.take().map(|_| true),
+            };
+        }
+        found
+    }
+
+    /// Whether one of them may be of the package with this path, which ends with the name of its folder unless that is the
+    /// root of a module.
+    pub fn may_be_open(&self, package: &str) -> bool {
+        if self.worst.is_closed() {
+            return false;
+        }
+        let name = package.rsplit('/').next().unwrap_or(package);
+        // A program's path says nothing of its folder, and an escaped one is not looked into.
+        let says_folder =
+            !["main", "command-line-arguments"].contains(&package) && !name.contains('%');
+        let is_open = |open: &BTreeSet<String>| open.contains(name);
+        !says_folder || self.open.as_ref().is_none_or(is_open)
+    }
+}
+
+/// Whether the assembler can read a file of this name: its own, and what it includes that `go` hashes.
+pub fn may_read(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    HASHED.contains(&kind(name).as_str())
 }
 
 /// Whether `go` hashes a file of a package's folder in any build of that package.
@@ -212,14 +264,6 @@ mod tests {
             ("textflag.h", "#define X 1\n"),
         ];
         assert_eq!(of(&hashed), Assembler::Closed);
-        for one in [
-            Assembler::None,
-            Assembler::Closed,
-            Assembler::Open,
-            Assembler::Hiding,
-        ] {
-            assert_eq!(Assembler::decode(one as u8), Some(one));
-        }
     }
 
     #[test]

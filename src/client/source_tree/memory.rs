@@ -4,17 +4,18 @@
 //! names, sizes, inodes and times of all files that matter. ctime is among them, which nobody can set. A folder that
 //! somebody else could write is not used.
 
-use super::Answer;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::sys;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The version of a file: digest, two flags, and this, then what is said of the inputs, as JSON.
-const VERSION: u8 = 2;
+/// The version of a file: this, then what was found, as JSON.
+const VERSION: u8 = 3;
 
-/// A folder of answers.
+/// A folder of what was found.
 #[derive(Debug)]
 pub struct Memory(PathBuf);
 
@@ -38,27 +39,19 @@ impl Memory {
     }
 
     /// What was found when the tree was as now.
-    pub fn get(&self, state: &[u8; 32]) -> Option<Answer> {
+    pub fn get<T: DeserializeOwned>(&self, state: &[u8; 32]) -> Option<T> {
         let bytes = std::fs::read(self.path(state)).ok()?;
-        let (digest, [c, assembler, VERSION, said @ ..]) = bytes.split_first_chunk::<32>()? else {
-            return None;
-        };
-        Some(Answer {
-            digest: *digest,
-            has_c: *c != 0,
-            assembler: super::Assembler::decode(*assembler)?,
-            said: serde_json::from_slice(said).ok()?,
-        })
+        let found = bytes.strip_prefix(&[VERSION])?;
+        serde_json::from_slice(found).ok()
     }
 
     /// Remembers it.
     ///
     /// # Errors
     /// When the disk refuses it. Nothing is remembered then.
-    pub fn put(&self, state: &[u8; 32], answer: &Answer) -> Result<()> {
-        let mut bytes = answer.digest.to_vec();
-        bytes.extend([u8::from(answer.has_c), answer.assembler as u8, VERSION]);
-        bytes.extend(serde_json::to_vec(&answer.said).map_err(|e| Error::input(e.to_string()))?);
+    pub fn put(&self, state: &[u8; 32], found: &impl Serialize) -> Result<()> {
+        let mut bytes = vec![VERSION];
+        serde_json::to_writer(&mut bytes, found).map_err(|e| Error::input(e.to_string()))?;
         // Another command may do the same at this moment.
         let path = self.path(state);
         let fresh = path.with_extension(std::process::id().to_string());
@@ -75,43 +68,43 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::source_tree::Assembler;
+    use crate::client::source_tree::Inputs;
     use crate::test_dir::TestDir;
 
-    fn answer() -> Answer {
-        Answer {
+    fn inputs() -> Inputs {
+        Inputs {
             digest: [7; 32],
             has_c: true,
-            assembler: Assembler::Open,
             said: vec![("v.h".into(), "#01234567".into())],
         }
     }
 
     #[test]
-    fn an_answer_is_found_again_and_a_damaged_one_is_not() {
+    fn what_was_found_is_found_again_and_a_damaged_file_is_not() {
         let dir = TestDir::new();
         let memory = Memory::of(dir.path()).unwrap();
-        assert_eq!(memory.get(&[1; 32]), None);
-        memory.put(&[1; 32], &answer()).unwrap();
-        memory.put(&[1; 32], &answer()).unwrap();
+        let get = |memory: &Memory, state| memory.get::<Inputs>(&[state; 32]);
+        assert_eq!(get(&memory, 1), None);
+        memory.put(&[1; 32], &inputs()).unwrap();
+        memory.put(&[1; 32], &inputs()).unwrap();
         let memory = Memory::of(dir.path()).unwrap();
-        assert_eq!(memory.get(&[1; 32]), Some(answer()));
-        assert_eq!(memory.get(&[2; 32]), None);
+        assert_eq!(get(&memory, 1), Some(inputs()));
+        assert_eq!(get(&memory, 2), None);
         let path = memory.path(&[1; 32]);
         let bytes = std::fs::read(&path).unwrap();
-        for length in [34, 35, bytes.len() - 1] {
+        for length in [0, 1, 35, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert_eq!(memory.get(&[1; 32]), None);
+            assert_eq!(get(&memory, 1), None);
         }
-        std::fs::write(&path, [&bytes[..34], &[VERSION + 1], &bytes[35..]].concat()).unwrap();
-        assert_eq!(memory.get(&[1; 32]), None);
+        std::fs::write(&path, [&[VERSION + 1], &bytes[1..]].concat()).unwrap();
+        assert_eq!(get(&memory, 1), None);
     }
 
     #[test]
     fn a_memory_that_others_could_write_is_not_used() {
         let dir = TestDir::new();
         let memory = Memory::of(dir.path()).unwrap();
-        memory.put(&[1; 32], &answer()).unwrap();
+        memory.put(&[1; 32], &inputs()).unwrap();
         fs::set_mode(&memory.0, 0o770).unwrap();
         assert!(Memory::of(dir.path()).is_none());
         if sys::effective_uid() == 0 {

@@ -19,22 +19,26 @@ mod text;
 mod walk;
 
 pub use assembler::Assembler;
+use assembler::Assemblers;
 
 use crate::client::parts::{self, Part};
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use memory::Memory;
 use roots::{Roots, normal};
+use serde::{Deserialize, Serialize};
 use settings::Settings;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-use text::{ImportsC, Named, imports_c, kind};
+use text::{ImportsC, Named, imports_c, is_source_of_c, kind};
 use walk::{Class, Except, FILES_MAX, Found, Walk};
 
 /// How much of a Go file is read to find its imports, in bytes, before all of it is.
@@ -77,23 +81,35 @@ const UNREADABLE: [u8; 32] = [0; 32];
 /// In the place of the hash of a program that was built in the tree.
 const PROGRAM: [u8; 32] = [1; 32];
 
-/// What was found in a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Answer {
-    digest: [u8; 32],
-    has_c: bool,
-    assembler: Assembler,
-    /// The inputs, by name, with a hash each. Of many, the folders.
-    said: Vec<Part>,
+/// What C and assembler can read in a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// A hash over the names and bytes of all inputs. It is the same for all trees without any.
+    pub digest: [u8; 32],
+    /// There is a package that a C compiler or SWIG has a part in, in any build of this tree. The assembler's files
+    /// alone are no such part.
+    pub has_c: bool,
+    /// The inputs, by name, with a hash each. Of many, the folders, with a slash at their end.
+    pub said: Vec<Part>,
 }
 
-/// The C and assembler inputs of a source tree.
+/// A source tree, as far as C and assembler can read it.
 #[derive(Debug)]
-pub struct SourceTree(Answer);
+pub struct SourceTree {
+    assemblers: Assemblers,
+    /// Assembler files that are not in the tree may include something that `go` does not hash.
+    is_open_elsewhere: bool,
+    /// Flags replace sources or programs.
+    is_replaced: bool,
+    inputs: OnceLock<Result<Inputs>>,
+    /// Until the inputs are found.
+    scan: Mutex<Option<Scan>>,
+    memory: Option<Memory>,
+}
 
 impl SourceTree {
     /// Looks at the tree of the `go` command that runs in `cwd` with these arguments, before it compiles anything.
-    /// `env` has its variables.
+    /// `env` has its variables. This lists the files and reads those of Go's assembler.
     ///
     /// # Errors
     /// When there are more files than can be counted. Nothing that C or an assembler had a part in may be shared then.
@@ -114,41 +130,55 @@ impl SourceTree {
             scan.walk.add(root)?;
         }
         scan.walk.add_linked()?;
-        let mut answer = scan.answer(memory.as_ref())?;
-        if answer.assembler < Assembler::Open && may_be_open(&roots, &settings) {
-            answer.assembler = Assembler::Open;
-        }
-        Ok(Self(answer))
+        let assemblers = scan.assemblers(memory.as_ref());
+        Ok(Self {
+            assemblers,
+            is_open_elsewhere: roots.uses_module_cache
+                && modules::may_be_open(&roots.sums, &settings),
+            // The one replaces sources, the other one any program.
+            is_replaced: settings.flag("overlay").is_some() || settings.flag("toolexec").is_some(),
+            inputs: OnceLock::new(),
+            scan: Mutex::new(Some(scan)),
+            memory,
+        })
     }
 
-    /// A hash over the names and bytes of all inputs. It is the same for all trees without any.
-    pub fn digest(&self) -> [u8; 32] {
-        self.0.digest
+    /// What C and assembler can read, which is looked for when it is first asked for.
+    ///
+    /// # Errors
+    /// When there is more than can be counted, or what cannot be known. Nothing that C or an assembler had a part in may be
+    /// shared then.
+    pub fn inputs(&self) -> std::result::Result<&Inputs, &Error> {
+        let find = || {
+            // Taken once, by whoever comes first.
+            let scan = lock(&self.scan).take();
+            let scan = scan.ok_or_else(|| Error::input("the source was looked at already"))?;
+            scan.inputs(self.assemblers.worst, self.memory.as_ref())
+        };
+        self.inputs.get_or_init(find).as_ref()
     }
 
-    /// The inputs, in short: names of files, or of folders with a slash at their end, and a hash of each.
-    pub fn said(&self) -> &[Part] {
-        &self.0.said
-    }
-
-    /// Whether there is a package that a C compiler or SWIG has a part in, in any build of this tree. The assembler's
-    /// files alone are no such part.
-    pub fn has_c(&self) -> bool {
-        self.0.has_c
-    }
-
-    /// What Go's assembler reads in this tree.
+    /// What Go's assembler reads in all packages that may be compiled.
     pub fn assembler(&self) -> Assembler {
-        self.0.assembler
+        let worst = self.assemblers.worst;
+        match self.is_replaced || self.is_open_elsewhere {
+            true => worst.max(Assembler::Open),
+            false => worst,
+        }
     }
-}
 
-/// Whether assembler files that are not in the tree may include something that `go` does not hash.
-fn may_be_open<F: Fn(&str) -> Option<OsString>>(roots: &Roots, settings: &Settings<F>) -> bool {
-    // The one replaces sources, the other one any program.
-    settings.flag("overlay").is_some()
-        || settings.flag("toolexec").is_some()
-        || roots.uses_module_cache && modules::may_be_open(&roots.sums, settings)
+    /// Whether Go's assembler reads nothing that `go` does not hash in one package, by its path if that is known, which may be
+    /// of Go's standard library.
+    pub fn is_closed(&self, package: Option<&str>, is_standard: bool) -> bool {
+        if self.is_replaced || self.assemblers.worst.hides_headers() {
+            return false;
+        }
+        let may_be_open = || match package {
+            Some(package) => self.assemblers.may_be_open(package),
+            None => !self.assemblers.worst.is_closed(),
+        };
+        is_standard || !self.is_open_elsewhere && !may_be_open()
+    }
 }
 
 /// That of a build of Nix. A shell has no end, and no directory of its own.
@@ -190,6 +220,7 @@ impl Budget {
     }
 }
 
+#[derive(Debug)]
 struct Scan {
     walk: Walk,
     /// C is compiled at all.
@@ -202,9 +233,13 @@ struct Scan {
     has_times: bool,
     /// The bytes of what counts, by number of file.
     bytes: BTreeMap<usize, [u8; 32]>,
+    /// The files that were looked through for what they name.
+    looked_through: BTreeSet<usize>,
     /// How many bytes may still be read.
     bytes_left: u64,
-    /// What was found depends on something that the state does not tell.
+    /// What was found depends on files that matter only because one of their kind is named.
+    is_wide: bool,
+    /// What was found depends on something that no state tells.
     is_beyond_state: bool,
 }
 
@@ -245,33 +280,66 @@ impl Scan {
                 .filter(|top| top.parent().is_some()),
             has_times: false,
             bytes: BTreeMap::new(),
+            looked_through: BTreeSet::new(),
             bytes_left: budget.bytes,
+            is_wide: false,
             is_beyond_state: false,
         }
     }
 
-    fn answer(self, memory: Option<&Memory>) -> Result<Answer> {
-        let has = |class| self.walk.files.iter().any(|file| file.class == class);
-        if !has(Class::Assembler) && !(self.cgo && (has(Class::Go) || has(Class::Swig))) {
-            return Ok(nothing(Assembler::None));
+    /// What the assembler files of the tree include.
+    fn assemblers(&self, memory: Option<&Memory>) -> Assemblers {
+        let files = self.walk.files.iter();
+        let mut files = files
+            .filter(|file| file.class == Class::Assembler)
+            .peekable();
+        if files.peek().is_none() {
+            return Assemblers::default();
         }
+        let find = || Assemblers::of_files(files.map(|file| self.walk.path(file)), &self.walk);
         let Some(memory) = memory else {
-            return self.look();
+            return find();
         };
-        let (state, is_settled) = self.state();
-        if let Some(answer) = memory.get(&state) {
-            return Ok(answer);
-        }
-        let (answer, is_beyond_state) = self.look_and_tell()?;
-        if is_settled && !is_beyond_state {
-            // Next time it is looked for again.
-            let _ = memory.put(&state, &answer);
-        }
-        Ok(answer)
+        let (state, is_settled) = self.state("assembler", |file| {
+            assembler::may_read(file.name.1.as_bytes())
+        });
+        memory.get(&state).unwrap_or_else(|| {
+            let found = find();
+            if is_settled {
+                // Next time it is looked for again.
+                let _ = memory.put(&state, &found);
+            }
+            found
+        })
     }
 
-    fn look(self) -> Result<Answer> {
-        self.look_and_tell().map(|(answer, _)| answer)
+    fn inputs(self, assembler: Assembler, memory: Option<&Memory>) -> Result<Inputs> {
+        let has = |class| self.walk.files.iter().any(|file| file.class == class);
+        let may_have_c = self.cgo && (has(Class::Go) || has(Class::Swig));
+        if assembler.is_closed() && !may_have_c {
+            return Ok(nothing());
+        }
+        let Some(memory) = memory else {
+            return self.look(assembler).map(|(inputs, _)| inputs);
+        };
+        let narrow = self.state("inputs", |file| self.matters(file));
+        if let Some(found) = memory.get(&narrow.0) {
+            return Ok(found);
+        }
+        let wide = self.state("all files", |_| true);
+        if let Some(found) = memory.get(&wide.0) {
+            return Ok(found);
+        }
+        let (inputs, depends) = self.look(assembler)?;
+        let states = [
+            (DependsOn::WhatMatters, narrow),
+            (DependsOn::AllFiles, wide),
+        ];
+        if let Some((_, (state, true))) = states.into_iter().find(|(on, _)| *on == depends) {
+            // Next time it is looked for again.
+            let _ = memory.put(&state, &inputs);
+        }
+        Ok(inputs)
     }
 
     /// Whether a file can have a part in the answer, but for those that only a name makes inputs.
@@ -283,19 +351,20 @@ impl Scan {
         }
     }
 
-    /// A hash over the names of all files that matter and all that says whether one has changed, and whether none is
-    /// so young that it could change unnoticed.
-    fn state(&self) -> ([u8; 32], bool) {
+    /// A hash over the names of these files and all that says whether one has changed, and whether none is so young that
+    /// it could change unnoticed. It is the state for finding `what`.
+    fn state(&self, what: &str, counts: impl Fn(&Found) -> bool) -> ([u8; 32], bool) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let limit = now.as_nanos() as i128 - YOUNG;
         let mut is_settled = true;
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: the state of a source tree\0");
-        hash.update([u8::from(self.cgo)]);
+        hash.update(what);
+        hash.update([0, u8::from(self.cgo)]);
         hash.update(format!("{:?}", self.named));
         let files = self.walk.files.iter();
-        for file in files.filter(|file| self.matters(file)) {
+        for file in files.filter(|file| counts(file)) {
             add_name(&mut hash, file);
             let path = self.walk.path(file);
             let mut note = |found: &Metadata| {
@@ -325,12 +394,11 @@ impl Scan {
         (hash.finalize().into(), is_settled)
     }
 
-    /// Reads what counts, and says whether that was more than the state tells of.
-    fn look_and_tell(mut self) -> Result<(Answer, bool)> {
+    /// Reads what counts, and says on what that depends.
+    fn look(mut self, assembler: Assembler) -> Result<(Inputs, DependsOn)> {
         let has_c = self.find_c();
-        let assembler = self.assembler();
-        if !has_c && assembler <= Assembler::Closed {
-            return Ok((nothing(assembler), false));
+        if !has_c && assembler.is_closed() {
+            return Ok((nothing(), DependsOn::WhatMatters));
         }
         self.read_inputs()?;
         if self.has_times {
@@ -338,13 +406,17 @@ impl Scan {
                 "C compiles the time of a file in: __TIMESTAMP__",
             ));
         }
-        let answer = Answer {
+        let inputs = Inputs {
             digest: self.digest(),
             has_c,
-            assembler,
             said: self.said(),
         };
-        Ok((answer, self.is_beyond_state))
+        let depends = match (self.is_beyond_state, self.is_wide) {
+            (true, _) => DependsOn::More,
+            (false, true) => DependsOn::AllFiles,
+            (false, false) => DependsOn::WhatMatters,
+        };
+        Ok((inputs, depends))
     }
 
     /// Whether C is compiled. What the Go files name for which it is, is noted.
@@ -371,15 +443,6 @@ impl Scan {
         has_c
     }
 
-    fn assembler(&self) -> Assembler {
-        let files = self.walk.files.iter();
-        files
-            .filter(|file| file.class == Class::Assembler)
-            .map(|file| Assembler::of_file(&self.walk.path(file)))
-            .max()
-            .unwrap_or(Assembler::None)
-    }
-
     /// Reads all inputs. Each can name others, of kinds that are no inputs otherwise, or of folders that are not in
     /// the tree.
     fn read_inputs(&mut self) -> Result<()> {
@@ -388,7 +451,9 @@ impl Scan {
             let is_unread = |nth: &usize| match self.bytes.get(nth) {
                 None => self.counts(&self.walk.files[*nth]),
                 // It may have been named since.
-                Some(bytes) => *bytes == PROGRAM && self.is_named(&self.walk.files[*nth]),
+                Some(_) => {
+                    !self.looked_through.contains(nth) && self.is_named(&self.walk.files[*nth])
+                }
             };
             let unread: Vec<_> = (0..self.walk.files.len()).filter(is_unread).collect();
             if unread.is_empty() {
@@ -396,7 +461,7 @@ impl Scan {
             }
             for nth in unread {
                 let file = &self.walk.files[nth];
-                self.is_beyond_state |= !self.matters(file);
+                self.is_wide |= !self.matters(file);
                 let path = self.walk.path(file);
                 let is_named = self.is_named(file);
                 let bytes = if file.is_name_only {
@@ -404,6 +469,9 @@ impl Scan {
                 } else {
                     self.read(&path, is_named)
                 };
+                if is_named {
+                    self.looked_through.insert(nth);
+                }
                 self.bytes.insert(nth, bytes);
             }
             self.add_upward()?;
@@ -423,7 +491,8 @@ impl Scan {
         self.named.any || self.named.kinds.contains(&kind(name.as_bytes()))
     }
 
-    /// The hash of a file's bytes. A program that was built in the tree is no input, unless it is named.
+    /// The hash of a file's bytes. A program that was built in the tree is no input, unless it is named. What a text names
+    /// counts if a compiler can come to it: by its kind, because it is a script, or because another one names it.
     fn read(&mut self, path: &Path, is_named: bool) -> [u8; 32] {
         let read = || -> std::io::Result<_> {
             let mut file = File::open(path)?;
@@ -437,7 +506,9 @@ impl Scan {
         if !is_named && may_be_program(path) && text.starts_with(b"\x7fELF") {
             return PROGRAM;
         }
-        let is_text = !text.contains(&0);
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let is_text = !text.contains(&0)
+            && (is_named || text.starts_with(b"#!") || is_source_of_c(&kind(name)));
         let Some(left) = self.bytes_left.checked_sub(size) else {
             self.named.any |= is_text;
             return file.metadata().map_or(UNREADABLE, |found| times(&found));
@@ -539,14 +610,24 @@ impl Scan {
     }
 }
 
-/// The answer for all trees without inputs.
-fn nothing(assembler: Assembler) -> Answer {
-    Answer {
+/// The inputs of all trees without any.
+fn nothing() -> Inputs {
+    Inputs {
         digest: Sha256::digest("nix-gocacheprog: no inputs of C in a source tree\0").into(),
         has_c: false,
-        assembler,
         said: Vec::new(),
     }
+}
+
+/// On what the inputs depend that were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DependsOn {
+    /// The files that matter whatever they hold.
+    WhatMatters,
+    /// All files of the tree.
+    AllFiles,
+    /// Files outside of it.
+    More,
 }
 
 /// A file, or the folder that stands for it and its like when so many folders are kept of a path.
@@ -633,6 +714,16 @@ mod tests {
     use crate::test_dir::TestDir;
     use std::os::unix::fs::symlink;
 
+    impl SourceTree {
+        fn digest(&self) -> [u8; 32] {
+            self.inputs().unwrap().digest
+        }
+
+        fn has_c(&self) -> bool {
+            self.inputs().unwrap().has_c
+        }
+    }
+
     const CGO: &str = "package a\n\n// #include \"v.h\"\nimport \"C\"\n";
 
     /// A module in a directory of its own.
@@ -700,7 +791,7 @@ mod tests {
 
     /// The digest of a tree without inputs.
     fn none() -> [u8; 32] {
-        nothing(Assembler::None).digest
+        nothing().digest
     }
 
     #[test]
@@ -875,8 +966,8 @@ mod tests {
     #[test]
     fn nothing_is_said_of_a_tree_whose_times_c_compiles_in() {
         let tree = Tree::new(&[("a.go", CGO), ("v.h", "char *time = __TIMESTAMP__;")]);
-        let scanned = SourceTree::scan(&tree.path("source"), &[], |_| None);
-        assert!(scanned.unwrap_err().to_string().contains("__TIMESTAMP__"));
+        let error = tree.scan().inputs().unwrap_err().to_string();
+        assert!(error.contains("__TIMESTAMP__"), "{error}");
     }
 
     #[test]
@@ -964,6 +1055,98 @@ mod tests {
         assert_eq!(tree.scan().digest(), none());
     }
 
+    #[test]
+    fn only_a_text_that_a_compiler_can_come_to_names_files() {
+        let tree = Tree::new(&[
+            ("a.go", CGO),
+            ("Makefile.common", "# include Makefile.common\n"),
+        ]);
+        assert!(!tree.counts("source/README.md", "1") && !tree.counts("source/README.md", "2"));
+        // It counts by its bytes all the same.
+        assert!(tree.counts("source/Makefile.common", "# include x\n"));
+        tree.write("source/v.h", "#include \"v.common\"\n");
+        assert!(
+            tree.counts("source/README.md", "3"),
+            "of a kind that is named"
+        );
+        for (name, text) in [("cc", "#!/bin/sh\n# include x\n"), ("b.s", "#include X\n")] {
+            let tree = Tree::new(&[("a.go", CGO), ("README.md", "1")]);
+            assert!(tree.counts(&format!("source/{name}"), text));
+            assert!(tree.counts("source/README.md", "2"), "{name}");
+        }
+    }
+
+    #[test]
+    fn all_files_are_remembered_where_all_of_them_count() {
+        let tree =
+            Tree::new(&[("a.go", CGO), ("v.h", "#include X\n"), ("README.md", "1")]).in_build();
+        let memory = Memory::of(tree.dir.path()).unwrap();
+        let first = tree.scan().digest();
+        let settings = Settings::new(&[], |_| None);
+        let mut scan = Scan::new(&settings, Budget::of_build());
+        scan.walk.add(&tree.path("source")).unwrap();
+        let forged = Inputs {
+            digest: [9; 32],
+            ..nothing()
+        };
+        memory
+            .put(&scan.state("all files", |_| true).0, &forged)
+            .unwrap();
+        assert_eq!(tree.scan().digest(), [9; 32]);
+        tree.write("source/README.md", "1");
+        assert_eq!(tree.scan().digest(), first);
+    }
+
+    #[test]
+    fn assembler_of_one_package_says_nothing_of_others() {
+        let open = "#include \"../v.h\"\n";
+        let tree = Tree::new(&[
+            ("v.h", ""),
+            ("asm/x25519/a.s", open),
+            ("vendor/example.com/b/c/a.s", "RET\n"),
+        ]);
+        let found = tree.scan();
+        let is_closed = |package| found.is_closed(Some(package), false);
+        assert!(!found.assembler().is_closed());
+        assert!(is_closed("example.com/b/c") && is_closed("runtime"));
+        for package in [
+            "example.com/a/asm/x25519",
+            "x25519",
+            "main",
+            "command-line-arguments",
+            "a%2eb",
+        ] {
+            assert!(!is_closed(package), "{package}");
+        }
+        assert!(!found.is_closed(None, false) && found.is_closed(None, true));
+        for (name, text, package, is_closed) in [
+            ("a.s", open, "example.com/a", false),
+            ("a.s", open, "example.com/b", false),
+            ("deep/go.mod", "module x\n", "example.com/b", true),
+            ("deep/a.s", open, "example.com/b", false),
+            ("textflag.h", "//go:build ignore\n", "example.com/b", true),
+        ] {
+            let tree = Tree::new(&[(name, text)]);
+            if name == "deep/a.s" {
+                tree.write("source/deep/go.mod", "module x\n");
+            }
+            assert_eq!(
+                tree.scan().is_closed(Some(package), false),
+                is_closed,
+                "{name} {package}"
+            );
+        }
+        for flag in ["-overlay=x.json", "-toolexec=x"] {
+            let tree = Tree::new(&[("a.go", "package a\n")]);
+            assert!(
+                !tree
+                    .scan_with(&["go", "build", flag])
+                    .is_closed(Some("runtime"), true),
+                "{flag}"
+            );
+        }
+    }
+
     /// Makes a file's times old, as in the store: all but the one that nobody can set.
     fn age(path: &Path) {
         let file = File::options().append(true).open(path).unwrap();
@@ -988,24 +1171,23 @@ mod tests {
         let first = tree.scan();
         assert_eq!(std::fs::read_dir(&memory).unwrap().count(), 0, "too young");
         // As if it had been looked at later.
-        let forged = Answer {
+        let forged = Inputs {
             digest: [9; 32],
             has_c: true,
-            assembler: Assembler::Hiding,
             said: vec![("v.h".into(), "#01234567".into())],
         };
         let state = |tree: &Tree| {
             let settings = Settings::new(&[], |_| None);
             let mut scan = Scan::new(&settings, Budget::of_build());
             scan.walk.add(&tree.path("source")).unwrap();
-            scan.state().0
+            scan.state("inputs", |file| scan.matters(file)).0
         };
         Memory::of(tree.dir.path())
             .unwrap()
             .put(&state(&tree), &forged)
             .unwrap();
         let found = tree.scan();
-        assert_eq!(found.0, forged);
+        assert_eq!(found.inputs().unwrap(), &forged);
         for (name, text) in [
             ("source/v.h", "1"),
             ("source/a.go", CGO),
@@ -1013,10 +1195,7 @@ mod tests {
         ] {
             tree.write(name, text);
             let found = tree.scan();
-            assert!(
-                found.digest() != [9; 32] && found.assembler().is_closed(),
-                "{name}"
-            );
+            assert_ne!(found.digest(), [9; 32], "{name}");
             assert_eq!(found.digest() == first.digest(), name != "source/new.h");
         }
     }
@@ -1045,7 +1224,7 @@ mod tests {
             };
             let mut scan = Scan::new(&settings, budget);
             scan.walk.add(&tree.path("source")).unwrap();
-            scan.look().unwrap().digest
+            scan.look(Assembler::None).unwrap().0.digest
         };
         let (read, looked_at) = (digest(1 << 20), digest(0));
         assert_ne!(read, looked_at);

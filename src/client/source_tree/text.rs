@@ -130,6 +130,19 @@ impl Named {
     }
 }
 
+/// The kinds of files that a C compiler, Go's assembler, SWIG or pkg-config reads without another text naming them, or that
+/// are written to be included; sorted.
+const SOURCES_OF_C: [&str; 35] = [
+    "asm", "c", "cc", "cpp", "cu", "cuh", "cxx", "def", "f", "f90", "for", "h", "hh", "hpp", "hxx",
+    "i", "ii", "inc", "inl", "ipp", "ixx", "m", "mm", "pc", "s", "swg", "swig", "swigcxx", "sx",
+    "tbl", "tcc", "tpp", "txx", "x", "xm",
+];
+
+/// Whether files of this kind are texts for a C compiler or its like.
+pub fn is_source_of_c(kind: &str) -> bool {
+    SOURCES_OF_C.binary_search(&kind).is_ok()
+}
+
 /// What a file is known by: its extension, or its name if it has none; in lower case.
 pub fn kind(name: &[u8]) -> String {
     let extension = name.iter().rposition(|byte| *byte == b'.');

@@ -277,6 +277,11 @@ impl Walk {
         self.roots().any(|root| path.starts_with(root))
     }
 
+    /// Whether a folder is where the walk began, or was led to.
+    pub fn is_root(&self, folder: &Path) -> bool {
+        self.roots.iter().any(|root| root == folder)
+    }
+
     /// Whether a root is below a path.
     pub fn is_around(&self, path: &Path) -> bool {
         self.roots().any(|root| root.starts_with(path))

@@ -4,7 +4,6 @@
 //! some lines of text, a head with offsets, a table of strings, and the packages that it imports. Go 1.20 to 1.27 write
 //! it alike. It comes from a build, so nothing here believes a length.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 /// What every archive begins with.
@@ -58,7 +57,7 @@ pub struct Package {
 }
 
 /// The package of an archive; `None` when this is not one, or not as we know them.
-pub fn package(file: &mut File) -> Option<Package> {
+pub fn package(file: &mut (impl Read + Seek)) -> Option<Package> {
     let mut head = [0; 8];
     file.read_exact(&mut head).ok()?;
     if head != *AR {
@@ -76,7 +75,7 @@ pub fn package(file: &mut File) -> Option<Package> {
             .parse()
             .ok()?;
         if member.starts_with(b"_go_.o") {
-            return object(&mut file.take(size));
+            return object(&mut file.by_ref().take(size));
         }
         // Each begins at an even place.
         at = at.checked_add(size)?.checked_next_multiple_of(2)?;
@@ -135,7 +134,7 @@ fn number(bytes: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dir::TestDir;
+    use std::io::Cursor;
 
     /// An archive of a package that imports two others.
     fn archive() -> Vec<u8> {
@@ -191,10 +190,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Option<Package> {
-        let dir = TestDir::new();
-        let path = dir.path().join("a");
-        std::fs::write(&path, bytes).unwrap();
-        package(&mut File::open(&path).unwrap())
+        package(&mut Cursor::new(bytes))
     }
 
     #[test]
