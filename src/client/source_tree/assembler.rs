@@ -156,10 +156,18 @@ impl Assemblers {
             }
             let name = folder.file_name().and_then(|name| name.to_str());
             let name = name.filter(|_| !walk.is_root(folder) && !folder.join("go.mod").exists());
-            match name {
-                Some(name) => found.open.as_mut().map(|open| open.insert(name.into())),
-                None => found.open.take().map(|_| true),
+            let Some(open) = found.open.as_mut().filter(|_| name.is_some()) else {
+                found.open = None;
+                continue;
             };
+            open.extend(name.map(String::from));
+            // A package is named after the link through which it is imported.
+            let links = walk.names_of(folder);
+            open.extend(links.map(|name| name.to_string_lossy().into_owned()));
+        }
+        if walk.leads_to_store() {
+            found.worst = found.worst.max(Assembler::Open);
+            found.open = None;
         }
         found
     }

@@ -293,15 +293,14 @@ impl Scan {
         let mut files = files
             .filter(|file| file.class == Class::Assembler)
             .peekable();
-        if files.peek().is_none() {
-            return Assemblers::default();
-        }
+        let is_any = files.peek().is_some();
         let find = || Assemblers::of_files(files.map(|file| self.walk.path(file)), &self.walk);
-        let Some(memory) = memory else {
+        let Some(memory) = memory.filter(|_| is_any) else {
             return find();
         };
         let (state, is_settled) = self.state("assembler", |file| {
-            assembler::may_read(file.name.1.as_bytes())
+            // Links give folders other names.
+            file.is_name_only || assembler::may_read(file.name.1.as_bytes())
         });
         memory.get(&state).unwrap_or_else(|| {
             let found = find();
@@ -1134,6 +1133,19 @@ mod tests {
                 tree.scan().is_closed(Some(package), false),
                 is_closed,
                 "{name} {package}"
+            );
+        }
+        for (name, target, package, is_closed) in [
+            ("linked", "source/asm/x25519", "example.com/a/linked", false),
+            ("linked", "source/asm/x25519", "example.com/a/other", true),
+            ("linked", "source/asm", "example.com/a/linked", true),
+        ] {
+            let tree = Tree::new(&[("v.h", ""), ("asm/x25519/a.s", open)]);
+            symlink(tree.path(target), tree.path("source").join(name)).unwrap();
+            assert_eq!(
+                tree.scan().is_closed(Some(package), false),
+                is_closed,
+                "{target} {package}"
             );
         }
         for flag in ["-overlay=x.json", "-toolexec=x"] {

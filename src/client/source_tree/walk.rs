@@ -4,7 +4,7 @@ use super::roots::normal;
 use super::text::kind;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::FileType;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ pub const FILES_MAX: usize = 1_000_000;
 const VERSION_CONTROL: [&str; 8] = [
     ".git", ".hg", ".svn", ".bzr", "_darcs", "CVS", ".jj", ".pijul",
 ];
+
+/// What is there does not change.
+const STORE: &str = "/nix/store";
 
 /// Not of any source tree.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -258,6 +261,8 @@ pub struct Walk {
     roots: Vec<PathBuf>,
     /// Folders that links lead to, real paths.
     linked: BTreeSet<PathBuf>,
+    /// All links to folders, and where they lead.
+    links: Vec<(PathBuf, PathBuf)>,
     /// Folders of which the files alone were listed.
     flat: BTreeSet<PathBuf>,
 }
@@ -280,6 +285,23 @@ impl Walk {
     /// Whether a folder is where the walk began, or was led to.
     pub fn is_root(&self, folder: &Path) -> bool {
         self.roots.iter().any(|root| root == folder)
+    }
+
+    /// The names of links that lead to a folder.
+    pub fn names_of(&self, folder: &Path) -> impl Iterator<Item = &OsStr> {
+        let links = self.links.iter().filter(move |(_, real)| real == folder);
+        links.filter_map(|(link, _)| link.file_name())
+    }
+
+    /// Whether there may be packages in folders that were not walked: links lead to the store. What `nix build` leaves behind
+    /// is no such link.
+    pub fn leads_to_store(&self) -> bool {
+        let is_result = |link: &Path| {
+            let name = link.file_name().unwrap_or_default().as_bytes();
+            name.starts_with(b"result")
+        };
+        let mut links = self.links.iter();
+        links.any(|(link, real)| real.starts_with(STORE) && !is_result(link))
     }
 
     /// Whether a root is below a path.
@@ -364,14 +386,17 @@ impl Walk {
             return self.push(root, path, !found.is_file());
         }
         let real = path.canonicalize();
-        self.push(root, path, true)?;
-        if let Ok(real) = real
-            && !real.starts_with("/nix/store")
+        self.push(root, path.clone(), true)?;
+        let Ok(real) = real else {
+            return Ok(());
+        };
+        if !real.starts_with(STORE)
             && !self.has(&real)
             && !SYSTEM.iter().any(|system| real.starts_with(system))
         {
-            self.linked.insert(real);
+            self.linked.insert(real.clone());
         }
+        self.links.push((path, real));
         Ok(())
     }
 
