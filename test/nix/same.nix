@@ -262,6 +262,25 @@ let
       	RET
     '';
   };
+  # The same in a package of its own, whose assembler file includes a header of another folder.
+  assemblerPackage = folder: {
+    "main.go" = importing folder;
+    "${folder}/value.go" = ''
+      package value
+
+      func value() int64
+
+      func V() int64 { return value() }
+    '';
+    "${folder}/value_${goarch}.s" = (assembler "#include \"../include/v.h\"")."value_${goarch}.s";
+  };
+  importing = folder: ''
+    package main
+
+    import value "example.com/same/${folder}"
+
+    func main() { println(value.V()) }
+  '';
   goarch = "amd64";
   otherArch = "arm64";
   noC = {
@@ -755,6 +774,58 @@ let
           '';
           "vendor/example.com/dep/value_${goarch}.s" = (assembler "#include \"v.inc\"")."value_${goarch}.s";
           "vendor/example.com/dep/v.inc" = define v;
+        };
+    };
+    assembler-package = {
+      change = "a header of another folder that the assembler file of a package includes, beside packages that need none";
+      short = true;
+      make =
+        v:
+        pure (
+          assemblerPackage "value"
+          // {
+            "other/other.go" = "package other\n\nfunc value() int64\n\nfunc V() int64 { return value() }\n";
+            "other/value_${goarch}.s" = (assembler "#define V 7")."value_${goarch}.s";
+            "include/v.h" = define v;
+          }
+        );
+    };
+    assembler-link = {
+      change = "a header that the assembler file of a package includes which is imported through a link";
+      make =
+        v:
+        pure (
+          assemblerPackage "real"
+          // {
+            "main.go" = importing "value";
+            "include/v.h" = define v;
+          }
+        )
+        // {
+          preBuild = "ln -s real value";
+        };
+    };
+    assembler-link-store = {
+      change = "a header beside a vendored module with assembler that is a link to the store";
+      short = true;
+      make =
+        v:
+        pure {
+          "go.mod" = module + "\nrequire example.com/dep v1.0.0\n";
+          "main.go" = builtins.replaceStrings [ "example.com/same/" ] [ "example.com/" ] (importing "dep");
+          "vendor/modules.txt" = "# example.com/dep v1.0.0\n## explicit; go 1.24\nexample.com/dep\n";
+        }
+        // {
+          preBuild = ''
+            mkdir vendor/example.com
+            ln -s ${
+              stdenv.runCommand "dep-${v}" { inherit v; } ''
+                mkdir $out
+                cd $out
+                ${write (assemblerPackage "dep" // { "include/v.h" = define v; })}
+              ''
+            }/dep vendor/example.com/dep
+          '';
         };
     };
 

@@ -59,9 +59,9 @@ const BYTES_OF_SHELL_MAX: u64 = 128 << 20;
 /// How much of a file says whether it is a text, in bytes: there is no zero in it.
 const TEXT_HEAD: u64 = 8192;
 
-/// A file whose times are younger than this may change again without another time, in nanoseconds. `go` uses the same
-/// (`modTimeCutoff` in cmd/go/internal/modindex/read.go).
-const YOUNG: i128 = 2_000_000_000;
+/// A file whose last change is younger than this may change again without another ctime, in nanoseconds: Linux's clock for
+/// them ticks 100 times a second or more.
+const YOUNG: i128 = 200_000_000;
 
 /// Variables with flags for C, which may name files.
 const FLAGS: [&str; 5] = [
@@ -74,6 +74,9 @@ const FLAGS: [&str; 5] = [
 
 /// How many inputs, or folders of them, are said.
 const SAID_MAX: usize = 40;
+
+/// In the place of a state: there are inputs that depend on all files.
+const IS_WIDE: [u8; 32] = [2; 32];
 
 /// In the place of the hash of what cannot be read.
 const UNREADABLE: [u8; 32] = [0; 32];
@@ -227,6 +230,8 @@ struct Scan {
     cgo: bool,
     /// What texts and flags name.
     named: Named,
+    /// What flags name, in any form.
+    told: String,
     /// The build's own directory.
     top: Option<PathBuf>,
     /// C compiles the time of a file in.
@@ -274,6 +279,7 @@ impl Scan {
             cgo: settings
                 .get("CGO_ENABLED")
                 .is_none_or(|enabled| enabled != "0"),
+            told: format!("{named:?}"),
             named,
             top: settings
                 .path("NIX_BUILD_TOP")
@@ -298,7 +304,7 @@ impl Scan {
         let Some(memory) = memory.filter(|_| is_any) else {
             return find();
         };
-        let (state, is_settled) = self.state("assembler", |file| {
+        let (state, is_settled) = self.state("assembler", now(), |file| {
             // Links give folders other names.
             file.is_name_only || assembler::may_read(file.name.1.as_bytes())
         });
@@ -319,24 +325,36 @@ impl Scan {
             return Ok(nothing());
         }
         let Some(memory) = memory else {
-            return self.look(assembler).map(|(inputs, _)| inputs);
+            let mut scan = self;
+            return scan.look(assembler).map(|(inputs, _)| inputs);
         };
-        let narrow = self.state("inputs", |file| self.matters(file));
+        let now = now();
+        let narrow = self.state("inputs", now, |file| self.matters(file));
         if let Some(found) = memory.get(&narrow.0) {
             return Ok(found);
         }
-        let wide = self.state("all files", |_| true);
-        if let Some(found) = memory.get(&wide.0) {
-            return Ok(found);
+        let mut wide = None;
+        if memory.get::<bool>(&IS_WIDE).is_some() {
+            let state = self.state("all files", now, |_| true);
+            if let Some(found) = memory.get(&state.0) {
+                return Ok(found);
+            }
+            wide = Some(state);
         }
-        let (inputs, depends) = self.look(assembler)?;
-        let states = [
-            (DependsOn::WhatMatters, narrow),
-            (DependsOn::AllFiles, wide),
-        ];
-        if let Some((_, (state, true))) = states.into_iter().find(|(on, _)| *on == depends) {
+        let mut scan = self;
+        let (inputs, depends) = scan.look(assembler)?;
+        let state = match depends {
+            DependsOn::WhatMatters => Some(narrow),
+            // Nothing in it has changed since `now`, or it is not settled.
+            DependsOn::AllFiles => wide.or_else(|| Some(scan.state("all files", now, |_| true))),
+            DependsOn::More => None,
+        };
+        if let Some((state, true)) = state {
             // Next time it is looked for again.
             let _ = memory.put(&state, &inputs);
+            if depends == DependsOn::AllFiles {
+                let _ = memory.put(&IS_WIDE, &true);
+            }
         }
         Ok(inputs)
     }
@@ -351,17 +369,14 @@ impl Scan {
     }
 
     /// A hash over the names of these files and all that says whether one has changed, and whether none is so young that
-    /// it could change unnoticed. It is the state for finding `what`.
-    fn state(&self, what: &str, counts: impl Fn(&Found) -> bool) -> ([u8; 32], bool) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let limit = now.as_nanos() as i128 - YOUNG;
+    /// it could change unnoticed after `now`, in nanoseconds since 1970. It is the state for finding `what`.
+    fn state(&self, what: &str, now: i128, counts: impl Fn(&Found) -> bool) -> ([u8; 32], bool) {
+        let limit = now - YOUNG;
         let mut is_settled = true;
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: the state of a source tree\0");
         hash.update(what);
         hash.update([0, u8::from(self.cgo)]);
-        hash.update(format!("{:?}", self.named));
+        hash.update(&self.told);
         let files = self.walk.files.iter();
         for file in files.filter(|file| counts(file)) {
             add_name(&mut hash, file);
@@ -394,7 +409,7 @@ impl Scan {
     }
 
     /// Reads what counts, and says on what that depends.
-    fn look(mut self, assembler: Assembler) -> Result<(Inputs, DependsOn)> {
+    fn look(&mut self, assembler: Assembler) -> Result<(Inputs, DependsOn)> {
         let has_c = self.find_c();
         if !has_c && assembler.is_closed() {
             return Ok((nothing(), DependsOn::WhatMatters));
@@ -607,6 +622,12 @@ impl Scan {
         }
         hash.finalize().into()
     }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_nanos() as i128
 }
 
 /// The inputs of all trees without any.
@@ -1089,8 +1110,9 @@ mod tests {
             ..nothing()
         };
         memory
-            .put(&scan.state("all files", |_| true).0, &forged)
+            .put(&scan.state("all files", now(), |_| true).0, &forged)
             .unwrap();
+        memory.put(&IS_WIDE, &true).unwrap();
         assert_eq!(tree.scan().digest(), [9; 32]);
         tree.write("source/README.md", "1");
         assert_eq!(tree.scan().digest(), first);
@@ -1192,7 +1214,7 @@ mod tests {
             let settings = Settings::new(&[], |_| None);
             let mut scan = Scan::new(&settings, Budget::of_build());
             scan.walk.add(&tree.path("source")).unwrap();
-            scan.state("inputs", |file| scan.matters(file)).0
+            scan.state("inputs", now(), |file| scan.matters(file)).0
         };
         Memory::of(tree.dir.path())
             .unwrap()
