@@ -18,6 +18,7 @@ pub mod parts;
 mod pending;
 pub mod private;
 mod private_cache;
+mod processor;
 pub mod purity;
 mod put_body;
 mod salt;

@@ -22,6 +22,8 @@ struct Cache {
     /// Of ours: the binary, and its daemon.
     daemon: Option<(PathBuf, Daemon)>,
     dir: TempDir,
+    /// What CGO_ENABLED is set to.
+    cgo: &'static str,
 }
 
 /// What one build took.
@@ -38,6 +40,7 @@ impl Cache {
             prog: None,
             daemon: None,
             dir: TempDir::new(),
+            cgo: "0",
         }
     }
 
@@ -48,6 +51,7 @@ impl Cache {
             prog: Some("/gocache/client".into()),
             daemon: Some((binary, daemon)),
             dir: TempDir::new(),
+            cgo: "0",
         }
     }
 
@@ -59,6 +63,7 @@ impl Cache {
             prog: Some(command.clone()),
             daemon: None,
             dir: TempDir::new(),
+            cgo: "0",
         });
         let mut ours = options
             .versions()
@@ -69,6 +74,10 @@ impl Cache {
             .into_iter()
             .chain(ours)
             .chain(peers)
+            .map(|cache| match options.cgo {
+                true => Self { cgo: "1", ..cache },
+                false => cache,
+            })
             .collect()
     }
 
@@ -108,7 +117,7 @@ impl Cache {
             .env("GOENV", "off")
             .env("GOFLAGS", "")
             .env("GOTOOLCHAIN", "local")
-            .env("CGO_ENABLED", "0")
+            .env("CGO_ENABLED", self.cgo)
             .env("NIX_BUILD_TOP", &top)
             .env("NIX_GOCACHEPROG_STAMPED", "1")
             .env_remove("IN_NIX_SHELL")

@@ -31,6 +31,8 @@ struct Options {
     peers: Vec<(String, String)>,
     /// An earlier version of ours.
     earlier: Option<PathBuf>,
+    /// Builds with C.
+    cgo: bool,
 }
 
 impl Options {
@@ -51,6 +53,7 @@ fn main() {
         pairs: if part == "warm" { 40 } else { 10 },
         peers: Vec::new(),
         earlier: None,
+        cgo: false,
     };
     let mut json = false;
     while let Some(arg) = args.next() {
@@ -60,6 +63,7 @@ fn main() {
         };
         match arg.as_str() {
             "--json" => json = true,
+            "--cgo" => options.cgo = true,
             "--pairs" => {
                 let text = value();
                 options.pairs = text

@@ -22,6 +22,9 @@ const FOLLOWED_MAX: usize = 10_000;
 /// Folders of a build that hold nothing for C, or that `go` looks after.
 const OF_GO: [&str; 4] = ["GOPATH", "GOCACHE", "GOMODCACHE", "GOBIN"];
 
+/// The folders of an installed library.
+const OF_PREFIX: [&str; 4] = ["include", "lib", "lib64", "share"];
+
 /// Adds what these lead to; those that are not the build's own lead nowhere. `false` if that is too much.
 pub fn add(
     record: &mut Record,
@@ -107,8 +110,13 @@ impl Search<'_> {
         }
         // A .pc file can name its library by its own place.
         if folder.file_name().is_some_and(|name| name == "pkgconfig") {
-            self.left
-                .extend(folder.ancestors().nth(2).map(Path::to_path_buf));
+            match folder.ancestors().nth(2) {
+                // Where the source is, too, and all that Nix and `go` have there.
+                Some(top) if top == self.top => {
+                    self.left.extend(OF_PREFIX.map(|name| top.join(name)));
+                }
+                prefix => self.left.extend(prefix.map(Path::to_path_buf)),
+            }
         }
     }
 
@@ -233,6 +241,10 @@ mod tests {
         assert!(build.counts("prefix/lib/libx.a", "prefix/lib/pkgconfig"));
         assert!(build.counts("installed/include/y.h", "pc"));
         assert!(!build.counts("installed/include/y.h", "prefix/lib/pkgconfig"));
+        build.write("lib/pkgconfig/z.pc", "prefix=${pcfiledir}/../..\n");
+        assert!(build.counts("include/z.h", "lib/pkgconfig"));
+        assert!(build.counts("lib/libz.a", "lib/pkgconfig"));
+        assert!(!build.counts("unrelated/z.h", "lib/pkgconfig"));
     }
 
     #[test]

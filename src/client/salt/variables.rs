@@ -6,6 +6,7 @@
 use super::flags;
 use super::record::Record;
 use crate::client::parts;
+use crate::client::processor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -487,6 +488,7 @@ impl Variables {
     ) {
         let outputs: Vec<_> = own.values().map(PathBuf::as_path).collect();
         let ignored: BTreeSet<&[u8]> = ignored(in_build).map(str::as_bytes).collect();
+        let mut asks_for_processor = false;
         for (name, value) in self.iter() {
             let (bytes, value) = (name.as_bytes(), value.as_bytes());
             let is_own_output = std::str::from_utf8(bytes).is_ok_and(|name| {
@@ -502,12 +504,17 @@ impl Variables {
                 Some(used) => flags::counting(value, used, &outputs),
                 None => value.to_vec(),
             };
+            asks_for_processor |= processor::is_asked_for(&words);
             if !words.is_empty() || flags::Use::of(bytes).is_none() {
                 record.add("variable", bytes);
                 record.add("value", &words);
                 let (name, value) = parts::variable(bytes, &words);
                 record.say(&name, value);
             }
+        }
+        if asks_for_processor {
+            record.add("processor", processor::hash());
+            record.say("the processor", parts::hash(&processor::hash()));
         }
     }
 

@@ -138,6 +138,8 @@ pub struct Assemblers {
     /// The names of the folders that have an open one; `None` if such a folder is the root of a module, whose name says
     /// nothing of its package's path.
     open: Option<BTreeSet<String>>,
+    /// Links lead to packages in the store, which were not looked at.
+    is_open_in_store: bool,
 }
 
 impl Assemblers {
@@ -146,6 +148,7 @@ impl Assemblers {
         let mut found = Self {
             worst: Assembler::None,
             open: Some(BTreeSet::new()),
+            is_open_in_store: walk.leads_to_store(),
         };
         for file in files {
             let one = Assembler::of_file(&file);
@@ -165,18 +168,21 @@ impl Assemblers {
             let links = walk.names_of(folder);
             open.extend(links.map(|name| name.to_string_lossy().into_owned()));
         }
-        if walk.leads_to_store() {
+        if found.is_open_in_store {
             found.worst = found.worst.max(Assembler::Open);
-            found.open = None;
         }
         found
     }
 
-    /// Whether one of them may be of the package with this path, which ends with the name of its folder unless that is the
-    /// root of a module.
-    pub fn may_be_open(&self, package: &str) -> bool {
+    /// Whether an open one may be of the package with this path, which ends with the name of its folder unless that is the
+    /// root of a module. The main module may be named like a package of the standard library; what `go` finds elsewhere
+    /// may not.
+    pub fn may_be_open(&self, package: &str, is_standard: bool) -> bool {
         if self.worst.is_closed() {
             return false;
+        }
+        if self.is_open_in_store && !is_standard {
+            return true;
         }
         let name = package.rsplit('/').next().unwrap_or(package);
         // A program's path says nothing of its folder, and an escaped one is not looked into.

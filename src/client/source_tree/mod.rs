@@ -22,6 +22,7 @@ pub use assembler::Assembler;
 use assembler::Assemblers;
 
 use crate::client::parts::{self, Part};
+use crate::client::processor;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 use memory::Memory;
@@ -177,10 +178,10 @@ impl SourceTree {
             return false;
         }
         let may_be_open = || match package {
-            Some(package) => self.assemblers.may_be_open(package),
+            Some(package) => self.assemblers.may_be_open(package, is_standard),
             None => !self.assemblers.worst.is_closed(),
         };
-        is_standard || !self.is_open_elsewhere && !may_be_open()
+        (is_standard || !self.is_open_elsewhere) && !may_be_open()
     }
 }
 
@@ -236,6 +237,8 @@ struct Scan {
     top: Option<PathBuf>,
     /// C compiles the time of a file in.
     has_times: bool,
+    /// What C compiles depends on the processor.
+    asks_for_processor: bool,
     /// The bytes of what counts, by number of file.
     bytes: BTreeMap<usize, [u8; 32]>,
     /// The files that were looked through for what they name.
@@ -285,6 +288,7 @@ impl Scan {
                 .path("NIX_BUILD_TOP")
                 .filter(|top| top.parent().is_some()),
             has_times: false,
+            asks_for_processor: false,
             bytes: BTreeMap::new(),
             looked_through: BTreeSet::new(),
             bytes_left: budget.bytes,
@@ -550,6 +554,7 @@ impl Scan {
     fn note_named(&mut self, path: &Path, text: &[u8]) {
         // The times of files, which are no part of anything here.
         self.has_times |= memchr::memmem::find(text, b"__TIMESTAMP__").is_some();
+        self.asks_for_processor |= processor::is_asked_for(text);
         let mut named = Named::default();
         named.scan(text);
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -619,6 +624,9 @@ impl Scan {
         for (nth, bytes) in &self.bytes {
             add_name(&mut hash, &self.walk.files[*nth]);
             hash.update(bytes);
+        }
+        if self.asks_for_processor {
+            hash.update(processor::hash());
         }
         hash.finalize().into()
     }
@@ -1139,7 +1147,9 @@ mod tests {
         ] {
             assert!(!is_closed(package), "{package}");
         }
-        assert!(!found.is_closed(None, false) && found.is_closed(None, true));
+        assert!(!found.is_closed(None, false) && found.is_closed(Some("runtime"), true));
+        // Of a main module that is named like it.
+        assert!(!found.is_closed(Some("x25519"), true));
         for (name, text, package, is_closed) in [
             ("a.s", open, "example.com/a", false),
             ("a.s", open, "example.com/b", false),

@@ -293,15 +293,17 @@ impl Walk {
         links.filter_map(|(link, _)| link.file_name())
     }
 
-    /// Whether there may be packages in folders that were not walked: links lead to the store. What `nix build` leaves behind
-    /// is no such link.
+    /// Whether there may be packages in folders that were not walked: links lead to the store. What `nix build`, direnv and
+    /// devenv leave behind is no such link.
     pub fn leads_to_store(&self) -> bool {
-        let is_result = |link: &Path| {
+        let is_of_tool = |link: &Path| {
             let name = link.file_name().unwrap_or_default().as_bytes();
+            let mut folders = link.components().map(|part| part.as_os_str());
             name.starts_with(b"result")
+                || folders.any(|folder| folder == ".direnv" || folder == ".devenv")
         };
         let mut links = self.links.iter();
-        links.any(|(link, real)| real.starts_with(STORE) && !is_result(link))
+        links.any(|(link, real)| real.starts_with(STORE) && !is_of_tool(link))
     }
 
     /// Whether a root is below a path.
