@@ -281,6 +281,35 @@ let
 
     func main() { println(value.V()) }
   '';
+  # A program with a library that preBuild installs below `prefix`, which its .pc file calls what is `said`.
+  installed =
+    { prefix, said }:
+    v:
+    {
+      files."main.go" = ''
+        package main
+
+        // #cgo pkg-config: value
+        // #include <value.h>
+        import "C"
+
+        func main() { println(C.V, C.value()) }
+      '';
+      nativeBuildInputs = [ c.pkgConfig ];
+      preBuild = ''
+        prefix=${prefix}
+        mkdir -p $prefix/include $prefix/lib/pkgconfig
+        printf '#define V ${v}\nint value(void);\n' >$prefix/include/value.h
+        echo "int value(void) { return ${v}; }" >value.txt
+        gcc -x c -c -o value.o value.txt
+        ar rcD $prefix/lib/libvalue.a value.o
+        rm value.txt value.o
+        printf '%s\n' "prefix=${said}" 'Name: value' 'Description: value' 'Version: 1' \
+          'Cflags: -I''${prefix}/include' 'Libs: -L''${prefix}/lib -lvalue' >$prefix/lib/pkgconfig/value.pc
+        export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+      '';
+    };
+
   goarch = "amd64";
   otherArch = "arm64";
   noC = {
@@ -1278,28 +1307,16 @@ let
     };
     pkg-config-installed = {
       change = "a library that preBuild installs beside the source, and pkg-config finds";
-      make = v: {
-        files."main.go" = ''
-          package main
-
-          // #cgo pkg-config: value
-          // #include <value.h>
-          import "C"
-
-          func main() { println(C.V, C.value()) }
-        '';
-        nativeBuildInputs = [ c.pkgConfig ];
-        preBuild = ''
-          prefix=$NIX_BUILD_TOP/prefix
-          mkdir -p $prefix/include $prefix/lib/pkgconfig
-          printf '#define V ${v}\nint value(void);\n' >$prefix/include/value.h
-          echo "int value(void) { return ${v}; }" >$prefix/value.c
-          gcc -c -o $prefix/value.o $prefix/value.c
-          ar rcD $prefix/lib/libvalue.a $prefix/value.o
-          printf '%s\n' "prefix=$prefix" 'Name: value' 'Description: value' 'Version: 1' \
-            'Cflags: -I''${prefix}/include' 'Libs: -L''${prefix}/lib -lvalue' >$prefix/lib/pkgconfig/value.pc
-          export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
-        '';
+      make = installed {
+        prefix = "$NIX_BUILD_TOP/prefix";
+        said = "$prefix";
+      };
+    };
+    pkg-config-installed-top = {
+      change = "a library that preBuild installs right into the build directory, whose .pc file names it by its own place";
+      make = installed {
+        prefix = "$NIX_BUILD_TOP";
+        said = "\\\${pcfiledir}/../..";
       };
     };
     pkg-config-program = {
