@@ -746,6 +746,45 @@ let
       };
     };
 
+    store-link = {
+      change = "a header of a vendored module with C that is a link to the store";
+      short = true;
+      make = v: {
+        files = {
+          "go.mod" = module + "\nrequire example.com/dep.go v1.0.0\n";
+          "main.go" = ''
+            package main
+
+            import "example.com/dep.go"
+
+            func main() { println(dep.V()) }
+          '';
+          "vendor/modules.txt" = "# example.com/dep.go v1.0.0\n## explicit; go 1.24\nexample.com/dep.go\n";
+        };
+        preBuild = ''
+          mkdir vendor/example.com
+          ln -s ${
+            stdenv.runCommand "dep-${v}" { inherit v; } ''
+              mkdir $out
+              cd $out
+              ${write {
+                "dep.go" = ''
+                  package dep
+
+                  // #cgo CFLAGS: -I''${SRCDIR}/include
+                  // #include "v.h"
+                  import "C"
+
+                  func V() int { return C.V }
+                '';
+                "include/v.h" = define v;
+              }}
+            ''
+          } vendor/example.com/dep.go
+        '';
+      };
+    };
+
     # Go's assembler includes files too, whether there is C or not.
     assembler-inc = {
       change = "an .inc file beside an assembler file, without C";

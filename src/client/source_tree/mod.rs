@@ -366,6 +366,8 @@ impl Scan {
     /// Whether a file can have a part in the answer, but for those that only a name makes inputs.
     fn matters(&self, file: &Found) -> bool {
         match file.class {
+            // A link to a folder can have any name.
+            _ if file.is_name_only => true,
             Class::Go => self.cgo,
             Class::NeverRead => false,
             Class::Assembler | Class::Swig | Class::Input => true,
@@ -442,7 +444,8 @@ impl Scan {
         if !self.cgo {
             return false;
         }
-        let mut has_c = self.walk.files.iter().any(|file| file.class == Class::Swig);
+        let has_swig = self.walk.files.iter().any(|file| file.class == Class::Swig);
+        let mut has_c = has_swig || self.walk.leads_to_store();
         for nth in 0..self.walk.files.len() {
             let file = &self.walk.files[nth];
             if file.class != Class::Go {
@@ -624,6 +627,13 @@ impl Scan {
         for (nth, bytes) in &self.bytes {
             add_name(&mut hash, &self.walk.files[*nth]);
             hash.update(bytes);
+        }
+        // What is there is not looked at, and does not change.
+        for (link, real) in self.walk.links_to_store() {
+            for path in [self.walk.below_root(link), real] {
+                hash.update(path.as_os_str().as_bytes());
+                hash.update([0]);
+            }
         }
         if self.asks_for_processor {
             hash.update(processor::hash());

@@ -296,14 +296,26 @@ impl Walk {
     /// Whether there may be packages in folders that were not walked: links lead to the store. What `nix build`, direnv and
     /// devenv leave behind is no such link.
     pub fn leads_to_store(&self) -> bool {
+        self.links_to_store().next().is_some()
+    }
+
+    /// Those links, and where they lead.
+    pub fn links_to_store(&self) -> impl Iterator<Item = &(PathBuf, PathBuf)> {
         let is_of_tool = |link: &Path| {
             let name = link.file_name().unwrap_or_default().as_bytes();
             let mut folders = link.components().map(|part| part.as_os_str());
             name.starts_with(b"result")
                 || folders.any(|folder| folder == ".direnv" || folder == ".devenv")
         };
-        let mut links = self.links.iter();
-        links.any(|(link, real)| real.starts_with(STORE) && !is_of_tool(link))
+        let links = self.links.iter();
+        links.filter(move |(link, real)| real.starts_with(STORE) && !is_of_tool(link))
+    }
+
+    /// A path below a root, without it.
+    pub fn below_root<'a>(&self, path: &'a Path) -> &'a Path {
+        let mut roots = self.roots.iter();
+        let found = roots.find_map(|root| path.strip_prefix(root).ok());
+        found.unwrap_or(path)
     }
 
     /// Whether a root is below a path.
