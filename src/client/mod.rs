@@ -219,8 +219,9 @@ impl Client<'_> {
                     match companions.receive(&action, &mut body) {
                         Ok((body, evidence)) => {
                             let place = self.salt.place(&action, &evidence);
-                            let is_of_c = self.salt.pure(&action).map(Place::Shared) != Some(place);
-                            for key in &*self.salt.keys(&action) {
+                            let pure = self.salt.pure(&action);
+                            let is_of_c = pure.map(Place::Shared) != Some(place);
+                            for key in &*self.salt.keys_after(pure, &action) {
                                 finder.forget(key);
                             }
                             self.put(id, place, is_of_c, output, body)?;

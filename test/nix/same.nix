@@ -281,6 +281,16 @@ let
 
     func main() { println(value.V()) }
   '';
+  # A package whose header is in a folder below, where `go` does not look.
+  depWithC = ''
+    package dep
+
+    // #cgo CFLAGS: -I''${SRCDIR}/include
+    // #include "v.h"
+    import "C"
+
+    func V() int { return C.V }
+  '';
   # A program with a library that preBuild installs below `prefix`, which its .pc file calls what is `said`.
   installed =
     { prefix, said }:
@@ -650,15 +660,7 @@ let
             func main() { println(dep.V()) }
           '';
           "vendor/modules.txt" = "# example.com/dep v1.0.0\n## explicit; go 1.24\nexample.com/dep\n";
-          "vendor/example.com/dep/dep.go" = ''
-            package dep
-
-            // #cgo CFLAGS: -I''${SRCDIR}/include
-            // #include "v.h"
-            import "C"
-
-            func V() int { return C.V }
-          '';
+          "vendor/example.com/dep/dep.go" = depWithC;
           "vendor/example.com/dep/include/v.h" = define v;
         };
       };
@@ -678,15 +680,7 @@ let
             func main() { println(dep.V()) }
           '';
           "dep/go.mod" = "module example.com/dep\n\ngo 1.24\n";
-          "dep/dep.go" = ''
-            package dep
-
-            // #cgo CFLAGS: -I''${SRCDIR}/include
-            // #include "v.h"
-            import "C"
-
-            func V() int { return C.V }
-          '';
+          "dep/dep.go" = depWithC;
           "dep/include/v.h" = define v;
         };
       };
@@ -706,15 +700,7 @@ let
             func main() { println(dep.V()) }
           '';
           "dep/go.mod" = "module example.com/dep\n\ngo 1.24\n";
-          "dep/dep.go" = ''
-            package dep
-
-            // #cgo CFLAGS: -I''${SRCDIR}/include
-            // #include "v.h"
-            import "C"
-
-            func V() int { return C.V }
-          '';
+          "dep/dep.go" = depWithC;
           "dep/include/v.h" = define v;
         };
         build = "go build $flags -o $out/bin/ .";
@@ -768,15 +754,7 @@ let
               mkdir $out
               cd $out
               ${write {
-                "dep.go" = ''
-                  package dep
-
-                  // #cgo CFLAGS: -I''${SRCDIR}/include
-                  // #include "v.h"
-                  import "C"
-
-                  func V() int { return C.V }
-                '';
+                "dep.go" = depWithC;
                 "include/v.h" = define v;
               }}
             ''

@@ -143,11 +143,8 @@ impl GoCommand {
             && has_go(root.join("src").join(package))
     }
 
-    /// `go` sets it for what it starts.
     fn goroot<'a>(&'a self, variables: &'a Variables) -> Option<&'a Path> {
-        let set = variables.get("GOROOT").filter(|root| !root.is_empty());
-        set.map(Path::new)
-            .or_else(|| self.exe.parent().and_then(Path::parent))
+        told_goroot(variables).or_else(|| self.exe.parent().and_then(Path::parent))
     }
 
     /// Adds which Go this is: its executable and its GOROOT, and if the executable is not `go`, what it runs.
@@ -161,7 +158,6 @@ impl GoCommand {
         if let Some(root) = self.goroot(variables) {
             add_goroot(record, identities, root);
         }
-        let is_told = variables.get("GOROOT").is_some_and(|root| !root.is_empty());
         let is_go = self.exe.file_name().is_some_and(|name| name == "go");
         if !is_go {
             // An emulator, a loader: what it runs is among its arguments.
@@ -169,12 +165,18 @@ impl GoCommand {
                 let path = Path::new(word);
                 if path.has_root() && path.is_file() {
                     add_program(record, identities, "runs", path);
-                } else if !is_told {
+                } else if told_goroot(variables).is_none() {
                     record.add("word", word.as_bytes());
                 }
             }
         }
     }
+}
+
+/// `go` sets it for what it starts.
+fn told_goroot(variables: &Variables) -> Option<&Path> {
+    let root = variables.get("GOROOT").filter(|root| !root.is_empty());
+    root.map(Path::new)
 }
 
 fn add_goroot(record: &mut Record, identities: &Identities, root: &Path) {

@@ -218,12 +218,7 @@ impl Salt {
         self.pure.filter(|_| !self.rest.assembler().hides_headers())
     }
 
-    /// All keys under which an action may be found.
-    pub fn keys(&self, action: &ActionId) -> Keys {
-        self.keys_after(self.pure(action), action)
-    }
-
-    /// The same, with the pure one known.
+    /// All keys under which an action may be found, the pure one first, if it has one.
     pub fn keys_after(&self, pure: Option<ActionId>, action: &ActionId) -> Keys {
         let found = self.rest.found();
         let mut keys = Keys {
@@ -499,6 +494,12 @@ mod tests {
             Some(EMPTY.path().to_path_buf()),
             in_build,
         )
+    }
+
+    impl Salt {
+        fn keys(&self, action: &ActionId) -> Keys {
+            self.keys_after(self.pure(action), action)
+        }
     }
 
     fn place(salt: &Salt, kind: Kind) -> Place {

@@ -513,8 +513,9 @@ impl Variables {
             }
         }
         if asks_for_processor {
-            record.add("processor", processor::hash());
-            record.say("the processor", parts::hash(&processor::hash()));
+            let hash = processor::hash();
+            record.add("processor", hash);
+            record.say("the processor", parts::hash(&hash));
         }
     }
 

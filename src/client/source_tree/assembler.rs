@@ -70,10 +70,9 @@ const SYSTEMS: [&str; 42] = [
 ];
 
 /// What assembler files include.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Assembler {
     /// There are none.
-    #[default]
     None,
     /// Only what `go` hashes.
     Closed,
@@ -131,7 +130,7 @@ impl Assembler {
 }
 
 /// The assembler files of a tree.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assemblers {
     /// The worst of them.
     pub worst: Assembler,
