@@ -3,7 +3,7 @@
 use crate::peer::Peer;
 use crate::support::{Daemon, TempDir, binary, text};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const SECRET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/keys/test-1.secret");
@@ -22,8 +22,12 @@ fn build(daemon: &Daemon, name: &str) -> Peer {
 }
 
 fn lists(daemon: &Daemon) -> usize {
-    let entries = std::fs::read_dir(daemon.cache_dir().join("lists"));
-    entries.map_or(0, Iterator::count)
+    let Ok(entries) = std::fs::read_dir(daemon.cache_dir().join("lists")) else {
+        return 0;
+    };
+    // One that is being written has an extension.
+    let names = entries.map(|entry| PathBuf::from(entry.unwrap().file_name()));
+    names.filter(|name| name.extension().is_none()).count()
 }
 
 /// A machine on which builds of two names have used actions, one of them both.
