@@ -18,7 +18,11 @@ fn main() -> ExitCode {
             client::summary::run(options);
             Ok(())
         }
-        Ok(Command::Stamp(options)) => stamp::run(&options),
+        Ok(Command::Stamp(options)) => stamp::run(&options).inspect(|()| {
+            if matches!(options.task, stamp::Task::Set(_)) {
+                client::remember_source();
+            }
+        }),
         Ok(Command::Top(place)) => top::run(&config::control_socket(&place.runtime_dir), None),
         Ok(Command::Why(place, what, since)) => why::run(&place, what.as_deref(), since),
         Ok(Command::Report(place, since, file)) => page::run(&place, since, file.as_deref()),

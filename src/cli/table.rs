@@ -477,7 +477,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     "stamp",
                     Takes::Dir,
                     "give each file below DIR an mtime derived from its content, so that `go` can tell files apart, and exit. \
-                     The setup hook does this while `go` runs. Fails, and changes nothing, if a link leads out of DIR",
+                     The setup hook does this while `go` runs. Fails, and changes nothing, if a link leads out of DIR. In a \
+                     build of Nix, also look for C and assembler in the source, for the clients of the `go` commands to come",
                 )
                 .requires(&["times"]),
                 switch("restore", "restore the times of all files not written to since, and exit")

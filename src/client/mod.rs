@@ -42,6 +42,7 @@ use pending::{Pending, Put, Requests};
 use private_cache::PrivateCache;
 use put_body::Companions;
 use salt::{Keys, Place, Salt};
+use source_tree::SourceTree;
 use spooled::Spooled;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -141,6 +142,14 @@ pub fn run(options: &Options) -> Result<()> {
     drop(client);
     private::tidy_up(options.cache_dir.as_deref());
     done
+}
+
+/// Looks at the source that the `go` commands of a phase are about to build, once for all of them, where it has just been
+/// given its times.
+pub fn remember_source() {
+    if let Ok(folder) = std::env::current_dir() {
+        SourceTree::remember(&folder, |name| std::env::var_os(name));
+    }
 }
 
 /// Connects to the daemon, unless the build is to do without it.

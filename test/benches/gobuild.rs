@@ -1,7 +1,7 @@
 //! `go build` of a real program, through each cache in turn, each time in a mount namespace of its own. Ours looks there as it
 //! does in a sandbox: the build is registered as the hook does it, some time before `go` starts, and its directory, the client
 //! and the socket are in `/gocache`. The source has the times that the setup hook gives it while a phase runs `go`, so `go`
-//! uses its module index in all candidates, and ours shares it. The stamping itself is not part of what is measured.
+//! uses its module index in all candidates, and ours shares it. Giving it these times is measured for itself.
 
 use crate::Options;
 use crate::cpu::cpu;
@@ -10,6 +10,7 @@ use crate::support::{BUILDER, Daemon, TempDir, binary};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ struct Cache {
 struct Took {
     wall: f64,
     cpu: f64,
+    /// Before it, giving the source its times.
+    stamp: f64,
 }
 
 impl Cache {
@@ -57,7 +60,7 @@ impl Cache {
 
     /// All candidates, ours first and Go's own second, then an earlier version of ours, on a source that is stamped.
     fn all(options: &Options) -> Vec<Self> {
-        stamp();
+        own_source();
         let peers = options.peers.iter().map(|(name, command)| Self {
             name: name.clone(),
             prog: Some(command.clone()),
@@ -83,12 +86,13 @@ impl Cache {
 
     /// Builds the program, as a build of its own: what it gets is linked for the first time.
     fn build(&self) -> Took {
-        let before = self.cpu();
         let top = self.dir.path().join("top");
         std::fs::create_dir(&top).unwrap();
         for path in [self.dir.path(), &top] {
             chown(path, Some(BUILDER), Some(BUILDER)).expect("root");
         }
+        let stamp = self.stamp(&top);
+        let before = self.cpu();
         let goroot = PathBuf::from(std::env::var_os("GOROOT").unwrap());
         let program = program();
         let mut namespace = Command::new("unshare");
@@ -113,17 +117,10 @@ impl Cache {
             .args(["build", "-mod=vendor", "-trimpath", "-buildvcs=false", "-o"])
             .arg(self.dir.path().join("program"))
             .arg("./cmd/containerd")
-            .env("GOCACHE", self.dir.path().join("gocache"))
-            .env("GOENV", "off")
-            .env("GOFLAGS", "")
-            .env("GOTOOLCHAIN", "local")
-            .env("CGO_ENABLED", self.cgo)
-            .env("NIX_BUILD_TOP", &top)
             .env("NIX_GOCACHEPROG_STAMPED", "1")
-            .env_remove("IN_NIX_SHELL")
-            .env_remove("GOCACHEPROG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        self.set_variables(&mut namespace, &top);
         if let Some(prog) = &self.prog {
             namespace.env("GOCACHEPROG", prog);
         }
@@ -140,7 +137,35 @@ impl Cache {
         Took {
             wall,
             cpu: self.cpu() - before,
+            stamp,
         }
+    }
+
+    /// Gives the source the times that say its content, as the setup hook does; says how long that took, in seconds.
+    /// Nobody needs the old ones back: the next time gives the same.
+    fn stamp(&self, top: &Path) -> f64 {
+        let mut stamper = Command::new(binary());
+        stamper.args(["client", "--stamp"]).arg(program());
+        stamper.arg("--times").arg(top.join("times"));
+        stamper.current_dir(program()).uid(BUILDER).gid(BUILDER);
+        self.set_variables(&mut stamper, top);
+        let start = Instant::now();
+        let stamped = stamper.status().unwrap();
+        assert!(stamped.success(), "the source cannot be stamped");
+        start.elapsed().as_secs_f64()
+    }
+
+    /// The variables of the build.
+    fn set_variables(&self, command: &mut Command, top: &Path) {
+        command
+            .env("GOCACHE", self.dir.path().join("gocache"))
+            .env("GOENV", "off")
+            .env("GOFLAGS", "")
+            .env("GOTOOLCHAIN", "local")
+            .env("CGO_ENABLED", self.cgo)
+            .env("NIX_BUILD_TOP", top)
+            .env_remove("IN_NIX_SHELL")
+            .env_remove("GOCACHEPROG");
     }
 
     /// The CPU time of all that has been waited for, and of the daemon, in seconds.
@@ -186,17 +211,12 @@ fn program() -> PathBuf {
         .into()
 }
 
-/// Gives the source times that say its content. Nobody needs the old ones back: the next time gives the same.
-fn stamp() {
-    let dir = TempDir::new();
-    let stamped = Command::new(binary())
-        .args(["client", "--stamp"])
-        .arg(program())
-        .arg("--times")
-        .arg(dir.path().join("times"))
-        .status()
-        .unwrap();
-    assert!(stamped.success(), "the source cannot be stamped");
+/// Gives the source to the user of the builds, as Nix unpacks it.
+fn own_source() {
+    let owner = format!("{BUILDER}:{BUILDER}");
+    let mut chown = Command::new("chown");
+    let owned = chown.args(["-R", &owner]).arg(program());
+    assert!(owned.status().unwrap().success());
 }
 
 /// Registers a build as the hook does.
@@ -229,6 +249,8 @@ fn report(part: &str, caches: &[String], took: &[Vec<Took>]) -> Report {
     for (at, name) in caches.iter().enumerate() {
         rows.push(row(format!("{name}: wall"), "s", walls[at].clone()));
         rows.push(row(format!("{name}: CPU"), "s", cpus[at].clone()));
+        let stamps = took[at].iter().map(|took| took.stamp);
+        rows.push(row(format!("{name}: times set"), "s", stamps.collect()));
     }
     for (at, name) in caches.iter().enumerate().filter(|(at, _)| *at != 1) {
         rows.push(row(
@@ -325,7 +347,7 @@ fn sync() {
 
 /// The most memory resident, of a daemon and of its client, while a cache is filled.
 pub fn memory() -> Report {
-    stamp();
+    own_source();
     let cache = Cache::ours("ours", binary());
     let (_, daemon) = cache.daemon.as_ref().unwrap();
     let idle = daemon.peak_memory();

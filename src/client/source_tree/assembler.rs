@@ -5,10 +5,14 @@
 //! folder, in `go`'s temporary one, where `go_asm.h` is, and in GOROOT/pkg/include (`include` in
 //! cmd/asm/internal/lex/input.go, `asmArgs` in work/gc.go).
 
+use super::roots::normal;
 use super::text::{assembler_includes, kind, may_be_constrained};
-use super::walk::Walk;
+use super::walk::{Class, Walk};
+use super::{SAID_MAX, add_name};
+use crate::client::parts::{self, Part};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What is in GOROOT/pkg/include of every release since Go 1.21, and `go_asm.h`.
@@ -95,34 +99,64 @@ impl Assembler {
     pub fn hides_headers(self) -> bool {
         self == Self::Hiding
     }
+}
 
-    /// Looks at an assembler file, and at all that it includes.
-    pub fn of_file(path: &Path) -> Self {
+/// Assembler files that were followed to all that they include.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// What is included and `go` does not hash, with a hash of its bytes.
+    pub included: BTreeMap<PathBuf, [u8; 32]>,
+    /// All that was looked at.
+    pub seen: BTreeSet<PathBuf>,
+    /// It cannot be told what one of them includes: a text says it in no plain way, or it is not in the package's folder, and
+    /// `go` may have made it (`asm` in work/gc.go makes a `v_GOOS.h` of a `v_linux.h`).
+    pub is_lost: bool,
+}
+
+impl Followed {
+    /// Looks at an assembler file, and at all that it includes. Included names are looked for in the folder of the file that
+    /// is assembled, whichever file has them.
+    pub fn file(&mut self, path: &Path) -> Assembler {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let mut seen = BTreeSet::new();
+        let mut names = BTreeSet::new();
         let mut left = vec![path.to_path_buf()];
-        let mut worst = Self::Closed;
+        let mut worst = Assembler::Closed;
         while let Some(path) = left.pop() {
-            let Some(names) = std::fs::read(&path)
-                .ok()
-                .and_then(|text| assembler_includes(&text))
-            else {
-                worst = worst.max(Self::Open);
+            let text = std::fs::read(&path);
+            self.seen.insert(path);
+            let Some(included) = text.ok().and_then(|text| assembler_includes(&text)) else {
+                self.is_lost = true;
+                worst = worst.max(Assembler::Open);
                 continue;
             };
-            for name in names {
-                let included = folder.join(&name);
+            for name in included {
+                if names.contains(&name) {
+                    continue;
+                }
+                let path = folder.join(&name);
                 let is_gos = GOS_OWN.contains(&name.as_str());
-                match std::fs::metadata(&included) {
+                match std::fs::metadata(&path) {
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound && is_gos => {}
-                    Ok(found) if found.is_file() && is_hashed(&name, &included) => {
-                        if seen.insert(name) {
-                            left.push(included);
+                    Ok(found) if found.is_file() && is_hashed(&name, &path) => left.push(path),
+                    _ => {
+                        worst = worst.max(match is_gos {
+                            true => Assembler::Hiding,
+                            false => Assembler::Open,
+                        });
+                        match std::fs::read(&path) {
+                            Ok(bytes) => {
+                                let hash = Sha256::digest(bytes).into();
+                                self.included.insert(path.clone(), hash);
+                                left.push(path);
+                            }
+                            Err(_) => {
+                                self.seen.insert(path);
+                                self.is_lost = true;
+                            }
                         }
                     }
-                    _ if is_gos => worst = worst.max(Self::Hiding),
-                    _ => worst = worst.max(Self::Open),
                 }
+                names.insert(name);
             }
         }
         worst
@@ -134,6 +168,8 @@ impl Assembler {
 pub struct Assemblers {
     /// The worst of them.
     pub worst: Assembler,
+    /// All that they include and `go` does not hash; `None` if that cannot be told.
+    pub included: Option<Included>,
     /// The names of the folders that have an open one; `None` if such a folder is the root of a module, whose name says
     /// nothing of its package's path.
     open: Option<BTreeSet<String>>,
@@ -142,15 +178,19 @@ pub struct Assemblers {
 }
 
 impl Assemblers {
-    /// These, of a tree.
-    pub fn of_files(files: impl Iterator<Item = PathBuf>, walk: &Walk) -> Self {
+    /// Those of a tree, and all paths that were looked at.
+    pub fn of_tree(walk: &Walk) -> (Self, BTreeSet<PathBuf>) {
         let mut found = Self {
             worst: Assembler::None,
+            included: None,
             open: Some(BTreeSet::new()),
             is_open_in_store: walk.leads_to_store(),
         };
-        for file in files {
-            let one = Assembler::of_file(&file);
+        let mut followed = Followed::default();
+        let files = walk.files.iter();
+        let files = files.filter(|file| file.class == Class::Assembler);
+        for file in files.map(|file| walk.path(file)) {
+            let one = followed.file(&file);
             found.worst = found.worst.max(one);
             let folder = file.parent().unwrap_or(Path::new("/"));
             if one.is_closed() {
@@ -169,8 +209,10 @@ impl Assemblers {
         }
         if found.is_open_in_store {
             found.worst = found.worst.max(Assembler::Open);
+        } else if !followed.is_lost {
+            found.included = Some(Included::new(&followed.included, walk));
         }
-        found
+        (found, followed.seen)
     }
 
     /// Whether an open one may be of the package with this path, which ends with the name of its folder unless that is the
@@ -192,6 +234,34 @@ impl Assemblers {
     }
 }
 
+/// What assembler files include and `go` does not hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Included {
+    /// A hash over names and bytes; `None` if nothing is.
+    pub digest: Option<[u8; 32]>,
+    /// The files, as a person is told of them.
+    pub said: Vec<Part>,
+}
+
+impl Included {
+    fn new(files: &BTreeMap<PathBuf, [u8; 32]>, walk: &Walk) -> Self {
+        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: what assembler files include\0");
+        let mut said = Vec::new();
+        for (path, bytes) in files {
+            let path = normal(path);
+            let (root, name) = walk.below_root(&path);
+            add_name(&mut hash, root, name.as_os_str());
+            hash.update(bytes);
+            said.push((name.to_string_lossy().into_owned(), parts::digits(bytes)));
+        }
+        said.truncate(SAID_MAX);
+        Self {
+            digest: (!files.is_empty()).then(|| hash.finalize().into()),
+            said,
+        }
+    }
+}
+
 /// Whether the assembler can read a file of this name: its own, and what it includes that `go` hashes.
 pub fn may_read(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
@@ -205,6 +275,7 @@ fn is_hashed(name: &str, path: &Path) -> bool {
         .split_once('_')
         .is_some_and(|(_, rest)| rest.split('_').any(|part| SYSTEMS.contains(&part)));
     !name.starts_with(['_', '.'])
+        && !name.contains('/')
         && HASHED.contains(&kind(name.as_bytes()).as_str())
         && !is_for_one_system
         && std::fs::read(path).is_ok_and(|text| !may_be_constrained(&text))
@@ -222,7 +293,7 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.join(name), text).unwrap();
         }
-        Assembler::of_file(&folder.join("a.s"))
+        Followed::default().file(&folder.join("a.s"))
     }
 
     #[test]
@@ -277,6 +348,46 @@ mod tests {
             ("textflag.h", "#define X 1\n"),
         ];
         assert_eq!(of(&hashed), Assembler::Closed);
+    }
+
+    #[test]
+    fn what_is_included_is_followed_from_the_folder_that_is_assembled() {
+        let dir = TestDir::new();
+        let path = |name: &str| dir.path().join(name);
+        for folder in ["p", "q"] {
+            std::fs::create_dir(path(folder)).unwrap();
+        }
+        for (name, text) in [
+            ("p/a.s", "#include \"../q/v.h\"\n#include \"textflag.h\"\n"),
+            ("q/v.h", "#include \"w.inc\"\n"),
+            ("p/w.inc", "#include \"../q/x.h\"\n"),
+            ("q/w.inc", "#define W 2\n"),
+            ("q/x.h", "#include \"a.s\"\n"),
+        ] {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let mut followed = Followed::default();
+        assert_eq!(followed.file(&path("p/a.s")), Assembler::Open);
+        let included: Vec<_> = followed.included.keys().map(|path| normal(path)).collect();
+        assert_eq!(
+            included,
+            ["q/v.h", "q/x.h", "w.inc"].map(|name| match name {
+                "w.inc" => path("p/w.inc"),
+                name => path(name),
+            })
+        );
+        assert!(!followed.is_lost);
+        for text in [
+            "#include \"v_GOOS.h\"\n",
+            "#include \"../missing.h\"\n",
+            "#include V\n",
+            "#include \"../q\"\n",
+        ] {
+            std::fs::write(path("p/a.s"), text).unwrap();
+            let mut followed = Followed::default();
+            assert_eq!(followed.file(&path("p/a.s")), Assembler::Open);
+            assert!(followed.is_lost, "{text}");
+        }
     }
 
     #[test]

@@ -25,20 +25,19 @@ use crate::client::parts::{self, Part};
 use crate::client::processor;
 use crate::error::{Error, Result};
 use crate::sync::lock;
-use memory::Memory;
+use memory::{Memory, Moment};
 use roots::{Roots, normal};
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 use text::{ImportsC, Named, imports_c, is_source_of_c, kind};
 use walk::{Class, Except, FILES_MAX, Found, Walk};
 
@@ -60,10 +59,6 @@ const BYTES_OF_SHELL_MAX: u64 = 128 << 20;
 /// How much of a file says whether it is a text, in bytes: there is no zero in it.
 const TEXT_HEAD: u64 = 8192;
 
-/// A file whose last change is younger than this may change again without another ctime, in nanoseconds: Linux's clock for
-/// them ticks 100 times a second or more.
-const YOUNG: i128 = 200_000_000;
-
 /// Variables with flags for C, which may name files.
 const FLAGS: [&str; 5] = [
     "CGO_CFLAGS",
@@ -75,9 +70,6 @@ const FLAGS: [&str; 5] = [
 
 /// How many inputs, or folders of them, are said.
 const SAID_MAX: usize = 40;
-
-/// In the place of a state: there are inputs that depend on all files.
-const IS_WIDE: [u8; 32] = [2; 32];
 
 /// In the place of the hash of what cannot be read.
 const UNREADABLE: [u8; 32] = [0; 32];
@@ -97,6 +89,14 @@ pub struct Inputs {
     pub said: Vec<Part>,
 }
 
+/// What was found in a tree, to be remembered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Answer {
+    assemblers: Assemblers,
+    /// Once they were asked for.
+    inputs: Option<Inputs>,
+}
+
 /// A source tree, as far as C and assembler can read it.
 #[derive(Debug)]
 pub struct SourceTree {
@@ -108,16 +108,36 @@ pub struct SourceTree {
     inputs: OnceLock<Result<Inputs>>,
     /// Until the inputs are found.
     scan: Mutex<Option<Scan>>,
-    memory: Option<Memory>,
 }
 
 impl SourceTree {
     /// Looks at the tree of the `go` command that runs in `cwd` with these arguments, before it compiles anything.
-    /// `env` has its variables. This lists the files and reads those of Go's assembler.
+    /// `env` has its variables. Where the tree is not remembered, this lists the files and reads those of Go's assembler.
     ///
     /// # Errors
     /// When there are more files than can be counted. Nothing that C or an assembler had a part in may be shared then.
     pub fn scan(
+        cwd: &Path,
+        args: &[OsString],
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self> {
+        Self::scan_since(Memory::now, cwd, args, env)
+    }
+
+    /// Looks at the tree ahead of the `go` commands of a phase, which will remember it. All in it may have changed a moment
+    /// ago.
+    pub fn remember(cwd: &Path, env: impl Fn(&str) -> Option<OsString>) {
+        // What cannot be looked at is for the commands to report.
+        if let Ok(tree) = Self::scan_since(Memory::later, cwd, &[], env) {
+            let compiles_c = lock(&tree.scan).as_ref().is_some_and(|scan| scan.cgo);
+            if compiles_c {
+                let _ = tree.inputs();
+            }
+        }
+    }
+
+    fn scan_since(
+        since: impl Fn(&Memory) -> Result<Moment>,
         cwd: &Path,
         args: &[OsString],
         env: impl Fn(&str) -> Option<OsString>,
@@ -129,21 +149,24 @@ impl SourceTree {
             Some(_) => Budget::of_build(),
             None => Budget::of_shell(roots.has_module),
         };
-        let mut scan = Scan::new(&settings, budget);
-        for root in &roots.folders {
-            scan.walk.add(root)?;
+        let mut scan = Scan::new(&settings, budget, roots.folders);
+        scan.memory = memory;
+        let found = match scan.remembered() {
+            Some(found) => found,
+            None => scan.assemblers(since)?,
+        };
+        let inputs = OnceLock::new();
+        if let Some(known) = found.inputs {
+            let _ = inputs.set(Ok(known));
         }
-        scan.walk.add_linked()?;
-        let assemblers = scan.assemblers(memory.as_ref());
         Ok(Self {
-            assemblers,
+            assemblers: found.assemblers,
             is_open_elsewhere: roots.uses_module_cache
                 && modules::may_be_open(&roots.sums, &settings),
             // The one replaces sources, the other one any program.
             is_replaced: settings.flag("overlay").is_some() || settings.flag("toolexec").is_some(),
-            inputs: OnceLock::new(),
+            inputs,
             scan: Mutex::new(Some(scan)),
-            memory,
         })
     }
 
@@ -157,7 +180,7 @@ impl SourceTree {
             // Taken once, by whoever comes first.
             let scan = lock(&self.scan).take();
             let scan = scan.ok_or_else(|| Error::input("the source was looked at already"))?;
-            scan.inputs(self.assemblers.worst, self.memory.as_ref())
+            scan.inputs(&self.assemblers)
         };
         self.inputs.get_or_init(find).as_ref()
     }
@@ -226,7 +249,16 @@ impl Budget {
 
 #[derive(Debug)]
 struct Scan {
+    /// The folders that the tree is below.
+    roots: Vec<PathBuf>,
     walk: Walk,
+    memory: Option<Memory>,
+    /// When the look at the tree began, if it has and there is a memory.
+    since: Option<Moment>,
+    /// What assembler files include was followed, and these paths were looked at for it.
+    followed: Option<BTreeSet<PathBuf>>,
+    /// Go's assembler reads what its files include, and nothing else.
+    is_plain: bool,
     /// C is compiled at all.
     cgo: bool,
     /// What texts and flags name.
@@ -247,12 +279,16 @@ struct Scan {
     bytes_left: u64,
     /// What was found depends on files that matter only because one of their kind is named.
     is_wide: bool,
-    /// What was found depends on something that no state tells.
-    is_beyond_state: bool,
+    /// Paths outside of the tree that were looked for.
+    looked_for: BTreeSet<PathBuf>,
 }
 
 impl Scan {
-    fn new<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>, budget: Budget) -> Self {
+    fn new<F: Fn(&str) -> Option<OsString>>(
+        settings: &Settings<F>,
+        budget: Budget,
+        roots: Vec<PathBuf>,
+    ) -> Self {
         let real = |path: PathBuf| path.canonicalize().ok();
         let paths = |names: &[&str]| {
             names
@@ -277,8 +313,16 @@ impl Scan {
             }
         }
         named.upward.clear();
+        let is_told = |flag: &&str| settings.flag(flag).is_some();
         Self {
+            roots,
             walk: Walk::new(except, budget.files),
+            memory: None,
+            since: None,
+            followed: None,
+            is_plain: !["asmflags", "overlay", "toolexec", "compiler"]
+                .iter()
+                .any(is_told),
             cgo: settings
                 .get("CGO_ENABLED")
                 .is_none_or(|enabled| enabled != "0"),
@@ -293,74 +337,97 @@ impl Scan {
             looked_through: BTreeSet::new(),
             bytes_left: budget.bytes,
             is_wide: false,
-            is_beyond_state: false,
+            looked_for: BTreeSet::new(),
         }
     }
 
-    /// What the assembler files of the tree include.
-    fn assemblers(&self, memory: Option<&Memory>) -> Assemblers {
-        let files = self.walk.files.iter();
-        let mut files = files
-            .filter(|file| file.class == Class::Assembler)
-            .peekable();
-        let is_any = files.peek().is_some();
-        let find = || Assemblers::of_files(files.map(|file| self.walk.path(file)), &self.walk);
-        let Some(memory) = memory.filter(|_| is_any) else {
-            return find();
+    /// A hash over all that decides what is looked at and how.
+    fn question(&self) -> [u8; 32] {
+        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: a question to a source tree\0");
+        let (except, top) = (self.walk.except(), &self.top);
+        hash.update(format!("{:?} {except:?} {top:?} ", self.roots));
+        hash.update(format!("{} {} {}", self.cgo, self.is_plain, self.told));
+        hash.finalize().into()
+    }
+
+    /// What an earlier command has found in the same tree.
+    fn remembered(&self) -> Option<Answer> {
+        self.memory.as_ref()?.get(&self.question())
+    }
+
+    /// Lists the files, and looks at what the assembler files among them include.
+    fn assemblers(&mut self, since: impl Fn(&Memory) -> Result<Moment>) -> Result<Answer> {
+        self.since = self.memory.as_ref().and_then(|memory| since(memory).ok());
+        for root in &self.roots {
+            self.walk.add(root)?;
+        }
+        self.walk.add_linked()?;
+        let (assemblers, followed) = Assemblers::of_tree(&self.walk);
+        self.followed = Some(followed);
+        let found = Answer {
+            assemblers,
+            inputs: None,
         };
-        let (state, is_settled) = self.state("assembler", now(), |file| {
-            // Links give folders other names.
-            file.is_name_only || assembler::may_read(file.name.1.as_bytes())
-        });
-        memory.get(&state).unwrap_or_else(|| {
-            let found = find();
-            if is_settled {
-                // Next time it is looked for again.
-                let _ = memory.put(&state, &found);
-            }
-            found
+        // With C there is more to remember soon.
+        if !self.cgo {
+            self.remember(&found, DependsOn::Assembler);
+        }
+        Ok(found)
+    }
+
+    fn inputs(mut self, assemblers: &Assemblers) -> Result<Inputs> {
+        if !self.cgo
+            && let Some(found) = self.without_c(assemblers)
+        {
+            return Ok(found);
+        }
+        let assemblers = match self.followed {
+            Some(_) => assemblers.clone(),
+            // They were remembered without the rest.
+            None => self.assemblers(Memory::now)?.assemblers,
+        };
+        let (inputs, depends) = self.look(&assemblers)?;
+        let found = Answer {
+            assemblers,
+            inputs: Some(inputs.clone()),
+        };
+        self.remember(&found, depends);
+        Ok(inputs)
+    }
+
+    /// The inputs where a C compiler has no part in anything, if assembler files tell what they include.
+    fn without_c(&self, assemblers: &Assemblers) -> Option<Inputs> {
+        if assemblers.worst.is_closed() {
+            return Some(nothing());
+        }
+        let included = assemblers.included.as_ref().filter(|_| self.is_plain)?;
+        Some(Inputs {
+            digest: included.digest.unwrap_or(nothing().digest),
+            has_c: false,
+            said: included.said.clone(),
         })
     }
 
-    fn inputs(self, assembler: Assembler, memory: Option<&Memory>) -> Result<Inputs> {
-        let has = |class| self.walk.files.iter().any(|file| file.class == class);
-        let may_have_c = self.cgo && (has(Class::Go) || has(Class::Swig));
-        if assembler.is_closed() && !may_have_c {
-            return Ok(nothing());
-        }
-        let Some(memory) = memory else {
-            let mut scan = self;
-            return scan.look(assembler).map(|(inputs, _)| inputs);
+    /// Remembers what was found, for the next command of this build.
+    fn remember(&self, found: &Answer, depends: DependsOn) {
+        let (Some(memory), Some(since)) = (&self.memory, self.since) else {
+            return;
         };
-        let now = now();
-        let narrow = self.state("inputs", now, |file| self.matters(file));
-        if let Some(found) = memory.get(&narrow.0) {
-            return Ok(found);
-        }
-        let mut wide = None;
-        if memory.get::<bool>(&IS_WIDE).is_some() {
-            let state = self.state("all files", now, |_| true);
-            if let Some(found) = memory.get(&state.0) {
-                return Ok(found);
+        let counts = |file: &&Found| match depends {
+            // Links give folders other names.
+            DependsOn::Assembler => {
+                file.is_name_only || assembler::may_read(file.name.1.as_bytes())
             }
-            wide = Some(state);
-        }
-        let mut scan = self;
-        let (inputs, depends) = scan.look(assembler)?;
-        let state = match depends {
-            DependsOn::WhatMatters => Some(narrow),
-            // Nothing in it has changed since `now`, or it is not settled.
-            DependsOn::AllFiles => wide.or_else(|| Some(scan.state("all files", now, |_| true))),
-            DependsOn::More => None,
+            DependsOn::WhatMatters => self.matters(file),
+            DependsOn::AllFiles => true,
         };
-        if let Some((state, true)) = state {
-            // Next time it is looked for again.
-            let _ = memory.put(&state, &inputs);
-            if depends == DependsOn::AllFiles {
-                let _ = memory.put(&IS_WIDE, &true);
-            }
-        }
-        Ok(inputs)
+        let files = self.walk.files.iter().filter(counts);
+        let folders = self.roots.iter().chain(&self.walk.folders);
+        let others = self.followed.iter().flatten().chain(&self.looked_for);
+        let mut depends: BTreeSet<_> = folders.chain(others).cloned().collect();
+        depends.extend(files.map(|file| self.walk.path(file)));
+        // Next time it is looked for again.
+        let _ = memory.put(&self.question(), since, &depends, found);
     }
 
     /// Whether a file can have a part in the answer, but for those that only a name makes inputs.
@@ -374,51 +441,11 @@ impl Scan {
         }
     }
 
-    /// A hash over the names of these files and all that says whether one has changed, and whether none is so young that
-    /// it could change unnoticed after `now`, in nanoseconds since 1970. It is the state for finding `what`.
-    fn state(&self, what: &str, now: i128, counts: impl Fn(&Found) -> bool) -> ([u8; 32], bool) {
-        let limit = now - YOUNG;
-        let mut is_settled = true;
-        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: the state of a source tree\0");
-        hash.update(what);
-        hash.update([0, u8::from(self.cgo)]);
-        hash.update(&self.told);
-        let files = self.walk.files.iter();
-        for file in files.filter(|file| counts(file)) {
-            add_name(&mut hash, file);
-            let path = self.walk.path(file);
-            let mut note = |found: &Metadata| {
-                let [modified, changed] = [
-                    (found.mtime(), found.mtime_nsec()),
-                    (found.ctime(), found.ctime_nsec()),
-                ];
-                let time = |(seconds, nanoseconds): (i64, i64)| {
-                    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
-                };
-                is_settled &= time(changed) < limit;
-                hash.update(found.dev().to_le_bytes());
-                hash.update(found.ino().to_le_bytes());
-                hash.update(found.size().to_le_bytes());
-                hash.update(time(modified).to_le_bytes());
-                hash.update(time(changed).to_le_bytes());
-            };
-            if let Ok(found) = path.symlink_metadata() {
-                note(&found);
-                if found.is_symlink()
-                    && let Ok(found) = path.metadata()
-                {
-                    note(&found);
-                }
-            }
-        }
-        (hash.finalize().into(), is_settled)
-    }
-
     /// Reads what counts, and says on what that depends.
-    fn look(&mut self, assembler: Assembler) -> Result<(Inputs, DependsOn)> {
+    fn look(&mut self, assemblers: &Assemblers) -> Result<(Inputs, DependsOn)> {
         let has_c = self.find_c();
-        if !has_c && assembler.is_closed() {
-            return Ok((nothing(), DependsOn::WhatMatters));
+        if !has_c && let Some(found) = self.without_c(assemblers) {
+            return Ok((found, DependsOn::WhatMatters));
         }
         self.read_inputs()?;
         if self.has_times {
@@ -431,10 +458,9 @@ impl Scan {
             has_c,
             said: self.said(),
         };
-        let depends = match (self.is_beyond_state, self.is_wide) {
-            (true, _) => DependsOn::More,
-            (false, true) => DependsOn::AllFiles,
-            (false, false) => DependsOn::WhatMatters,
+        let depends = match self.is_wide {
+            true => DependsOn::AllFiles,
+            false => DependsOn::WhatMatters,
         };
         Ok((inputs, depends))
     }
@@ -578,12 +604,12 @@ impl Scan {
     /// Adds folders beside the tree that a text has named. Of a folder that the tree is in, the files alone.
     fn add_upward(&mut self) -> Result<()> {
         while let Some(path) = self.named.upward.pop_first() {
+            self.looked_for.insert(path.clone());
             let folder = match path.metadata() {
                 Ok(found) if found.is_dir() => path.as_path(),
                 Ok(_) => path.parent().unwrap_or(&path),
                 Err(_) => continue,
             };
-            self.is_beyond_state = true;
             if self.walk.is_around(folder) {
                 self.walk.add_flat(folder)?;
             } else if !folder.starts_with("/nix/store") {
@@ -608,7 +634,7 @@ impl Scan {
             let file = &self.walk.files[*nth];
             let name = said_name(Path::new(&file.name.1), folders);
             let hash = groups.entry(name).or_default();
-            add_name(hash, file);
+            add_name(hash, file.name.0, &file.name.1);
             hash.update(bytes);
             if groups.len() > SAID_MAX {
                 return None;
@@ -625,12 +651,13 @@ impl Scan {
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: inputs of C in a source tree\0");
         for (nth, bytes) in &self.bytes {
-            add_name(&mut hash, &self.walk.files[*nth]);
+            let (root, name) = &self.walk.files[*nth].name;
+            add_name(&mut hash, *root, name);
             hash.update(bytes);
         }
         // What is there is not looked at, and does not change.
         for (link, real) in self.walk.links_to_store() {
-            for path in [self.walk.below_root(link), real] {
+            for path in [self.walk.below_root(link).1, real] {
                 hash.update(path.as_os_str().as_bytes());
                 hash.update([0]);
             }
@@ -642,12 +669,6 @@ impl Scan {
     }
 }
 
-/// Nanoseconds since 1970.
-fn now() -> i128 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_nanos() as i128
-}
-
 /// The inputs of all trees without any.
 fn nothing() -> Inputs {
     Inputs {
@@ -657,15 +678,15 @@ fn nothing() -> Inputs {
     }
 }
 
-/// On what the inputs depend that were found.
+/// On which files of the tree an answer depends; on the names of all of them it does anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DependsOn {
-    /// The files that matter whatever they hold.
+    /// Those that Go's assembler can read.
+    Assembler,
+    /// Those that matter whatever they hold.
     WhatMatters,
-    /// All files of the tree.
+    /// All.
     AllFiles,
-    /// Files outside of it.
-    More,
 }
 
 /// A file, or the folder that stands for it and its like when so many folders are kept of a path.
@@ -686,9 +707,9 @@ fn said_name(name: &Path, folders: usize) -> String {
     )
 }
 
-fn add_name(hash: &mut Sha256, file: &Found) {
-    let (root, name) = (file.name.0 as u64, file.name.1.as_bytes());
-    hash.update(root.to_le_bytes());
+fn add_name(hash: &mut Sha256, root: usize, name: &OsStr) {
+    let name = name.as_bytes();
+    hash.update((root as u64).to_le_bytes());
     hash.update((name.len() as u64).to_le_bytes());
     hash.update(name);
 }
@@ -1114,26 +1135,120 @@ mod tests {
         }
     }
 
-    #[test]
-    fn all_files_are_remembered_where_all_of_them_count() {
-        let tree =
-            Tree::new(&[("a.go", CGO), ("v.h", "#include X\n"), ("README.md", "1")]).in_build();
-        let memory = Memory::of(tree.dir.path()).unwrap();
-        let first = tree.scan().digest();
-        let settings = Settings::new(&[], |_| None);
-        let mut scan = Scan::new(&settings, Budget::of_build());
-        scan.walk.add(&tree.path("source")).unwrap();
-        let forged = Inputs {
-            digest: [9; 32],
-            ..nothing()
+    /// Puts something else in the place of what is remembered, to see by it whether that is used.
+    fn forge(tree: &Tree) {
+        let memory = tree.path(".nix-gocacheprog-source");
+        for entry in std::fs::read_dir(memory).unwrap() {
+            let path = entry.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            let digest = b"\"digest\":[";
+            let at = memchr::memmem::rfind(&bytes, digest).expect("inputs are remembered");
+            let at = at + digest.len();
+            let end = at + bytes[at..].iter().position(|byte| *byte == b']').unwrap();
+            let forged = [9; 32].map(|byte: u8| byte.to_string()).join(",");
+            bytes.splice(at..end, forged.into_bytes());
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
+    /// As a command does whose tree was there for some time before.
+    fn scan_later(tree: &Tree) -> SourceTree {
+        let var = |name: &str| {
+            let found = tree.vars.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| OsString::from(value))
         };
-        memory
-            .put(&scan.state("all files", now(), |_| true).0, &forged)
-            .unwrap();
-        memory.put(&IS_WIDE, &true).unwrap();
+        SourceTree::remember(&tree.path("source"), var);
+        tree.scan()
+    }
+
+    #[test]
+    fn a_tree_is_remembered_with_all_that_its_inputs_depend_on() {
+        let computed = "#include X\n";
+        for (text, name, is_forgotten) in [
+            ("1", "source/v.h", true),
+            ("1", "source/a.go", true),
+            ("1", "source/new.h", true),
+            ("1", "source/deep/new.md", true),
+            ("1", "source/README.md", false),
+            (computed, "source/README.md", true),
+            ("#include \"../w.h\"\n", "w.h", true),
+            ("#include \"../later.h\"\n", "later.h", true),
+        ] {
+            let files = [
+                ("a.go", CGO),
+                ("v.h", text),
+                ("README.md", ""),
+                ("deep/b.h", ""),
+            ];
+            let tree = Tree::new(&files).in_build();
+            tree.write("w.h", "1");
+            let first = tree.scan().digest();
+            assert_eq!(scan_later(&tree).digest(), first);
+            forge(&tree);
+            assert_eq!(tree.scan().digest(), [9; 32]);
+            tree.write(name, if name == "source/a.go" { CGO } else { text });
+            assert_eq!(
+                tree.scan().digest() != [9; 32],
+                is_forgotten,
+                "{text} {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_changes_while_it_is_looked_at_is_not_remembered() {
+        let tree = Tree::new(&[("a.go", CGO), ("v.h", "1")]).in_build();
+        assert_eq!(scan_later(&tree).digest(), tree.scan().digest());
+        forge(&tree);
+        // Another answer takes the place of the forged one only if it is a good one.
+        tree.write("source/v.h", "1");
+        let first = tree.scan().digest();
+        assert_ne!(first, [9; 32]);
+        assert_eq!(scan_later(&tree).digest(), first);
+        forge(&tree);
         assert_eq!(tree.scan().digest(), [9; 32]);
-        tree.write("source/README.md", "1");
-        assert_eq!(tree.scan().digest(), first);
+    }
+
+    #[test]
+    fn without_c_it_is_remembered_what_assembler_files_include() {
+        let files = [
+            ("p/a.s", "#include \"../w.h\"\n#include \"v.h\"\n"),
+            ("p/v.h", ""),
+            ("w.h", "#include \"x.inc\"\n"),
+            ("p/x.inc", "1"),
+            ("other.h", ""),
+            ("other.inc", ""),
+        ];
+        for (name, counts) in [
+            ("w.h", true),
+            ("p/x.inc", true),
+            ("p/v.h", false),
+            ("other.h", false),
+            ("other.inc", false),
+            ("new.inc", false),
+            ("x.inc", false),
+        ] {
+            let tree = Tree::new(&files).with("CGO_ENABLED", "0").in_build();
+            let first = scan_later(&tree);
+            assert!(!first.assembler().is_closed());
+            let said = &first.inputs().unwrap().said;
+            let said: Vec<_> = said.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(said, ["w.h", "p/x.inc"]);
+            let name = format!("source/{name}");
+            let include = if name.ends_with("w.h") {
+                "#include \"x.inc\"\n//"
+            } else {
+                "//"
+            };
+            assert_eq!(tree.counts(&name, include), counts, "{name}");
+            assert!(!tree.counts(&name, include), "{name}");
+        }
+        // What flags add can include anything.
+        let tree = Tree::new(&files).with("CGO_ENABLED", "0");
+        let digest = |tree: &Tree| tree.scan_with(&["go", "build", "-asmflags=-I/x"]).digest();
+        let before = digest(&tree);
+        tree.write("source/other.inc", "2");
+        assert_ne!(digest(&tree), before);
     }
 
     #[test]
@@ -1204,7 +1319,7 @@ mod tests {
     /// Makes a file's times old, as in the store: all but the one that nobody can set.
     fn age(path: &Path) {
         let file = File::options().append(true).open(path).unwrap();
-        file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(1))
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1))
             .unwrap();
     }
 
@@ -1216,42 +1331,6 @@ mod tests {
         tree.write("source/v.h", "#define V 2");
         age(&tree.path("source/v.h"));
         assert_ne!(tree.scan().digest(), before);
-    }
-
-    #[test]
-    fn a_tree_is_remembered_once_nothing_in_it_is_young() {
-        let tree = Tree::new(&[("a.go", CGO), ("v.h", "1")]).in_build();
-        let memory = tree.path(".nix-gocacheprog-source");
-        let first = tree.scan();
-        assert_eq!(std::fs::read_dir(&memory).unwrap().count(), 0, "too young");
-        // As if it had been looked at later.
-        let forged = Inputs {
-            digest: [9; 32],
-            has_c: true,
-            said: vec![("v.h".into(), "#01234567".into())],
-        };
-        let state = |tree: &Tree| {
-            let settings = Settings::new(&[], |_| None);
-            let mut scan = Scan::new(&settings, Budget::of_build());
-            scan.walk.add(&tree.path("source")).unwrap();
-            scan.state("inputs", now(), |file| scan.matters(file)).0
-        };
-        Memory::of(tree.dir.path())
-            .unwrap()
-            .put(&state(&tree), &forged)
-            .unwrap();
-        let found = tree.scan();
-        assert_eq!(found.inputs().unwrap(), &forged);
-        for (name, text) in [
-            ("source/v.h", "1"),
-            ("source/a.go", CGO),
-            ("source/new.h", ""),
-        ] {
-            tree.write(name, text);
-            let found = tree.scan();
-            assert_ne!(found.digest(), [9; 32], "{name}");
-            assert_eq!(found.digest() == first.digest(), name != "source/new.h");
-        }
     }
 
     #[test]
@@ -1276,9 +1355,9 @@ mod tests {
                 bytes,
                 ..Budget::of_shell(true)
             };
-            let mut scan = Scan::new(&settings, budget);
-            scan.walk.add(&tree.path("source")).unwrap();
-            scan.look(Assembler::None).unwrap().0.digest
+            let mut scan = Scan::new(&settings, budget, vec![tree.path("source")]);
+            let found = scan.assemblers(Memory::now).unwrap();
+            scan.look(&found.assemblers).unwrap().0.digest
         };
         let (read, looked_at) = (digest(1 << 20), digest(0));
         assert_ne!(read, looked_at);

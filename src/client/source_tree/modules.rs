@@ -1,6 +1,6 @@
 //! Assembler files of modules in the module cache.
 
-use super::assembler::Assembler;
+use super::assembler::Followed;
 use super::settings::Settings;
 use super::walk::{Class, Except, FILES_MAX, Walk};
 use std::ffi::OsString;
@@ -74,5 +74,5 @@ fn is_open(folder: &Path) -> bool {
         .files
         .iter()
         .filter(|file| file.class == Class::Assembler);
-    files.any(|file| Assembler::of_file(&walk.path(file)) > Assembler::Closed)
+    files.any(|file| !Followed::default().file(&walk.path(file)).is_closed())
 }

@@ -323,7 +323,7 @@ pub fn assembler_includes(text: &[u8]) -> Option<BTreeSet<String>> {
         if let Some(name) = rest.strip_prefix(b"include") {
             let name = name.trim_ascii_start().strip_prefix(b"\"")?;
             let name = &name[..name.iter().position(|byte| *byte == b'"')?];
-            let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-+".contains(byte);
+            let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-+/".contains(byte);
             if name.is_empty() || !name.iter().all(is_plain) {
                 return None;
             }
@@ -480,13 +480,11 @@ mod tests {
         };
         assert_eq!(
             names(
-                "// Copyright #1\n#include \"textflag.h\"\n# include \"a_b.h\"\n#define X(a) \\\n\tMOVQ a, AX // #2\n#ifdef X\nMOVW $1, R0\n"
+                "// Copyright #1\n#include \"textflag.h\"\n# include \"a_b.h\"\n#include \"../d/c.h\"\n#define X(a) \\\n\tMOVQ a, AX // #2\n#ifdef X\nMOVW $1, R0\n"
             ),
-            Some(vec!["a_b.h".to_owned(), "textflag.h".to_owned()])
+            Some(["../d/c.h", "a_b.h", "textflag.h"].map(String::from).into())
         );
         for text in [
-            "#include \"dir/a.h\"",
-            "#include \"../a.h\"",
             "#include NAME",
             "#include \"a\\x2eh\"",
             "# /* c */ include \"a.h\"",

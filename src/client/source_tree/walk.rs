@@ -255,6 +255,8 @@ impl Except {
 pub struct Walk {
     /// All so far.
     pub files: Vec<Found>,
+    /// The folders that were listed.
+    pub folders: Vec<PathBuf>,
     /// How many there may be.
     max: usize,
     except: Except,
@@ -275,6 +277,11 @@ impl Walk {
             max,
             ..Self::default()
         }
+    }
+
+    /// What is left out.
+    pub fn except(&self) -> &Except {
+        &self.except
     }
 
     /// Whether a path is below a root.
@@ -311,11 +318,11 @@ impl Walk {
         links.filter(move |(link, real)| real.starts_with(STORE) && !is_of_tool(link))
     }
 
-    /// A path below a root, without it.
-    pub fn below_root<'a>(&self, path: &'a Path) -> &'a Path {
-        let mut roots = self.roots.iter();
-        let found = roots.find_map(|root| path.strip_prefix(root).ok());
-        found.unwrap_or(path)
+    /// A path below a root, by the root's number and without it; one that is nowhere here has no number.
+    pub fn below_root<'a>(&self, path: &'a Path) -> (usize, &'a Path) {
+        let mut roots = self.roots.iter().enumerate();
+        let found = roots.find_map(|(nth, root)| Some((nth, path.strip_prefix(root).ok()?)));
+        found.unwrap_or((usize::MAX, path))
     }
 
     /// Whether a root is below a path.
@@ -362,6 +369,7 @@ impl Walk {
         let mut folders = vec![start];
         while let Some(folder) = folders.pop() {
             let Ok(entries) = std::fs::read_dir(&folder) else {
+                self.folders.push(folder.clone());
                 self.push(root, folder, true)?;
                 continue;
             };
@@ -386,6 +394,7 @@ impl Walk {
                     _ => self.push(root, path, true)?,
                 }
             }
+            self.folders.push(folder);
         }
         Ok(())
     }
