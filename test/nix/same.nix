@@ -836,6 +836,36 @@ let
           }
         );
     };
+    assembler-nested = {
+      change = "an .inc file of a package with assembler, which a header of another folder includes";
+      short = true;
+      make =
+        v:
+        pure (
+          assemblerPackage "value"
+          // {
+            "include/v.h" = "#include \"w.inc\"\n";
+            "include/w.inc" = define "7";
+            "value/w.inc" = define v;
+          }
+        );
+    };
+    assembler-generated-between = {
+      change = "a header with the size and time that it had when an earlier command of the build looked at it, without C";
+      short = true;
+      make =
+        v:
+        pure (assemblerPackage "value" // { "include/v.h" = define "7"; })
+        // {
+          preBuild = ''
+            mkdir first
+            echo 'package first' >first/first.go
+            go build $flags ./first
+            echo '#define V ${v}' >include/v.h
+            touch -r go.mod include/v.h
+          '';
+        };
+    };
     assembler-link = {
       change = "a header that the assembler file of a package includes which is imported through a link";
       make =

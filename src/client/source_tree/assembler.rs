@@ -109,7 +109,7 @@ pub struct Followed {
     /// All that was looked at.
     pub seen: BTreeSet<PathBuf>,
     /// It cannot be told what one of them includes: a text says it in no plain way, or it is not in the package's folder, and
-    /// `go` may have made it (`asm` in work/gc.go makes a `v_GOOS.h` of a `v_linux.h`).
+    /// `go` may have made it (`build` in work/exec.go makes a `v_GOOS.h` of a `v_linux.h`).
     pub is_lost: bool,
 }
 
