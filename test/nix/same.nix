@@ -685,6 +685,48 @@ let
         };
       };
     };
+    replaced-by-version = {
+      change = "which version of another module takes the place of one in the module cache, where only a header differs";
+      short = true;
+      make =
+        v:
+        let
+          fork = version: {
+            "${version}/go.mod" = "module example.com/fork\n\ngo 1.24\n";
+            "${version}/dep.go" = depWithC;
+            "${version}/include/v.h" = define version;
+          };
+        in
+        {
+          files = {
+            "go.mod" =
+              module
+              + "\nrequire example.com/dep v1.0.0\n\nreplace example.com/dep v1.0.0 => example.com/fork v1.${v}.0\n";
+            "main.go" = builtins.replaceStrings [ "example.com/same/" ] [ "example.com/" ] (importing "dep");
+          };
+          preBuild = ''
+            export GOMODCACHE=$NIX_BUILD_TOP/modules GOFLAGS='-mod=mod -trimpath' GOPROXY=off GONOSUMDB='*'
+            for version in 1 2; do
+              module=$GOMODCACHE/example.com/fork@v1.$version.0
+              known=$GOMODCACHE/cache/download/example.com/fork/@v/v1.$version.0
+              mkdir -p "$(dirname "$known")" "$module"
+              (
+                cd "$module"
+                case $version in
+                1) ${write (fork "1")} ;;
+                2) ${write (fork "2")} ;;
+                esac
+                mv $version/* .
+                rmdir $version
+              )
+              cp "$module/go.mod" "$known.mod"
+              echo "{\"Version\":\"v1.$version.0\",\"Time\":\"2020-01-01T00:00:00Z\"}" >"$known.info"
+              touch "$known.zip"
+              echo "h1:$(printf '%s' "$version" | sha256sum | cut -c1-43)=" >"$known.ziphash"
+            done
+          '';
+        };
+    };
     workspace = {
       change = "a header of another module of a workspace";
       make = v: {

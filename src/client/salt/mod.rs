@@ -332,6 +332,12 @@ impl Rest {
                 parts::variable(b"GOFLAGS", command.said_flags().as_bytes()).1,
             );
             add_tree(&mut record, self.tree());
+            if let Some(Ok(tree)) = self.tree()
+                && let Some(modules) = tree.modules()
+            {
+                record.add("modules", modules);
+                record.say("modules with C or assembler", parts::digits(&modules));
+            }
             is_assembler_told = !add_flags(&mut record, command, variables, identities);
         }
         let mut of_tests = record.clone();

@@ -26,6 +26,7 @@ use crate::client::processor;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 use memory::{Memory, Moment};
+use modules::Modules;
 use roots::{Roots, normal};
 use serde::{Deserialize, Serialize};
 use settings::Settings;
@@ -101,8 +102,8 @@ struct Answer {
 #[derive(Debug)]
 pub struct SourceTree {
     assemblers: Assemblers,
-    /// Assembler files that are not in the tree may include something that `go` does not hash.
-    is_open_elsewhere: bool,
+    /// What is not in the tree.
+    modules: Modules,
     /// Flags replace sources or programs.
     is_replaced: bool,
     inputs: OnceLock<Result<Inputs>>,
@@ -149,6 +150,7 @@ impl SourceTree {
             Some(_) => Budget::of_build(),
             None => Budget::of_shell(roots.has_module),
         };
+        let modules = Modules::find(&roots, &settings);
         let mut scan = Scan::new(&settings, budget, roots.folders);
         scan.memory = memory;
         let found = match scan.remembered() {
@@ -161,8 +163,7 @@ impl SourceTree {
         }
         Ok(Self {
             assemblers: found.assemblers,
-            is_open_elsewhere: roots.uses_module_cache
-                && modules::may_be_open(&roots.sums, &settings),
+            modules,
             // The one replaces sources, the other one any program.
             is_replaced: settings.flag("overlay").is_some() || settings.flag("toolexec").is_some(),
             inputs,
@@ -185,10 +186,15 @@ impl SourceTree {
         self.inputs.get_or_init(find).as_ref()
     }
 
+    /// A hash over the modules of the module cache that C or the assembler can read more of than `go` hashes, if there are any.
+    pub fn modules(&self) -> Option<[u8; 32]> {
+        self.modules.digest
+    }
+
     /// What Go's assembler reads in all packages that may be compiled.
     pub fn assembler(&self) -> Assembler {
         let worst = self.assemblers.worst;
-        match self.is_replaced || self.is_open_elsewhere {
+        match self.is_replaced || self.modules.may_be_open {
             true => worst.max(Assembler::Open),
             false => worst,
         }
@@ -204,7 +210,7 @@ impl SourceTree {
             Some(package) => self.assemblers.may_be_open(package, is_standard),
             None => !self.assemblers.worst.is_closed(),
         };
-        (is_standard || !self.is_open_elsewhere) && !may_be_open()
+        (is_standard || !self.modules.may_be_open) && !may_be_open()
     }
 }
 
@@ -1112,6 +1118,45 @@ mod tests {
         );
         assert!(!tree.scan().assembler().is_closed(), "open");
         assert_eq!(tree.scan().digest(), none());
+    }
+
+    #[test]
+    fn modules_that_c_can_read_count_by_what_they_really_are() {
+        let files = [
+            ("a.go", "package a\n"),
+            (
+                "go.sum",
+                "example.com/b v1.0.0 h1:x=\nexample.com/b v1.0.0/go.mod h1:x=\n",
+            ),
+        ];
+        let tree = Tree::new(&files);
+        std::fs::remove_file(tree.path("source/vendor/modules.txt")).unwrap();
+        let modules = tree.path("mod").to_str().unwrap().to_owned();
+        let tree = tree.with("GOMODCACHE", modules);
+        let of = |tree: &Tree| tree.scan().modules();
+        assert!(of(&tree).is_some(), "to be fetched");
+        for name in ["b.go", "README.md"] {
+            tree.write(&format!("mod/example.com/b@v1.0.0/{name}"), "package b\n");
+        }
+        assert_eq!(of(&tree), None, "Go alone");
+        tree.write("source/go.mod", "module a\nreplace c => ../c\n");
+        assert_eq!(of(&tree), None, "in the tree");
+        let mut seen = vec![None];
+        for text in [
+            "replace (\n c v1 => d v1 // one\n)\n",
+            "replace c v1 => d v2\n",
+        ] {
+            tree.write("source/go.mod", &format!("module a\n{text}"));
+            assert!(!seen.contains(&of(&tree)), "{text}");
+            seen.push(of(&tree));
+        }
+        tree.write("mod/example.com/b@v1.0.0/include/b.h", "");
+        assert!(!seen.contains(&of(&tree)), "a header");
+        seen.push(of(&tree));
+        tree.write("source/go.sum", "example.com/b v1.0.0 h1:y=\n");
+        assert!(!seen.contains(&of(&tree)), "another one of that version");
+        tree.write("source/vendor/modules.txt", "");
+        assert_eq!(of(&tree), None, "vendored");
     }
 
     #[test]

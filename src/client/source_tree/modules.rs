@@ -1,39 +1,69 @@
-//! Assembler files of modules in the module cache.
+//! What C and Go's assembler can read of modules in the module cache.
+//!
+//! `go` hashes the files of a package's own folder, and with -trimpath the path and version that the module is required by
+//! (`buildActionID` in cmd/go/internal/work/exec.go). Which module that really is, `replace` directives and go.sum say.
 
 use super::assembler::Followed;
+use super::roots::Roots;
 use super::settings::Settings;
 use super::walk::{Class, Except, FILES_MAX, Walk};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Whether a module that these go.sum files name, or one that they do not, may have assembler files that include
-/// something `go` does not hash. A module that is not there may be fetched at any moment.
-pub fn may_be_open<F: Fn(&str) -> Option<OsString>>(
-    sums: &[PathBuf],
-    settings: &Settings<F>,
-) -> bool {
-    let Some(cache) = folder(settings) else {
-        return true;
-    };
-    if sums.is_empty() {
-        return true;
-    }
-    for sum in sums {
-        let text = match std::fs::read_to_string(sum) {
-            Ok(text) => text,
-            // A module that needs no other has none.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(_) => return true,
+/// The modules of a command.
+#[derive(Debug)]
+pub struct Modules {
+    /// One may have assembler files that include something `go` does not hash.
+    pub may_be_open: bool,
+    /// A hash over all modules that C or the assembler can read more of than `go` hashes; `None` if there are none.
+    pub digest: Option<[u8; 32]>,
+}
+
+impl Modules {
+    /// Those that the go.sum files name. A module that is not there may be fetched at any moment, and have anything in it.
+    pub fn find<F: Fn(&str) -> Option<OsString>>(roots: &Roots, settings: &Settings<F>) -> Self {
+        let mut found = Self {
+            may_be_open: false,
+            digest: None,
         };
-        let modules = text.lines().filter_map(module);
-        if modules
-            .into_iter()
-            .any(|module| is_open(&cache.join(module)))
-        {
-            return true;
+        if !roots.uses_module_cache {
+            return found;
         }
+        let cache = folder(settings);
+        found.may_be_open = cache.is_none() || roots.sums.is_empty();
+        let mut counting: BTreeSet<String> = roots.replacements.clone();
+        for sum in &roots.sums {
+            let text = match std::fs::read_to_string(sum) {
+                Ok(text) => text,
+                // A module that needs no other has none.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(_) => {
+                    found.may_be_open = true;
+                    continue;
+                }
+            };
+            for line in text.lines() {
+                let Some(module) = module(line) else { continue };
+                let module = cache.as_ref().map(|cache| look(&cache.join(module)));
+                let module = module.unwrap_or(Module::UNKNOWN);
+                found.may_be_open |= module.is_open;
+                if module.has_inputs {
+                    counting.insert(line.trim().to_owned());
+                }
+            }
+        }
+        if !counting.is_empty() {
+            let mut hash = Sha256::new_with_prefix("nix-gocacheprog: modules\0");
+            for line in counting {
+                hash.update(line);
+                hash.update([0]);
+            }
+            found.digest = Some(hash.finalize().into());
+        }
+        found
     }
-    false
 }
 
 fn folder<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>) -> Option<PathBuf> {
@@ -65,14 +95,34 @@ fn module(line: &str) -> Option<String> {
     Some(folder)
 }
 
-fn is_open(folder: &Path) -> bool {
+/// What can be in a module.
+struct Module {
+    /// An assembler file that includes something `go` does not hash.
+    is_open: bool,
+    /// Files that C or the assembler can read.
+    has_inputs: bool,
+}
+
+impl Module {
+    const UNKNOWN: Self = Self {
+        is_open: true,
+        has_inputs: true,
+    };
+}
+
+fn look(folder: &Path) -> Module {
     let mut walk = Walk::new(Except::default(), FILES_MAX);
     if !folder.is_dir() || walk.add(folder).is_err() {
-        return true;
+        return Module::UNKNOWN;
     }
-    let mut files = walk
+    let mut files = walk.files.iter();
+    let mut assemblers = walk
         .files
         .iter()
         .filter(|file| file.class == Class::Assembler);
-    files.any(|file| !Followed::default().file(&walk.path(file)).is_closed())
+    let is_open = |path: PathBuf| !Followed::default().file(&path).is_closed();
+    Module {
+        is_open: assemblers.any(|file| is_open(walk.path(file))),
+        has_inputs: files.any(|file| !matches!(file.class, Class::Go | Class::NeverRead)),
+    }
 }

@@ -4,6 +4,7 @@
 //! there is one folder too many here: a go.work counts even where GOFLAGS turns it off.
 
 use super::settings::Settings;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -19,6 +20,9 @@ pub struct Roots {
     pub uses_module_cache: bool,
     /// The go.sum files that name them; none, when it cannot be told which they are.
     pub sums: Vec<PathBuf>,
+    /// The `replace` directives that have another module, or another version, take the place of one. `go` hashes the path
+    /// and version of the one that is replaced (`buildActionID` in cmd/go/internal/work/exec.go).
+    pub replacements: BTreeSet<String>,
 }
 
 impl Roots {
@@ -111,24 +115,47 @@ impl Roots {
             .flatten()
         {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
-            for path in paths(&text, "replace") {
-                self.add_source(&normal(&folder.join(path)), settings);
-            }
+            self.add_replaced(&text, folder, settings);
             self.sums.push(file.with_extension("sum"));
+        }
+    }
+
+    /// Adds what the `replace` directives of a file say that is in this folder: of each the right side, which is a path where
+    /// it has no version (<https://go.dev/ref/mod#go-mod-file-grammar>).
+    fn add_replaced<F: Fn(&str) -> Option<OsString>>(
+        &mut self,
+        text: &str,
+        folder: &Path,
+        settings: &Settings<F>,
+    ) {
+        for words in directives(text, "replace") {
+            let right = words.iter().position(|word| word == "=>");
+            let Some(path) = right.and_then(|at| words.get(at + 1)) else {
+                continue;
+            };
+            let is_path = ["./", "../", "/"]
+                .iter()
+                .any(|start| path.starts_with(start))
+                || path == "."
+                || path == "..";
+            if is_path {
+                self.add_source(&normal(&folder.join(path)), settings);
+            } else {
+                self.replacements.insert(words.join(" "));
+            }
         }
     }
 
     fn add_work<F: Fn(&str) -> Option<OsString>>(&mut self, file: &Path, settings: &Settings<F>) {
         let folder = file.parent().unwrap_or(Path::new("/"));
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        for path in paths(&text, "use") {
+        for words in directives(&text, "use") {
+            let Some(path) = words.first() else { continue };
             let module = normal(&folder.join(path));
             self.add_source(&module, settings);
             self.add_module(&module, None, settings);
         }
-        for path in paths(&text, "replace") {
-            self.add_source(&normal(&folder.join(path)), settings);
-        }
+        self.add_replaced(&text, folder, settings);
         self.add(folder.join("vendor"));
         self.sums.push(folder.join("go.work.sum"));
     }
@@ -167,9 +194,8 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The folders that a go.mod or go.work names in directives of this kind: of `replace` the right side, where it has no
-/// version (<https://go.dev/ref/mod#go-mod-file-grammar>).
-fn paths(text: &str, directive: &str) -> Vec<String> {
+/// The words of each directive of this kind in a go.mod or go.work.
+fn directives(text: &str, directive: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut block = String::new();
     for line in text.lines() {
@@ -193,19 +219,7 @@ fn paths(text: &str, directive: &str) -> Vec<String> {
             Some(_) if block != directive => continue,
             Some(_) => {}
         }
-        let path = match words.iter().position(|word| word == "=>") {
-            Some(at) => words.get(at + 1),
-            None => words.first(),
-        };
-        let is_path = |path: &&String| {
-            directive == "use"
-                || path.starts_with("./")
-                || path.starts_with("../")
-                || path.starts_with('/')
-                || *path == "."
-                || *path == ".."
-        };
-        found.extend(path.filter(is_path).cloned());
+        found.push(words);
     }
     found
 }
