@@ -693,7 +693,15 @@ let
         let
           fork = version: {
             "${version}/go.mod" = "module example.com/fork\n\ngo 1.24\n";
-            "${version}/dep.go" = depWithC;
+            # A flag with SRCDIR would say the version.
+            "${version}/dep.go" = ''
+              package dep
+
+              // #include "include/v.h"
+              import "C"
+
+              func V() int { return C.V }
+            '';
             "${version}/include/v.h" = define version;
           };
         in
