@@ -37,9 +37,10 @@ struct Took {
 }
 
 impl Cache {
-    fn gos_own() -> Self {
+    /// Go's own, unless it is given a program.
+    fn new(name: &str) -> Self {
         Self {
-            name: "go".into(),
+            name: name.into(),
             prog: None,
             daemon: None,
             dir: TempDir::new(),
@@ -50,11 +51,9 @@ impl Cache {
     fn ours(name: &str, binary: PathBuf) -> Self {
         let daemon = Daemon::start_for_builder_from(&binary, &[]);
         Self {
-            name: name.into(),
             prog: Some("/gocache/client".into()),
             daemon: Some((binary, daemon)),
-            dir: TempDir::new(),
-            cgo: "0",
+            ..Self::new(name)
         }
     }
 
@@ -62,18 +61,15 @@ impl Cache {
     fn all(options: &Options) -> Vec<Self> {
         own_source();
         let peers = options.peers.iter().map(|(name, command)| Self {
-            name: name.clone(),
             prog: Some(command.clone()),
-            daemon: None,
-            dir: TempDir::new(),
-            cgo: "0",
+            ..Self::new(name)
         });
         let mut ours = options
             .versions()
             .into_iter()
             .map(|(name, binary)| Self::ours(name, binary));
         let first = ours.next().unwrap();
-        [first, Self::gos_own()]
+        [first, Self::new("go")]
             .into_iter()
             .chain(ours)
             .chain(peers)
