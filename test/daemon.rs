@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn what_was_put_is_a_hit_and_appears_in_the_build_directory_of_who_asks() {
@@ -221,7 +222,7 @@ fn sockets_from_systemd_are_used_and_an_idle_daemon_ends() {
         (UnixListener::bind(&path).unwrap(), path)
     };
     let (build, build_path) = bind("b");
-    let (control, _) = bind("c");
+    let (control, control_path) = bind("c");
     // The shell moves the two sockets to where systemd puts them.
     let mut child = Command::new("sh")
         .args([
@@ -243,7 +244,14 @@ fn sockets_from_systemd_are_used_and_an_idle_daemon_ends() {
     let mut welcome = [0; 12];
     stream.read_exact(&mut welcome).unwrap();
     assert_eq!(&welcome, b"{\"version\":1");
+    // A question that takes longer than that is answered all the same.
+    let mut asking = UnixStream::connect(&control_path).unwrap();
     drop(stream);
+    std::thread::sleep(Duration::from_secs(3));
+    asking.write_all(b"{\"ask\":\"live\"}\n").unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"live\""), "{answer}");
     assert!(child.wait().unwrap().success());
     let mut log = String::new();
     child

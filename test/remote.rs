@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// A server that keeps what is PUT.
@@ -755,6 +758,57 @@ fn credentials_that_expire_are_read_again_from_their_file() {
     let state = shelf.state();
     assert_eq!(state.authorizations.first().unwrap(), "Bearer old");
     assert_eq!(state.authorizations.last().unwrap(), "Bearer a-new-one");
+}
+
+#[test]
+fn a_daemon_whose_loaded_credentials_are_refused_ends_once_idle_so_that_they_are_loaded_again() {
+    let dirs = [TempDir::new(), TempDir::new()];
+    let (shelves, mut daemons): (Vec<_>, Vec<_>) = ["401 Unauthorized", "404 Not Found"]
+        .iter()
+        .zip(&dirs)
+        .map(|(answer, dir)| {
+            let shelf = Shelf::start();
+            shelf.state().refusal = Some(answer);
+            let daemon = start_as_systemd_does(dir.path(), &shelf);
+            let hello = r#"{"version":1,"shared":true}"#;
+            let stream = UnixStream::connect(dir.path().join("build")).unwrap();
+            assert_eq!(Peer::hello_on(stream, hello).unwrap().get(1), 'm');
+            assert_eq!(shelf.state().authorizations, ["Basic bWU6d29yZA=="]);
+            (shelf, daemon)
+        })
+        .unzip();
+    assert!(daemons[0].wait().unwrap().success());
+    assert!(
+        daemons[1].try_wait().unwrap().is_none(),
+        "it may be idle for minutes"
+    );
+    daemons[1].kill().unwrap();
+    daemons[1].wait().unwrap();
+    drop(shelves);
+}
+
+/// A daemon with both sockets and a copy of a file with credentials.
+fn start_as_systemd_does(dir: &Path, shelf: &Shelf) -> Child {
+    let copies = dir.join("credentials");
+    std::fs::create_dir(&copies).unwrap();
+    std::fs::write(copies.join("password"), "me:word").unwrap();
+    let bind = |name: &str| OwnedFd::from(UnixListener::bind(dir.join(name)).unwrap());
+    Command::new("sh")
+        .args([
+            "-c",
+            r#"exec 3<&0 4<&1 </dev/null >/dev/null
+               LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=control:build exec "$@""#,
+            "sh",
+        ])
+        .arg(binary())
+        .args(["daemon", "--remote", &shelf.url])
+        .args(["--remote-credentials", "password", "--cache-dir"])
+        .arg(dir.join("cache"))
+        .env("CREDENTIALS_DIRECTORY", &copies)
+        .stdin(Stdio::from(bind("control")))
+        .stdout(Stdio::from(bind("build")))
+        .spawn()
+        .unwrap()
 }
 
 #[test]

@@ -98,6 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
         service,
         sessions: Sessions::within(descriptors),
         metrics: options.metrics_file.clone().map(MetricsFile::new),
+        answering: Arc::default(),
     });
     daemon.start_reaping();
     let maintenance = daemon.start_maintenance()?;
@@ -131,10 +132,9 @@ pub fn run(options: &Options) -> Result<()> {
             awaited.look(&daemon);
             reaped = Instant::now();
         }
-        let uploads = daemon.service.remote.get().is_some_and(Remote::is_busy);
-        if build || control || uploads || !daemon.sessions.none_open() {
+        if build || control || daemon.is_busy() {
             idle_since = Instant::now();
-        } else if sockets.activated && idle_since.elapsed() >= awaited.idle_exit(options) {
+        } else if sockets.activated && idle_since.elapsed() >= awaited.idle_exit(&daemon, options) {
             log::info("idle: stopping until the next build");
             break;
         }
@@ -201,11 +201,15 @@ impl<'a> Awaited<'a> {
         }
     }
 
-    /// What systemd has loaded stays as it was: only the next daemon sees what has come since.
-    fn idle_exit(&self, options: &Options) -> Duration {
-        match self.0 {
-            Some(_) => options.idle_exit.min(REAP_EVERY),
-            None => options.idle_exit,
+    /// What systemd has loaded stays as it was: only the next daemon sees what has come or changed since.
+    fn idle_exit(&self, daemon: &Daemon, options: &Options) -> Duration {
+        let remote = options.remote.as_ref();
+        let is_denied = remote.is_some_and(remote::Options::has_copied_credentials)
+            && daemon.service.remote.get().is_some_and(Remote::is_denied);
+        if self.0.is_some() || is_denied {
+            options.idle_exit.min(REAP_EVERY)
+        } else {
+            options.idle_exit
         }
     }
 }
@@ -216,9 +220,18 @@ struct Daemon {
     service: Service,
     sessions: Sessions,
     metrics: Option<MetricsFile>,
+    /// Each conversation on the control socket has a clone of it.
+    answering: Arc<()>,
 }
 
 impl Daemon {
+    /// Whether something goes on that must not be cut off by idleness.
+    fn is_busy(&self) -> bool {
+        !self.sessions.none_open()
+            || Arc::strong_count(&self.answering) > 1
+            || self.service.remote.get().is_some_and(Remote::is_busy)
+    }
+
     fn start_maintenance(self: &Arc<Self>) -> Result<thread::JoinHandle<()>> {
         let daemon = Arc::clone(self);
         thread::Builder::new()
@@ -311,6 +324,7 @@ impl Daemon {
             return;
         };
         let daemon = Arc::clone(self);
+        let answering = Arc::clone(&self.answering);
         start("control", move || {
             // A silent peer must not hold a thread for ever.
             let _ = stream.set_read_timeout(Some(HELLO_LIMIT));
@@ -319,6 +333,7 @@ impl Daemon {
             if let Err(e) = service::serve(&stream, &daemon.service, &reap) {
                 log::warn(format!("control socket: {}", e.chain()));
             }
+            drop(answering);
         });
     }
 }
@@ -366,6 +381,7 @@ mod tests {
             .unwrap(),
             sessions: Sessions::within(u64::MAX),
             metrics: None,
+            answering: Arc::default(),
         })
     }
 

@@ -108,6 +108,14 @@ impl Options {
         })
     }
 
+    /// Whether the credentials are a copy that systemd made when it started this process. That copy never changes.
+    pub fn has_copied_credentials(&self) -> bool {
+        let copies = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty());
+        copies
+            .zip(self.credentials.as_ref())
+            .is_some_and(|(copies, file)| file.starts_with(copies))
+    }
+
     /// Where it is, and the region of an object store.
     ///
     /// # Errors

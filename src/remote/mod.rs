@@ -41,6 +41,7 @@ use server::Failure;
 use shelf::Shelf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 pub use wait_budget::WaitBudget;
@@ -83,6 +84,18 @@ struct Lane {
     breaker: CircuitBreaker,
     /// What goes this way, in the plural.
     name: &'static str,
+    /// Whether the last request failed because of the credentials.
+    is_denied: AtomicBool,
+}
+
+impl Lane {
+    fn new(name: &'static str) -> Self {
+        Self {
+            breaker: CircuitBreaker::default(),
+            name,
+            is_denied: AtomicBool::new(false),
+        }
+    }
 }
 
 /// What goes wrong on the way from the remote into the store, or back.
@@ -118,14 +131,8 @@ impl Remote {
             fetches: Fetches::default(),
             queue: Queue::open(directory.join("queue"))?,
             lists,
-            reads: Lane {
-                breaker: CircuitBreaker::default(),
-                name: "reads",
-            },
-            writes: Lane {
-                breaker: CircuitBreaker::default(),
-                name: "uploads",
-            },
+            reads: Lane::new("reads"),
+            writes: Lane::new("uploads"),
             known: Known::default(),
             counters: Counters::default(),
             wait_budget: Mutex::default(),
@@ -194,6 +201,13 @@ impl Remote {
     pub fn is_busy(&self) -> bool {
         let waiting = self.queue.active() + self.lists.unsent() + lock(&self.records).len();
         self.mode.writes() && waiting > 0 && self.writes.breaker.why_open().is_none()
+    }
+
+    /// Whether the server refuses the credentials, for reads or for uploads.
+    pub fn is_denied(&self) -> bool {
+        [&self.reads, &self.writes]
+            .iter()
+            .any(|lane| lane.is_denied.load(Ordering::Relaxed))
     }
 
     fn waiting(&self) -> usize {
@@ -295,6 +309,9 @@ impl Remote {
     /// Takes note of how a request ended.
     fn judge(&self, lane: &Lane, ended: &std::result::Result<(), Failure>) {
         let (url, name) = (self.shelf.url(), lane.name);
+        let is_denied = |failure| self.shelf.refuses_credentials(failure);
+        lane.is_denied
+            .store(ended.as_ref().is_err_and(is_denied), Ordering::Relaxed);
         let change = match ended {
             Ok(()) => lane.breaker.succeeded(),
             // It was heard, and understood.

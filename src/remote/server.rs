@@ -110,7 +110,8 @@ impl Failure {
                 ": a client certificate may be missing (--remote-cert, --remote-key), or this is not a cache server"
             }
             401 => {
-                ": missing, wrong or expired credentials (--remote-credentials FILE, which is read again when it changes)"
+                ": missing, wrong or expired credentials (--remote-credentials FILE, which is read again when it changes; \
+                 if systemd loads it, the daemon must be restarted)"
             }
             403 => ": these credentials (--remote-credentials) do not permit it",
             413 => ": the body is too large for it",
@@ -296,6 +297,12 @@ impl Server {
             }
             _ => Err(Failure::status_of_sent(status)),
         }
+    }
+
+    /// Whether a response with this status is about the credentials. S3 has no status of its own for that: an unknown key
+    /// is a 403, an expired one a 400.
+    pub fn refuses_credentials(&self, status: u16) -> bool {
+        status == 401 || self.access.is_s3() && matches!(status, 400 | 403)
     }
 
     /// Whether the server keeps every name, as an object store does.

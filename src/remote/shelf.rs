@@ -102,6 +102,13 @@ impl Shelf {
         &self.keys
     }
 
+    /// Whether a request failed because of the credentials.
+    pub fn refuses_credentials(&self, failure: &Failure) -> bool {
+        failure
+            .status
+            .is_some_and(|status| self.server.refuses_credentials(status))
+    }
+
     /// Bytes of bodies that came and went, as they were on the wire.
     pub fn on_the_wire(&self) -> (u64, u64) {
         (

@@ -382,7 +382,12 @@ impl State {
                 return Ok(false);
             }
             Fault::CutPacked => {
-                let is_packed = body.starts_with(&ZSTD_MAGIC);
+                // What bazel-remote packs begins with a frame that is to be skipped.
+                let is_packed = body.starts_with(&ZSTD_MAGIC)
+                    || answer
+                        .head
+                        .iter()
+                        .any(|line| line.eq_ignore_ascii_case("content-encoding: zstd"));
                 self.happened
                     .fetch_add(u64::from(is_packed), Ordering::SeqCst);
                 let kept = whole - if is_packed { 3 } else { 0 };

@@ -207,7 +207,8 @@ fn build(program: &Program, behind: &[String], dir: &Path, prog: Option<&str>) -
     assert!(
         output.status.success(),
         "go build: {}",
-        text(&output.stderr)
+        // A wrong output may be quoted in it.
+        String::from_utf8_lossy(&output.stderr)
     );
     Built {
         wall,

@@ -30,7 +30,9 @@ fn main() {
         Some((part, _)) if part == "fleet" => fleet::run(),
         Some((part, rest)) if part == "relay" => bench::relay(rest),
         Some((part, rest)) if part == "faults" => {
-            faults::run(rest.iter().any(|word| word == "short"));
+            let (short, words): (Vec<_>, Vec<_>) =
+                rest.iter().cloned().partition(|word| word == "short");
+            faults::run(!short.is_empty(), &words);
         }
         _ => panic!("test/remote and test/bench remote start this"),
     }
