@@ -137,7 +137,7 @@ pub struct Verified {
     pub actions: u64,
 }
 
-/// What the builds of one derivation name have used.
+/// What the builds of one derivation name, in all its versions, have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The size of the outputs they got, in bytes.
@@ -146,6 +146,14 @@ pub struct User {
     pub written: u64,
     /// The last time, in seconds since 1970.
     pub last: u64,
+}
+
+impl std::ops::AddAssign for User {
+    fn add_assign(&mut self, more: Self) {
+        self.read = self.read.saturating_add(more.read);
+        self.written = self.written.saturating_add(more.written);
+        self.last = self.last.max(more.last);
+    }
 }
 
 /// How things are with the remote.

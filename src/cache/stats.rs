@@ -2,6 +2,7 @@
 //! its largest users are. The file `CACHE/statistics` carries the latter two over a restart;
 //! whatever is wrong with it, it is only begun anew.
 
+use super::history::family;
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::fs;
@@ -60,10 +61,14 @@ impl Stats {
     /// Reads what an earlier daemon has left.
     pub fn open(cache: &Path) -> Self {
         let path = cache.join("statistics");
-        let table = fs::read_to_string(&path)
+        let mut table: Table = fs::read_to_string(&path)
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
+        // An earlier release has left a user for each version.
+        for (name, user) in std::mem::take(&mut table.users) {
+            *table.users.entry(family(&name)).or_default() += user;
+        }
         Self {
             path,
             now: SystemTime::now,
@@ -75,8 +80,9 @@ impl Stats {
         }
     }
 
-    /// Adds what a build of this name has done.
+    /// Adds what a build of this name has done. All versions of a name are one user.
     pub fn add(&self, name: &str, counts: Counts) {
+        let name = family(name);
         let seconds = self.seconds();
         let mut table = self.table();
         table.since_start += counts;
@@ -86,20 +92,17 @@ impl Stats {
             _ => table.hours.push_back((hour, counts)),
         }
         table.forget_before(hour);
-        if !table.users.contains_key(name) {
-            if table.users.len() >= USERS {
-                let oldest = table.users.iter().min_by_key(|(_, user)| user.last);
-                if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                    table.users.remove(&oldest);
-                }
+        if !table.users.contains_key(&name) && table.users.len() >= USERS {
+            let oldest = table.users.iter().min_by_key(|(_, user)| user.last);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                table.users.remove(&oldest);
             }
-            table.users.insert(name.into(), User::default());
         }
-        if let Some(user) = table.users.get_mut(name) {
-            user.read = user.read.saturating_add(counts.bytes_read);
-            user.written = user.written.saturating_add(counts.bytes_written);
-            user.last = seconds;
-        }
+        *table.users.entry(name).or_default() += User {
+            read: counts.bytes_read,
+            written: counts.bytes_written,
+            last: seconds,
+        };
     }
 
     /// What happened since the daemon's start, and how long ago that was.
@@ -244,6 +247,25 @@ mod tests {
         assert_eq!(stats.largest_users(1)[0].0, "world");
         stats.now = || SystemTime::now() + Duration::from_secs(25 * HOUR);
         assert_eq!(stats.last_day(), Counts::default());
+    }
+
+    #[test]
+    fn all_versions_of_a_name_are_one_user() {
+        let dir = TestDir::new();
+        let users = r#"{"users":{"hello-1.0":{"read":1,"written":2,"last":9},"hello-1.1":{"read":3,"written":4,"last":7}}}"#;
+        std::fs::write(dir.path().join("statistics"), users).unwrap();
+        let stats = Stats::open(dir.path());
+        let hello = |read, last| User {
+            read,
+            written: 6,
+            last,
+        };
+        assert_eq!(stats.largest_users(9), [("hello".into(), hello(4, 9))]);
+        stats.add("hello-2.0", hits(1));
+        let [(name, user)] = &stats.largest_users(9)[..] else {
+            panic!("{:?}", stats.largest_users(9));
+        };
+        assert_eq!((name.as_str(), *user), ("hello", hello(14, user.last)));
     }
 
     #[test]

@@ -288,8 +288,8 @@ pub fn completions(args: &Arguments) -> Result<Command> {
     Ok(Command::Print(text.into()))
 }
 
-/// The cache and the sockets that a person asks about. Where nothing says which, those of an installation of the user's
-/// own go before the system's.
+/// The cache and the sockets that a person asks about. Where nothing says which, those that `install` has recorded: of an
+/// installation of the user's own before the system's.
 fn target(args: &Arguments) -> Result<Target> {
     let target = Target {
         cache_dir: args.dir("cache-dir")?.unwrap_or_default(),
@@ -297,7 +297,7 @@ fn target(args: &Arguments) -> Result<Target> {
         runtime_dir: args.dir("runtime-dir")?.unwrap_or_default(),
     };
     let is_default = |name: &str| args.source(name) == Source::Default;
-    match install::own_dirs() {
+    match install::dirs() {
         Some((cache_dir, runtime_dir)) if is_default("cache-dir") && is_default("runtime-dir") => {
             Ok(Target {
                 cache_dir,

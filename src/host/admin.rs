@@ -8,7 +8,7 @@ use crate::daemon::policy;
 use crate::daemon::service::Service;
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::host::page;
+use crate::host::{install, page};
 use crate::metrics;
 use crate::output::{self, Paint};
 use crate::protocol::control::{self, Ask, Gc, Question, Reply};
@@ -19,7 +19,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A walk over a large store on a slow disk takes minutes, and says nothing meanwhile.
@@ -120,7 +120,9 @@ pub fn run(place: &Target, task: Task) -> Result<()> {
             builds_table(&builds, output::has_colour())
         }
         (Reply::Stats(report), _) => {
-            if !is_served && report.cache == Path::new(config::CACHE_DIR) {
+            let usual = || PathBuf::from(config::CACHE_DIR);
+            let installed = install::dirs().map_or_else(usual, |(cache, _)| cache);
+            if !is_served && report.cache == installed {
                 done = Err(Error::input(
                     "no daemon is running: these figures are those of the cache directory",
                 ));

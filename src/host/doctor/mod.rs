@@ -147,8 +147,14 @@ fn examine(options: &Options) -> Vec<Finding> {
         .unwrap_or_else(|| sockets(&options.runtime_dir));
     let is_served = serving.iter().all(|f| f.state != State::Wrong);
     findings.extend(serving);
+    let mut answers = false;
     if is_served {
-        findings.push(daemon(&options.runtime_dir));
+        let daemon = daemon(&options.runtime_dir);
+        answers = daemon.state != State::Wrong;
+        findings.push(daemon);
+    }
+    // One that hangs would be waited for with each question.
+    if answers {
         findings.extend(remote(&options.runtime_dir));
     }
     match &nix {
@@ -161,7 +167,9 @@ fn examine(options: &Options) -> Vec<Finding> {
     }
     if is_served {
         let named = options.cache_dir.as_path();
-        let report = daemon_report(&options.runtime_dir)
+        let report = answers
+            .then(|| daemon_report(&options.runtime_dir))
+            .flatten()
             .filter(|report| !options.is_named || report.cache == named);
         let (dir, min_free) = match &report {
             Some(report) => (report.cache.as_path(), Some(report.min_free)),

@@ -53,11 +53,14 @@ pub struct Options {
     pub ci: bool,
 }
 
-/// Where the cache and the sockets are of what `install --user` has made for this user, if it has.
-pub fn own_dirs() -> Option<(PathBuf, PathBuf)> {
-    let layout = Layout::of_user().ok()?;
-    let is_there = layout.hook.exists();
-    is_there.then_some((layout.cache_dir, layout.runtime_dir))
+/// Where the cache and the sockets are of what `install` has made: for this user, or else for the host.
+pub fn dirs() -> Option<(PathBuf, PathBuf)> {
+    [true, false].into_iter().find_map(|user| {
+        let mut host = Host::live(user).ok()?;
+        let record = Record::read(&host).ok()??;
+        host.find_cache(&record);
+        Some((host.layout.cache_dir, host.layout.runtime_dir))
+    })
 }
 
 /// Installs, and then says how things are.
