@@ -119,8 +119,7 @@ struct Rest {
 struct Found {
     full: Prefix,
     test: Option<Prefix>,
-    /// Flags have Go's assembler read other files.
-    is_assembler_told: bool,
+    told: Told,
     /// What a person is told of all that counts.
     parts: Vec<Part>,
 }
@@ -243,9 +242,9 @@ impl Salt {
             _ => Place::Shared(full),
         };
         match evidence.kind {
-            Kind::PureArchive => shared(true),
+            Kind::PureArchive => shared(!found.told.compiler),
             Kind::AssemblerArchive => {
-                shared(!found.is_assembler_told && self.rest.is_closed(evidence.package.as_deref()))
+                shared(!found.told.assembler && self.rest.is_closed(evidence.package.as_deref()))
             }
             Kind::Archive => shared(false),
             Kind::ModuleIndex if self.shares_indexes => shared(true),
@@ -257,7 +256,7 @@ impl Salt {
                 None => Place::Private(full),
             },
             Kind::Other => {
-                let is_closed = !found.is_assembler_told && self.rest.assembler().is_closed();
+                let is_closed = !found.told.assembler && self.rest.assembler().is_closed();
                 let is_without_c = !self.has_cgo && is_closed && !self.is_test;
                 shared(evidence.is_companion || is_without_c)
             }
@@ -325,20 +324,28 @@ impl Rest {
                 record.say("go env -w", parts::hash(&settings));
             }
         }
-        let mut is_assembler_told = true;
+        let mut told = Told {
+            assembler: true,
+            compiler: true,
+        };
         if let Some(command) = &self.command {
             record.say(
                 "flags",
                 parts::variable(b"GOFLAGS", command.said_flags().as_bytes()).1,
             );
             add_tree(&mut record, self.tree());
-            if let Some(Ok(tree)) = self.tree()
-                && let Some(modules) = tree.modules()
+            match self
+                .tree()
+                .map(|tree| tree.as_ref().map(SourceTree::modules))
             {
-                record.add("modules", modules);
-                record.say("modules with C or assembler", parts::digits(&modules));
+                Some(Ok(Ok(Some(modules)))) => {
+                    record.add("modules", modules);
+                    record.say("modules with C or assembler", parts::digits(&modules));
+                }
+                Some(Ok(Err(_))) => add_nonce(&mut record),
+                _ => {}
             }
-            is_assembler_told = !add_flags(&mut record, command, variables, identities);
+            told = add_flags(&mut record, command, variables, identities);
         }
         let mut of_tests = record.clone();
         if self.shares_tests {
@@ -353,7 +360,7 @@ impl Rest {
             parts: parts::bounded(of_tests.parts()),
             full: record.finish(),
             test: self.shares_tests.then(|| of_tests.finish()),
-            is_assembler_told,
+            told,
         }
     }
 }
@@ -415,13 +422,25 @@ fn add_nonce(record: &mut Record) {
     record.add("unknown", nonce.unwrap_or_default());
 }
 
-/// Adds what flags of the command say to C and to tools; tells whether they leave alone what Go's assembler includes.
+/// Flags of the compiler's that name a file to be read (cmd/compile/internal/base/flag.go).
+const FILES_OF_COMPILER: [&[u8]; 4] = [b"-pgoprofile", b"-embedcfg", b"-importcfg", b"-symabis"];
+
+/// What flags have Go's own tools read, beside what `go` hashes.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// Other files may be included.
+    assembler: bool,
+    /// Other files are read.
+    compiler: bool,
+}
+
+/// Adds what flags of the command say to C and to tools; tells what they have Go's own tools read.
 fn add_flags(
     record: &mut Record,
     command: &GoCommand,
     variables: &Variables,
     identities: &Identities,
-) -> bool {
+) -> Told {
     // `go` asks pkg-config after it has looked the action up, and which lines ask depends on the tags (golang/go#73033).
     for tags in command.values("tags") {
         record.add("tags", tags.as_bytes());
@@ -438,18 +457,66 @@ fn add_flags(
         let said = record.word(|record| add_overlay(record, Path::new(overlay), identities));
         record.say("files of -overlay", parts::hash(said.as_bytes()));
     }
-    let mut is_closed = true;
     let asmflags = command.values("asmflags");
-    for word in words_of(&asmflags) {
-        if let Some(folder) = flags::path_in(word) {
-            is_closed = false;
+    let mut words = words_of(&asmflags).into_iter();
+    while let Some(word) = words.next() {
+        // A pattern of packages may stand before the flag.
+        let folder = match memchr::memmem::find(word, b"-I") {
+            Some(at) => {
+                let named = &word[at + 2..];
+                let named = named.strip_prefix(b"=").unwrap_or(named);
+                let named = match named.is_empty() {
+                    true => words.next().unwrap_or_default(),
+                    false => named,
+                };
+                let named = Path::new(OsStr::from_bytes(named));
+                // Of which package's folder it would be one is not known.
+                if !named.is_absolute() {
+                    add_nonce(record);
+                }
+                Some(named.to_path_buf())
+            }
+            None => flags::path_in(word),
+        };
+        if let Some(folder) = folder {
             let said =
                 record.word(|record| identities.add_folder(record, "asmflags", &folder, true));
             record.say("folders of -asmflags", said);
         }
-        is_closed &= !word.windows(2).any(|part| part == b"-I");
     }
-    is_closed
+    Told {
+        assembler: !asmflags.is_empty(),
+        compiler: add_files_of_compiler(record, command, identities),
+    }
+}
+
+/// Adds the files that -gcflags have the compiler read; tells whether there are any. `go` hashes the flags' text.
+fn add_files_of_compiler(
+    record: &mut Record,
+    command: &GoCommand,
+    identities: &Identities,
+) -> bool {
+    let mut is_told = false;
+    let gcflags = command.values("gcflags");
+    let mut words = words_of(&gcflags).into_iter();
+    while let Some(word) = words.next() {
+        let reads = FILES_OF_COMPILER.iter().find_map(|flag| {
+            let at = memchr::memmem::find(word, flag)?;
+            Some(&word[at + flag.len()..])
+        });
+        let Some(named) = reads else { continue };
+        let named = match named.strip_prefix(b"=") {
+            Some(named) => named,
+            None => words.next().unwrap_or_default(),
+        };
+        is_told = true;
+        let path = Path::new(OsStr::from_bytes(named));
+        match path.is_absolute() {
+            true => identities.add_file(record, "gcflags", path),
+            false => add_nonce(record),
+        }
+    }
+    is_told
 }
 
 fn words_of<'a>(values: &[&'a OsStr]) -> Vec<&'a [u8]> {

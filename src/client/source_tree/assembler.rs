@@ -8,7 +8,7 @@
 use super::roots::normal;
 use super::text::{assembler_includes, kind, may_be_constrained};
 use super::walk::{Class, Walk};
-use super::{SAID_MAX, add_name};
+use super::{SAID_MAX, TEXT_MAX, add_name};
 use crate::client::parts::{self, Part};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -111,6 +111,9 @@ pub struct Followed {
     /// It cannot be told what one of them includes: a text says it in no plain way, or it is not in the package's folder, and
     /// `go` may have made it (`build` in work/exec.go makes a `v_GOOS.h` of a `v_linux.h`).
     pub is_lost: bool,
+    /// A file upward is included that is not there. The assembler looks for it by the path's words, too, which a link may
+    /// have brought it by.
+    pub misses_upward: bool,
 }
 
 impl Followed {
@@ -122,9 +125,9 @@ impl Followed {
         let mut left = vec![path.to_path_buf()];
         let mut worst = Assembler::Closed;
         while let Some(path) = left.pop() {
-            let text = std::fs::read(&path);
+            let text = read_text(&path);
             self.seen.insert(path);
-            let Some(included) = text.ok().and_then(|text| assembler_includes(&text)) else {
+            let Some(included) = text.and_then(|text| assembler_includes(&text)) else {
                 self.is_lost = true;
                 worst = worst.max(Assembler::Open);
                 continue;
@@ -143,15 +146,16 @@ impl Followed {
                             true => Assembler::Hiding,
                             false => Assembler::Open,
                         });
-                        match std::fs::read(&path) {
-                            Ok(bytes) => {
+                        match read_text(&path) {
+                            Some(bytes) => {
                                 let hash = Sha256::digest(bytes).into();
                                 self.included.insert(path.clone(), hash);
                                 left.push(path);
                             }
-                            Err(_) => {
+                            None => {
                                 self.seen.insert(path);
                                 self.is_lost = true;
+                                self.misses_upward |= name.contains("..");
                             }
                         }
                     }
@@ -175,16 +179,20 @@ pub struct Assemblers {
     open: Option<BTreeSet<String>>,
     /// Links lead to packages in the store, which were not looked at.
     is_open_in_store: bool,
+    /// A file may be included that nobody can find, for it depends on the path by which `go` comes to a package.
+    pub is_beyond_reach: bool,
 }
 
 impl Assemblers {
     /// Those of a tree, and all paths that were looked at.
-    pub fn of_tree(walk: &Walk) -> (Self, BTreeSet<PathBuf>) {
+    /// `by_link` says that the command itself was started in a folder that a link leads to.
+    pub fn of_tree(walk: &Walk, by_link: bool) -> (Self, BTreeSet<PathBuf>) {
         let mut found = Self {
             worst: Assembler::None,
             included: None,
             open: Some(BTreeSet::new()),
             is_open_in_store: walk.leads_to_store(),
+            is_beyond_reach: false,
         };
         let mut followed = Followed::default();
         let files = walk.files.iter();
@@ -212,6 +220,7 @@ impl Assemblers {
         } else if !followed.is_lost {
             found.included = Some(Included::new(&followed.included, walk));
         }
+        found.is_beyond_reach = followed.misses_upward && (by_link || walk.has_links());
         (found, followed.seen)
     }
 
@@ -268,17 +277,27 @@ pub fn may_read(path: &[u8]) -> bool {
     HASHED.contains(&kind(name).as_str())
 }
 
-/// Whether `go` hashes a file of a package's folder in any build of that package.
+/// The bytes of a regular file that is no larger than a text can be.
+fn read_text(path: &Path) -> Option<Vec<u8>> {
+    let found = std::fs::metadata(path).ok()?;
+    // Anything else could have no end, or be somebody else's to read.
+    let is_text = found.is_file() && found.len() <= TEXT_MAX;
+    is_text.then(|| std::fs::read(path).ok()).flatten()
+}
+
+/// Whether `go` hashes a file of a package's folder in any build of that package. It goes by the letter of the extension
+/// (`fileListForExt` in go/build/build.go).
 fn is_hashed(name: &str, path: &Path) -> bool {
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     let stem = name.split('.').next().unwrap_or_default();
     let is_for_one_system = stem
         .split_once('_')
         .is_some_and(|(_, rest)| rest.split('_').any(|part| SYSTEMS.contains(&part)));
     !name.starts_with(['_', '.'])
         && !name.contains('/')
-        && HASHED.contains(&kind(name.as_bytes()).as_str())
+        && HASHED.contains(&extension)
         && !is_for_one_system
-        && std::fs::read(path).is_ok_and(|text| !may_be_constrained(&text))
+        && read_text(path).is_some_and(|text| !may_be_constrained(&text))
 }
 
 #[cfg(test)]
@@ -327,6 +346,9 @@ mod tests {
             ("#include \"v.h\"\n", "v.h", "#include \"v.inc\"\n"),
             ("#include \"v.h\"\n", "v.h", "#include <v.inc>\n"),
             ("#include \"v_GOOS.h\"\n", "v_linux.h", ""),
+            ("#include \"v.H\"\n", "v.H", ""),
+            ("#include \"v.S\"\n", "v.S", ""),
+            ("#include \"h\"\n", "h", ""),
         ] {
             assert_eq!(
                 of(&[("a.s", text), (name, content)]),

@@ -1,8 +1,9 @@
 //! What was found in a tree, for the next `go` command of the same build.
 //!
 //! A folder in the build's own directory, with a file for each question: what was found, and which paths that depends
-//! on, with a hash over all that says whether one of them has changed since. ctime is among it, which nobody can set. A
-//! folder that somebody else could write is not used.
+//! on, with a hash over all that says whether one of them has changed since. ctime is among it, which nobody can set. (A
+//! write through a mapping that was there before moves no ctime while its page stays dirty. Nothing in a build keeps a
+//! source file mapped for writing from one `go` command to the next.) A folder that somebody else could write is not used.
 
 use crate::error::{Error, Result};
 use crate::fs;
@@ -19,11 +20,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The version of a file.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// On another file system than the memory's own, whose clock may be another one, a file whose last change is younger than
-/// this may change again without another ctime, in nanoseconds.
+/// this may change again without another ctime, in nanoseconds …
 const YOUNG: i128 = 200_000_000;
+
+/// … and where times are whole seconds, or every other one.
+const YOUNG_BY_SECONDS: i128 = 2_000_000_000;
 
 /// How long a new moment is waited for: no clock of a file system ticks more slowly than 100 times a second, but those that
 /// have whole seconds, which are not waited for.
@@ -96,7 +100,11 @@ impl Memory {
     /// What was found, if all that it depends on is as it was.
     pub fn get<T: DeserializeOwned>(&self, question: &[u8; 32]) -> Option<T> {
         let bytes = std::fs::read(self.path(question)).ok()?;
-        let rest = bytes.strip_prefix(&[VERSION])?;
+        let (rest, hash) = bytes.split_last_chunk::<32>()?;
+        if Sha256::digest(rest) != (*hash).into() {
+            return None;
+        }
+        let rest = rest.strip_prefix(&[VERSION])?;
         let (state, rest) = rest.split_first_chunk::<32>()?;
         let (length, rest) = rest.split_first_chunk::<8>()?;
         let (paths, found) =
@@ -141,6 +149,8 @@ impl Memory {
         bytes.extend_from_slice(&(paths.len() as u64).to_le_bytes());
         bytes.append(&mut paths);
         serde_json::to_writer(&mut bytes, found).map_err(|e| Error::input(e.to_string()))?;
+        let hash = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&hash);
         let path = self.path(question);
         let fresh = path.with_extension(std::process::id().to_string());
         fs::remove_file(&fresh)?;
@@ -192,10 +202,10 @@ impl Look {
 
     fn note(&mut self, found: &Metadata) {
         if let Some(since) = self.since {
-            let margin = if found.dev() == since.device {
-                0
-            } else {
-                YOUNG
+            let margin = match (found.dev() == since.device, found.ctime_nsec()) {
+                (true, _) => 0,
+                (false, 0) => YOUNG_BY_SECONDS,
+                (false, _) => YOUNG,
             };
             self.is_settled &= changed(found) < since.time - margin;
         }
@@ -264,8 +274,12 @@ mod tests {
             std::fs::write(&path, &bytes[..length]).unwrap();
             assert_eq!(get(&memory, 1), None);
         }
-        std::fs::write(&path, [&[VERSION + 1], &bytes[1..]].concat()).unwrap();
-        assert_eq!(get(&memory, 1), None);
+        for at in [0, 40, bytes.len() - 40, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(get(&memory, 1), None);
+        }
     }
 
     #[test]

@@ -145,13 +145,18 @@ impl SourceTree {
     ) -> Result<Self> {
         let settings = Settings::new(args, env);
         let roots = Roots::find(cwd, &settings);
+        if roots.is_odd {
+            return Err(Error::input(
+                "go.mod or go.work has a path with escapes between quotes",
+            ));
+        }
         let memory = memory(&settings);
         let budget = match &memory {
             Some(_) => Budget::of_build(),
             None => Budget::of_shell(roots.has_module),
         };
         let modules = Modules::find(&roots, &settings);
-        let mut scan = Scan::new(&settings, budget, roots.folders);
+        let mut scan = Scan::new(&settings, budget, roots);
         scan.memory = memory;
         let found = match scan.remembered() {
             Some(found) => found,
@@ -187,8 +192,14 @@ impl SourceTree {
     }
 
     /// A hash over the modules of the module cache that C or the assembler can read more of than `go` hashes, if there are any.
-    pub fn modules(&self) -> Option<[u8; 32]> {
-        self.modules.digest
+    ///
+    /// # Errors
+    /// When nobody knows which modules there are. Nothing that C or an assembler had a part in may be shared then.
+    pub fn modules(&self) -> Result<Option<[u8; 32]>> {
+        match self.modules.is_unknown {
+            true => Err(Error::input("there is no go.sum yet")),
+            false => Ok(self.modules.digest),
+        }
     }
 
     /// What Go's assembler reads in all packages that may be compiled.
@@ -257,6 +268,10 @@ impl Budget {
 struct Scan {
     /// The folders that the tree is below.
     roots: Vec<PathBuf>,
+    /// Where the main module and the others are in it: two of one name may be there.
+    places: Vec<PathBuf>,
+    /// The command goes by a link's path.
+    by_link: bool,
     walk: Walk,
     memory: Option<Memory>,
     /// When the look at the tree began, if it has and there is a memory.
@@ -293,7 +308,7 @@ impl Scan {
     fn new<F: Fn(&str) -> Option<OsString>>(
         settings: &Settings<F>,
         budget: Budget,
-        roots: Vec<PathBuf>,
+        roots: Roots,
     ) -> Self {
         let real = |path: PathBuf| path.canonicalize().ok();
         let paths = |names: &[&str]| {
@@ -321,7 +336,9 @@ impl Scan {
         named.upward.clear();
         let is_told = |flag: &&str| settings.flag(flag).is_some();
         Self {
-            roots,
+            places: places(&roots),
+            by_link: roots.by_link,
+            roots: roots.folders,
             walk: Walk::new(except, budget.files),
             memory: None,
             since: None,
@@ -352,6 +369,7 @@ impl Scan {
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: a question to a source tree\0");
         let (except, top) = (self.walk.except(), &self.top);
         hash.update(format!("{:?} {except:?} {top:?} ", self.roots));
+        hash.update(format!("{:?} {} ", self.places, self.by_link));
         hash.update(format!("{} {} {}", self.cgo, self.is_plain, self.told));
         hash.finalize().into()
     }
@@ -368,7 +386,7 @@ impl Scan {
             self.walk.add(root)?;
         }
         self.walk.add_linked()?;
-        let (assemblers, followed) = Assemblers::of_tree(&self.walk);
+        let (assemblers, followed) = Assemblers::of_tree(&self.walk, self.by_link);
         self.followed = Some(followed);
         let found = Answer {
             assemblers,
@@ -382,6 +400,11 @@ impl Scan {
     }
 
     fn inputs(mut self, assemblers: &Assemblers) -> Result<Inputs> {
+        if assemblers.is_beyond_reach {
+            return Err(Error::input(
+                "an assembler file includes one that is not there, in a tree with links",
+            ));
+        }
         if !self.cgo
             && let Some(found) = self.without_c(assemblers)
         {
@@ -407,8 +430,14 @@ impl Scan {
             return Some(nothing());
         }
         let included = assemblers.included.as_ref().filter(|_| self.is_plain)?;
+        let digest = included.digest.map(|digest| {
+            let mut hash = Sha256::new_with_prefix("nix-gocacheprog: what assembler reads\0");
+            hash.update(digest);
+            self.add_places(&mut hash);
+            hash.finalize().into()
+        });
         Some(Inputs {
-            digest: included.digest.unwrap_or(nothing().digest),
+            digest: digest.unwrap_or(nothing().digest),
             has_c: false,
             said: included.said.clone(),
         })
@@ -429,6 +458,7 @@ impl Scan {
         };
         let files = self.walk.files.iter().filter(counts);
         let folders = self.roots.iter().chain(&self.walk.folders);
+        let folders = folders.chain(self.walk.version_control());
         let others = self.followed.iter().flatten().chain(&self.looked_for);
         let mut depends: BTreeSet<_> = folders.chain(others).cloned().collect();
         depends.extend(files.map(|file| self.walk.path(file)));
@@ -654,8 +684,16 @@ impl Scan {
         )
     }
 
+    fn add_places(&self, hash: &mut Sha256) {
+        for place in &self.places {
+            hash.update(place.as_os_str().as_bytes());
+            hash.update([0]);
+        }
+    }
+
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: inputs of C in a source tree\0");
+        self.add_places(&mut hash);
         for (nth, bytes) in &self.bytes {
             let (root, name) = &self.walk.files[*nth].name;
             add_name(&mut hash, *root, name);
@@ -673,6 +711,27 @@ impl Scan {
         }
         hash.finalize().into()
     }
+}
+
+/// Where the main module and all folders of source are, as seen from the first one.
+fn places(roots: &Roots) -> Vec<PathBuf> {
+    let Some(first) = roots.folders.first() else {
+        return Vec::new();
+    };
+    let all = std::iter::once(&roots.main).chain(&roots.folders);
+    all.map(|folder| relative(first, folder)).collect()
+}
+
+/// The way from one folder to another one, by the names alone.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let mut up = PathBuf::new();
+    for base in from.ancestors() {
+        if let Ok(rest) = to.strip_prefix(base) {
+            return up.join(rest);
+        }
+        up.push("..");
+    }
+    to.to_path_buf()
 }
 
 /// The inputs of all trees without any.
@@ -803,7 +862,7 @@ mod tests {
                 dir: TestDir::new(),
                 vars: Vec::new(),
             };
-            tree.write("source/go.mod", "module example.com/a\n");
+            tree.write("source/go.mod", "module example.com/a\n\ngo 1.24\n");
             // Modules of others come from here.
             tree.write("source/vendor/modules.txt", "");
             for (name, text) in files {
@@ -908,6 +967,7 @@ mod tests {
         for name in [
             "README.md",
             "x.json",
+            ".git/HEAD",
             ".git/v.h",
             "logo.png",
             "LICENSE",
@@ -1121,6 +1181,65 @@ mod tests {
     }
 
     #[test]
+    fn two_modules_of_one_name_in_a_tree_are_two() {
+        let files = [
+            ("one/go.mod", "module b\n"),
+            ("two/go.mod", "module b\n"),
+            ("p/a.s", "#include \"../v.inc\"\n"),
+            ("v.inc", "1"),
+            ("a.go", CGO),
+        ];
+        for cgo in ["0", "1"] {
+            let tree = Tree::new(&files).with("CGO_ENABLED", cgo).in_build();
+            let digest = |folder: &str| {
+                let var = |name: &str| {
+                    let found = tree.vars.iter().find(|(key, _)| *key == name);
+                    found.map(|(_, value)| OsString::from(value))
+                };
+                let found = SourceTree::scan(&tree.path(folder), &[], var).unwrap();
+                found.inputs().unwrap().digest
+            };
+            assert_ne!(digest("source/one"), digest("source/two"), "{cgo}");
+            assert_eq!(digest("source/one"), digest("source/one"), "{cgo}");
+        }
+    }
+
+    #[test]
+    fn packages_in_folders_that_are_left_out_elsewhere_count() {
+        for folder in ["CVS", ".jj/q", "result-p", "go-build1"] {
+            let tree = Tree::new(&[("a.go", "package a\n")]).in_build();
+            tree.write(&format!("source/{folder}/a.go"), CGO);
+            tree.write(&format!("source/{folder}/v.h"), "1");
+            assert!(
+                tree.counts(&format!("source/{folder}/v.h"), "2"),
+                "{folder}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let files = [
+            ("x/y.s", "#include \"/dev/zero\"\n"),
+            ("a.go", "package a\n"),
+        ];
+        let tree = Tree::new(&files).with("CGO_ENABLED", "0");
+        let fifo = tree.path("source/x/x.s");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        assert!(!tree.scan().assembler().is_closed());
+    }
+
+    #[test]
+    fn an_include_that_only_a_links_path_leads_to_is_beyond_reach() {
+        let tree = Tree::new(&[("p/a.s", "#include \"../../w.inc\"\n")]);
+        let tree = tree.with("CGO_ENABLED", "0");
+        assert!(tree.scan().inputs().is_ok());
+        symlink("p", tree.path("source/linked")).unwrap();
+        assert!(tree.scan().inputs().is_err());
+    }
+
+    #[test]
     fn modules_that_c_can_read_count_by_what_they_really_are() {
         let files = [
             ("a.go", "package a\n"),
@@ -1133,7 +1252,7 @@ mod tests {
         std::fs::remove_file(tree.path("source/vendor/modules.txt")).unwrap();
         let modules = tree.path("mod").to_str().unwrap().to_owned();
         let tree = tree.with("GOMODCACHE", modules);
-        let of = |tree: &Tree| tree.scan().modules();
+        let of = |tree: &Tree| tree.scan().modules().unwrap();
         assert!(of(&tree).is_some(), "to be fetched");
         for name in ["b.go", "README.md"] {
             tree.write(&format!("mod/example.com/b@v1.0.0/{name}"), "package b\n");
@@ -1156,7 +1275,18 @@ mod tests {
         tree.write("source/go.sum", "example.com/b v1.0.0 h1:y=\n");
         assert!(!seen.contains(&of(&tree)), "another one of that version");
         tree.write("source/vendor/modules.txt", "");
+        tree.write(
+            "source/go.mod",
+            "module a\n\ngo 1.24\nreplace c v1 => d v2\n",
+        );
         assert_eq!(of(&tree), None, "vendored");
+        // A go.sum that is yet to be written.
+        std::fs::remove_file(tree.path("source/go.sum")).unwrap();
+        std::fs::remove_file(tree.path("source/vendor/modules.txt")).unwrap();
+        tree.write("source/go.mod", "module a\n\ngo 1.24\n");
+        assert_eq!(of(&tree), None, "no other module");
+        tree.write("source/go.mod", "module a\n\ngo 1.24\nrequire b v1.0.0\n");
+        assert!(tree.scan().modules().is_err() && !tree.scan().assembler().is_closed());
     }
 
     #[test]
@@ -1192,6 +1322,9 @@ mod tests {
             let end = at + bytes[at..].iter().position(|byte| *byte == b']').unwrap();
             let forged = [9; 32].map(|byte: u8| byte.to_string()).join(",");
             bytes.splice(at..end, forged.into_bytes());
+            let end = bytes.len() - 32;
+            let hash = Sha256::digest(&bytes[..end]);
+            bytes[end..].copy_from_slice(&hash);
             std::fs::write(path, bytes).unwrap();
         }
     }
@@ -1400,7 +1533,8 @@ mod tests {
                 bytes,
                 ..Budget::of_shell(true)
             };
-            let mut scan = Scan::new(&settings, budget, vec![tree.path("source")]);
+            let roots = Roots::find(&tree.path("source"), &settings);
+            let mut scan = Scan::new(&settings, budget, roots);
             let found = scan.assemblers(Memory::now).unwrap();
             scan.look(&found.assemblers).unwrap().0.digest
         };

@@ -19,6 +19,8 @@ pub struct Modules {
     pub may_be_open: bool,
     /// A hash over all modules that C or the assembler can read more of than `go` hashes; `None` if there are none.
     pub digest: Option<[u8; 32]>,
+    /// Nobody says which modules there are: go.sum is yet to be written.
+    pub is_unknown: bool,
 }
 
 impl Modules {
@@ -27,6 +29,7 @@ impl Modules {
         let mut found = Self {
             may_be_open: false,
             digest: None,
+            is_unknown: false,
         };
         if !roots.uses_module_cache {
             return found;
@@ -34,16 +37,21 @@ impl Modules {
         let cache = folder(settings);
         found.may_be_open = cache.is_none() || roots.sums.is_empty();
         let mut counting: BTreeSet<String> = roots.replacements.clone();
+        let (mut is_any_there, mut is_any_missing) = (false, false);
         for sum in &roots.sums {
             let text = match std::fs::read_to_string(sum) {
                 Ok(text) => text,
                 // A module that needs no other has none.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    is_any_missing = true;
+                    continue;
+                }
                 Err(_) => {
-                    found.may_be_open = true;
+                    found.is_unknown = true;
                     continue;
                 }
             };
+            is_any_there = true;
             for line in text.lines() {
                 let Some(module) = module(line) else { continue };
                 let module = cache.as_ref().map(|cache| look(&cache.join(module)));
@@ -54,6 +62,8 @@ impl Modules {
                 }
             }
         }
+        found.is_unknown |= is_any_missing && !is_any_there && roots.has_requirements;
+        found.may_be_open |= found.is_unknown;
         if !counting.is_empty() {
             let mut hash = Sha256::new_with_prefix("nix-gocacheprog: modules\0");
             for line in counting {

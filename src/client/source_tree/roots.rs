@@ -7,6 +7,7 @@ use super::settings::Settings;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Where source is, and where else packages come from.
@@ -14,10 +15,18 @@ use std::path::{Component, Path, PathBuf};
 pub struct Roots {
     /// Each folder once, the main module's first. Some may be below others.
     pub folders: Vec<PathBuf>,
+    /// The main module's folder, or where the command runs if there is none.
+    pub main: PathBuf,
     /// There is a go.mod.
     pub has_module: bool,
+    /// The command was started in a folder that a link leads to, and may go by either path.
+    pub by_link: bool,
+    /// A go.mod or go.work says a path in a way that is not understood here.
+    pub is_odd: bool,
     /// Modules may be taken from the module cache.
     pub uses_module_cache: bool,
+    /// A go.mod requires another module.
+    pub has_requirements: bool,
     /// The go.sum files that name them; none, when it cannot be told which they are.
     pub sums: Vec<PathBuf>,
     /// The `replace` directives that have another module, or another version, take the place of one. `go` hashes the path
@@ -26,16 +35,37 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Those of a command that runs in `cwd`. (`go -C` has changed it before it starts anything.)
+    /// Those of a command that runs in `cwd`. (`go -C` has changed it before it starts anything.) Where PWD is another path of
+    /// the same folder, `go` goes by that (`Getwd` in os/getwd.go).
     pub fn find<F: Fn(&str) -> Option<OsString>>(cwd: &Path, settings: &Settings<F>) -> Self {
         let mut roots = Self::default();
+        let identity = |path: &Path| {
+            let found = path.metadata().ok();
+            found.map(|found| (found.dev(), found.ino()))
+        };
+        let said = settings
+            .path("PWD")
+            .filter(|said| said.is_absolute() && said != cwd && identity(said) == identity(cwd));
+        roots.add_all(said.as_deref().unwrap_or(cwd), settings);
+        if said.is_some() {
+            roots.by_link = true;
+            roots.add_all(cwd, settings);
+        }
+        roots
+    }
+
+    fn add_all<F: Fn(&str) -> Option<OsString>>(&mut self, cwd: &Path, settings: &Settings<F>) {
+        let roots = self;
         let module = nearest(cwd, "go.mod");
         let work = match settings.get("GOWORK") {
             Some(off) if off == "off" => None,
             Some(path) if path != "auto" => Some(PathBuf::from(path)),
             _ => nearest(cwd, "go.work").map(|folder| folder.join("go.work")),
         };
-        roots.has_module = module.is_some();
+        roots.has_module |= module.is_some();
+        if roots.main.as_os_str().is_empty() {
+            roots.main = module.as_deref().unwrap_or(cwd).to_path_buf();
+        }
         roots.add_source(module.as_deref().unwrap_or(cwd), settings);
         if let Some(module) = &module {
             let file = settings.flag("modfile").map(|file| cwd.join(file));
@@ -55,27 +85,27 @@ impl Roots {
                 roots.add(normal(&cwd.join(folder)));
             }
         }
-        let vendors = [
-            module,
-            work.as_deref()
-                .and_then(Path::parent)
-                .map(Path::to_path_buf),
-        ];
-        let has_vendor = vendors
-            .into_iter()
-            .flatten()
-            .any(|folder| folder.join("vendor/modules.txt").exists());
-        let is_told = settings.flag("mod").is_some_and(|mode| mode != "vendor");
+        // The go.work or go.mod beside whose vendor folder `go` looks, and since which release of Go it needs no flag for that.
+        let vendor = match &work {
+            Some(work) => Some((work.clone(), (1, 22))),
+            None => module.map(|folder| (folder.join("go.mod"), (1, 14))),
+        };
+        let mode = settings.flag("mod");
+        let has_vendor = vendor.is_some_and(|(file, since)| {
+            let is_told = || mode.is_some_and(|mode| mode == "vendor");
+            file.with_file_name("vendor/modules.txt").exists()
+                && (is_told() || release(&file) >= Some(since))
+        });
+        let is_told = mode.is_some_and(|mode| mode != "vendor");
         // `go install example.com/command@version` builds from no go.mod.
         let has_version = settings
             .words()
             .iter()
             .any(|word| word.as_bytes().contains(&b'@'));
-        roots.uses_module_cache = !has_vendor || is_told || has_version;
+        roots.uses_module_cache |= !has_vendor || is_told || has_version;
         if has_version {
             roots.sums.clear();
         }
-        roots
     }
 
     /// Adds a folder of source, with all that was unpacked around it: a build of Nix may have its module in a folder
@@ -116,6 +146,7 @@ impl Roots {
         {
             let text = std::fs::read_to_string(&file).unwrap_or_default();
             self.add_replaced(&text, folder, settings);
+            self.has_requirements |= !directives(&text, "require").is_empty();
             self.sums.push(file.with_extension("sum"));
         }
     }
@@ -128,6 +159,9 @@ impl Roots {
         folder: &Path,
         settings: &Settings<F>,
     ) {
+        // What is between quotes can have escapes.
+        let mut lines = text.lines();
+        self.is_odd |= lines.any(|line| line.contains('"') && line.contains('\\'));
         for words in directives(text, "replace") {
             let right = words.iter().position(|word| word == "=>");
             let Some(path) = right.and_then(|at| words.get(at + 1)) else {
@@ -194,6 +228,15 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
+/// The release of Go that a go.mod or go.work says, as far as it matters.
+fn release(file: &Path) -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let words = directives(&text, "go").pop()?;
+    let mut numbers = words.first()?.splitn(3, |c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
 /// The words of each directive of this kind in a go.mod or go.work.
 fn directives(text: &str, directive: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
@@ -237,6 +280,8 @@ fn words(line: &str) -> Vec<String> {
             '(' | ')' => rest.split_at(1),
             _ => {
                 let end = rest.find(|c: char| c.is_whitespace() || "()".contains(c));
+                // A comment needs no blank before it.
+                let end = end.into_iter().chain(rest.find("//")).min();
                 rest.split_at(end.unwrap_or(rest.len()))
             }
         };
@@ -313,6 +358,38 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_read_as_go_reads_them_or_given_up() {
+        let dir = TestDir::new();
+        let text = "module a\nreplace b => ../b//note\nreplace \"c\" => `../c`\n";
+        let roots = find(&dir, &[("a/go.mod", text)], "a", &[], &[]);
+        assert_eq!(names(&dir, &roots), ["a", "b", "c"]);
+        assert!(!roots.is_odd);
+        let text = "module a\nreplace b => \"../\\x62\"\n";
+        assert!(find(&dir, &[("a/go.mod", text)], "a", &[], &[]).is_odd);
+    }
+
+    #[test]
+    fn a_command_that_goes_by_a_links_path_has_the_roots_of_both() {
+        let dir = TestDir::new();
+        let files = [
+            ("real/deep/a/go.mod", "module a\n"),
+            ("ws/go.work", "go 1.24\nuse ./a\nuse ../b\n"),
+            ("b/go.mod", "module b\n"),
+        ];
+        let pwd = [("PWD", "DIR/ws/a")];
+        find(&dir, &files, "real/deep/a", &[], &[]);
+        std::os::unix::fs::symlink("../real/deep/a", dir.path().join("ws/a")).unwrap();
+        let roots = find(&dir, &[], "real/deep/a", &[], &pwd);
+        assert!(roots.by_link);
+        assert_eq!(
+            names(&dir, &roots),
+            ["ws/a", "b", "ws/vendor", "real/deep/a"]
+        );
+        let roots = find(&dir, &[], "real/deep/a", &[], &[("PWD", "DIR/b")]);
+        assert_eq!(names(&dir, &roots), ["real/deep/a"]);
+    }
+
+    #[test]
     fn the_modules_of_a_workspace_are_source_too() {
         let dir = TestDir::new();
         let files = [
@@ -360,10 +437,22 @@ mod tests {
             find(&dir, files, "a", args, vars).uses_module_cache
         };
         assert!(uses(&[("a/go.mod", "module a\n")], &[], &[]));
-        assert!(!uses(&[("a/vendor/modules.txt", "")], &[], &[]));
+        let vendored = [("a/vendor/modules.txt", "")];
+        assert!(uses(&vendored, &[], &[]), "no release is said");
+        for (text, is_used) in [
+            ("module a\ngo 1.13\n", true),
+            ("module a\ngo 1.14\n", false),
+            ("module a\ngo 1.24.3\n", false),
+        ] {
+            assert_eq!(uses(&[("a/go.mod", text)], &[], &[]), is_used, "{text}");
+        }
         assert!(uses(&[], &["go", "build", "-mod", "mod"], &[]));
         assert!(uses(&[], &[], &[("GOFLAGS", "-mod=readonly")]));
         assert!(!uses(&[], &[], &[("GOFLAGS", "-mod=vendor")]));
+        // A workspace has a vendor folder of its own.
+        let work = [("go.work", "go 1.24\nuse ./a\n")];
+        assert!(uses(&work, &[], &[]));
+        assert!(!uses(&[("vendor/modules.txt", "")], &[], &[]));
         let roots = find(
             &dir,
             &[],

@@ -309,40 +309,62 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// The assembler's directives (`hash` in cmd/asm/internal/lex/input.go).
+const DIRECTIVES: [&[u8]; 8] = [
+    b"define", b"else", b"endif", b"ifdef", b"ifndef", b"include", b"line", b"undef",
+];
+
 /// The files that a text for Go's assembler includes; `None` if it cannot be told. The assembler reads them after
-/// `#include` alone, with the name as it stands there (`hash` and `include` in cmd/asm/internal/lex/input.go).
+/// `#include` alone, at the beginning of a line, with the name as it stands there (`hash` and `include` in
+/// cmd/asm/internal/lex/input.go). A `#` anywhere else could get there by a macro.
 pub fn assembler_includes(text: &[u8]) -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for (at, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'#') {
-        let rest = &text[at + 1..];
-        let blanks = rest
-            .iter()
-            .take_while(|byte| b" \t\r".contains(byte))
-            .count();
-        let rest = &rest[blanks..];
-        if let Some(name) = rest.strip_prefix(b"include") {
-            let name = name.trim_ascii_start().strip_prefix(b"\"")?;
-            let name = &name[..name.iter().position(|byte| *byte == b'"')?];
-            let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-+/".contains(byte);
-            if name.is_empty() || !name.iter().all(is_plain) {
-                return None;
-            }
-            found.insert(String::from_utf8_lossy(name).into_owned());
-        } else if rest.starts_with(b"/*") || rest.is_empty() || b"\\\n".contains(&rest[0]) {
-            // The word may come later.
+    let mut at = 0;
+    let mut is_body = false;
+    for line in text.split(|byte| *byte == b'\n') {
+        let rest = &text[at..];
+        at += line.len() + 1;
+        let was_body = is_body;
+        let goes_on = line.trim_ascii_end().ends_with(b"\\");
+        is_body &= goes_on;
+        // Nothing before a comment's two strokes can make them a part of something else.
+        let comment = find(line, b"//").unwrap_or(line.len());
+        let is_comment = !line[..comment].iter().any(|byte| b"\"'`*".contains(byte));
+        let code = if is_comment { &line[..comment] } else { line };
+        // The rest of a macro may stand in another line than it seems to.
+        if was_body && code.iter().any(|byte| b"#*".contains(byte)) {
             return None;
-        } else if let Some(body) = rest.strip_prefix(b"define") {
-            // A macro can hold a directive only with a `#` of its own.
-            let mut lines = body.split(|byte| *byte == b'\n');
-            let goes_on = |line: &&[u8]| line.trim_ascii_end().ends_with(b"\\");
-            let mut line = lines.next();
-            while let Some(part) = line {
-                let code = &part[..find(part, b"//").unwrap_or(part.len())];
-                if code.contains(&b'#') {
+        }
+        let Some(hash) = code.iter().position(|byte| *byte == b'#') else {
+            continue;
+        };
+        let after = &code[hash + 1..];
+        if !code[..hash].trim_ascii().is_empty() || after.contains(&b'#') {
+            return None;
+        }
+        let word = after.trim_ascii_start();
+        let is_end = |byte: Option<&u8>| {
+            byte.is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte < 0x80)
+        };
+        let mut directives = DIRECTIVES.iter();
+        let directive = directives.find(|directive| {
+            word.strip_prefix(**directive)
+                .is_some_and(|rest| is_end(rest.first()))
+        })?;
+        match *directive {
+            b"include" => {
+                let name = find(rest, b"include").map(|at| &rest[at + b"include".len()..])?;
+                let name = name.trim_ascii_start().strip_prefix(b"\"")?;
+                let name = &name[..name.iter().position(|byte| *byte == b'"')?];
+                let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-+/".contains(byte);
+                if name.is_empty() || !name.iter().all(is_plain) {
                     return None;
                 }
-                line = if goes_on(&part) { lines.next() } else { None };
+                found.insert(String::from_utf8_lossy(name).into_owned());
             }
+            b"define" if find(code, b"/*").is_some() => return None,
+            b"define" => is_body = goes_on,
+            _ => {}
         }
     }
     Some(found)
@@ -491,6 +513,15 @@ mod tests {
             "#define X #include\nX \"a.h\"",
             "#define X \\\n #\nX include \"a.h\"",
             "#\\\ninclude \"a.h\"",
+            "#define D(x) x include \"a.h\"\nD(#)\n",
+            "#define D(a) /*\n*/ # a\nD(include \"a.h\")\n",
+            "#define D(a) x \\\n/*\n*/ # a\nD(include \"a.h\")\n",
+            "#define D(a) \\\n # include \"a.h\"\n",
+            "/* // */ # include \"a.h\"",
+            "DATA x(SB)/8, \"//\" #include \"a.h\"",
+            "#pragma x",
+            "#includes \"a.h\"",
+            "MOVD #1, R0",
         ] {
             assert_eq!(names(text), None, "{text}");
         }

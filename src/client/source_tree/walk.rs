@@ -12,16 +12,65 @@ use std::path::{Path, PathBuf};
 /// More files than any source tree has: a symbolic link leads somewhere else.
 pub const FILES_MAX: usize = 1_000_000;
 
-/// What a version control system keeps. `go` does not build from there.
-const VERSION_CONTROL: [&str; 8] = [
-    ".git", ".hg", ".svn", ".bzr", "_darcs", "CVS", ".jj", ".pijul",
+/// Where a version control system keeps what it knows, and what is in there. `go` does not build from there.
+const VERSION_CONTROL: [(&str, &str); 8] = [
+    (".git", "HEAD"),
+    (".hg", "requires"),
+    (".svn", "wc.db"),
+    (".bzr", "branch-format"),
+    ("_darcs", "format"),
+    ("CVS", "Entries"),
+    (".jj", "repo"),
+    (".pijul", "pristine"),
+];
+
+/// What the names of folders begin with that `go` makes in a temporary one; digits follow.
+const GOS_TEMPORARY: [&[u8]; 5] = [
+    b"go-build",
+    b"go-link-",
+    b"cgo-gcc-",
+    b"go-tool-",
+    b"gotest",
 ];
 
 /// What is there does not change.
 const STORE: &str = "/nix/store";
 
-/// Not of any source tree.
-const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// So many files are looked at to see whether there is a package where a link leads.
+const LOOK_MAX: usize = 1000;
+
+/// Whether a folder is the system's, and of no source tree. Shared memory is a file system like others.
+fn is_system(folder: &Path) -> bool {
+    let system = ["/proc", "/sys", "/dev"];
+    system.iter().any(|system| folder.starts_with(system)) && !folder.starts_with("/dev/shm")
+}
+
+/// Whether a Go file is right in a folder, so it may be a package.
+fn is_package(folder: &Path) -> bool {
+    let Ok(mut entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().as_bytes().ends_with(b".go")))
+}
+
+/// Whether a Go file may be anywhere below a folder.
+fn may_hold_package(folder: &Path) -> bool {
+    let (mut folders, mut seen) = (vec![folder.to_path_buf()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            seen += 1;
+            if seen > LOOK_MAX || entry.file_name().as_bytes().ends_with(b".go") {
+                return true;
+            }
+            // A link may lead to a package, too.
+            let kind = entry.file_type();
+            if kind.is_ok_and(|kind| kind.is_dir()) || entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    false
+}
 
 /// Files that no C compiler and no assembler reads unless a text names one of their kind: extensions, and names
 /// without one, in lower case and sorted.
@@ -227,26 +276,26 @@ impl Except {
     fn has(&self, folder: &Path, name: &[u8], is_folder: bool) -> bool {
         let is_temporary = || self.temporary.iter().any(|temporary| temporary == folder);
         if name.starts_with(b".nix-gocacheprog") {
-            return true;
+            return is_temporary();
         }
         if !is_folder {
             return (name == b"env-vars" || name.starts_with(b".attrs.")) && is_temporary();
         }
-        let is_gos_own = [
-            &b"go-build"[..],
-            b"go-link-",
-            b"cgo-gcc-",
-            b"go-tool-",
-            b"gotest",
-        ]
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
-        VERSION_CONTROL.iter().any(|own| own.as_bytes() == name)
-            || is_gos_own && is_temporary()
-            || !self.folders.is_empty()
-                && self
-                    .folders
-                    .contains(&folder.join(std::ffi::OsStr::from_bytes(name)))
+        let path = || folder.join(OsStr::from_bytes(name));
+        let numbered = GOS_TEMPORARY
+            .iter()
+            .find_map(|begin| name.strip_prefix(*begin));
+        let is_gos_own = numbered
+            .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit))
+            && is_temporary();
+        let is_version_control = || {
+            let known = VERSION_CONTROL.iter();
+            let mut known = known.filter(|(own, _)| own.as_bytes() == name);
+            known.any(|(_, holds)| path().join(holds).exists())
+        };
+        let is_cache = || !self.folders.is_empty() && self.folders.contains(&path());
+        // Whatever it is called, `go` may build from it.
+        (is_gos_own || is_version_control() || is_cache()) && !is_package(&path())
     }
 }
 
@@ -257,6 +306,8 @@ pub struct Walk {
     pub files: Vec<Found>,
     /// The folders that were listed.
     pub folders: Vec<PathBuf>,
+    /// What was left out by name.
+    left_out: Vec<PathBuf>,
     /// How many there may be.
     max: usize,
     except: Except,
@@ -294,6 +345,20 @@ impl Walk {
         self.roots.iter().any(|root| root == folder)
     }
 
+    /// The folders of version control that were left out. Whether one is still left out shows in it.
+    pub fn version_control(&self) -> impl Iterator<Item = &PathBuf> {
+        let is_one = |path: &&PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            VERSION_CONTROL.iter().any(|(own, _)| name == *own)
+        };
+        self.left_out.iter().filter(is_one)
+    }
+
+    /// Whether links lead to folders, so that one may have several paths.
+    pub fn has_links(&self) -> bool {
+        !self.links.is_empty()
+    }
+
     /// The names of links that lead to a folder.
     pub fn names_of(&self, folder: &Path) -> impl Iterator<Item = &OsStr> {
         let links = self.links.iter().filter(move |(_, real)| real == folder);
@@ -311,8 +376,8 @@ impl Walk {
         let is_of_tool = |link: &Path| {
             let name = link.file_name().unwrap_or_default().as_bytes();
             let mut folders = link.components().map(|part| part.as_os_str());
-            name.starts_with(b"result")
-                || folders.any(|folder| folder == ".direnv" || folder == ".devenv")
+            folders.any(|folder| folder == ".direnv" || folder == ".devenv")
+                || name.starts_with(b"result") && !may_hold_package(link)
         };
         let links = self.links.iter();
         links.filter(move |(link, real)| real.starts_with(STORE) && !is_of_tool(link))
@@ -345,8 +410,14 @@ impl Walk {
     /// When there are more files than a source tree can have.
     pub fn add(&mut self, root: &Path) -> Result<()> {
         let root = root.canonicalize().unwrap_or_else(|_| normal(root));
-        if self.has(&root) || SYSTEM.iter().any(|system| root.starts_with(system)) {
+        if self.has(&root) {
             return Ok(());
+        }
+        if is_system(&root) {
+            return Err(Error::input(format!(
+                "{} is the system's, and no place for source",
+                root.display()
+            )));
         }
         self.roots.push(root.clone());
         self.walk(self.roots.len() - 1, root, true)
@@ -383,6 +454,7 @@ impl Walk {
             for (name, kind) in entries {
                 let is_folder = kind.is_some_and(|kind| kind.is_dir());
                 if self.except.has(&folder, name.as_bytes(), is_folder) {
+                    self.left_out.push(folder.join(name));
                     continue;
                 }
                 let path = folder.join(name);
@@ -413,10 +485,7 @@ impl Walk {
         let Ok(real) = real else {
             return Ok(());
         };
-        if !real.starts_with(STORE)
-            && !self.has(&real)
-            && !SYSTEM.iter().any(|system| real.starts_with(system))
-        {
+        if !real.starts_with(STORE) && !self.has(&real) && !is_system(&real) {
             self.linked.insert(real.clone());
         }
         self.links.push((path, real));
@@ -515,13 +584,20 @@ mod tests {
                 ".dot/a.h",
                 "_x/testdata/a.h",
                 "node_modules/a/a.h",
+                ".git/HEAD",
                 ".git/a.h",
+                "sub/.hg/requires",
                 "sub/.hg/a.h",
+                "CVS/a.h",
+                ".jj/repo",
+                ".jj/a.go",
                 "cache/a.h",
                 "tmp/go-build123/a.h",
                 "sub/go-build123/a.h",
                 "tmp/env-vars",
-                ".nix-gocacheprog/a.h",
+                "tmp/.nix-gocacheprog/a.h",
+                "tmp/gotestutil/a.h",
+                "tmp/go-build7/a.go",
             ],
         );
         let real = dir.path().canonicalize().unwrap();
@@ -537,10 +613,15 @@ mod tests {
             names(&walk),
             [
                 ".dot/a.h",
+                ".jj/a.go",
+                ".jj/repo",
+                "CVS/a.h",
                 "_x/testdata/a.h",
                 "a.h",
                 "node_modules/a/a.h",
-                "sub/go-build123/a.h"
+                "sub/go-build123/a.h",
+                "tmp/go-build7/a.go",
+                "tmp/gotestutil/a.h",
             ]
         );
     }
