@@ -426,7 +426,7 @@ impl Scan {
 
     /// The inputs where a C compiler has no part in anything, if assembler files tell what they include.
     fn without_c(&self, assemblers: &Assemblers) -> Option<Inputs> {
-        if assemblers.worst.is_closed() {
+        if assemblers.worst == Assembler::None {
             return Some(nothing());
         }
         let included = assemblers.included.as_ref().filter(|_| self.is_plain)?;
@@ -1426,6 +1426,13 @@ mod tests {
         let digest = |tree: &Tree| tree.scan_with(&["go", "build", "-asmflags=-I/x"]).digest();
         let before = digest(&tree);
         tree.write("source/other.inc", "2");
+        assert_ne!(digest(&tree), before);
+        // By a name that stands for `#`, too.
+        let tree = Tree::new(&[("a.s", "INC include \"v.inc\"\n"), ("v.inc", "1")]);
+        let tree = tree.with("CGO_ENABLED", "0");
+        assert_eq!(tree.scan().digest(), none());
+        let before = digest(&tree);
+        tree.write("source/v.inc", "2");
         assert_ne!(digest(&tree), before);
     }
 
