@@ -310,11 +310,10 @@ impl Scan {
         budget: Budget,
         roots: Roots,
     ) -> Self {
-        let real = |path: PathBuf| path.canonicalize().ok();
         let paths = |names: &[&str]| {
             names
                 .iter()
-                .filter_map(|name| real(settings.path(name)?))
+                .filter_map(|name| Some(real(&settings.path(name)?)))
                 .collect()
         };
         let mut except = Except {
@@ -325,7 +324,7 @@ impl Scan {
             settings
                 .path("XDG_CACHE_HOME")
                 .or_else(|| Some(settings.path("HOME")?.join(".cache")))
-                .and_then(|caches| real(caches.join("go-build"))),
+                .map(|caches| real(&caches.join("go-build"))),
         );
         let mut named = Named::default();
         for flags in FLAGS {
@@ -711,6 +710,18 @@ impl Scan {
         }
         hash.finalize().into()
     }
+}
+
+/// The real path of something that may be yet to be made.
+fn real(path: &Path) -> PathBuf {
+    let mut there = path.ancestors();
+    let found = there.find_map(|folder| {
+        let rest = path.strip_prefix(folder).ok()?;
+        // By components, or nothing more would be a slash.
+        let found = folder.canonicalize().ok()?;
+        Some(found.components().chain(rest.components()).collect())
+    });
+    found.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// Where the main module and all folders of source are, as seen from the first one.
@@ -1371,6 +1382,18 @@ mod tests {
                 "{text} {name}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_looked_at_before_go_made_its_cache_is_remembered() {
+        let tree = Tree::new(&[("a.go", CGO)]).in_build();
+        let cache = tree.path("go-cache").to_str().unwrap().to_owned();
+        let tree = tree.with("GOCACHE", cache);
+        scan_later(&tree);
+        forge(&tree);
+        assert_eq!(tree.scan().digest(), [9; 32]);
+        std::fs::create_dir(tree.path("go-cache")).unwrap();
+        assert_eq!(tree.scan().digest(), [9; 32]);
     }
 
     #[test]

@@ -319,55 +319,97 @@ const DIRECTIVES: [&[u8]; 8] = [
 /// cmd/asm/internal/lex/input.go). A `#` anywhere else could get there by a macro.
 pub fn assembler_includes(text: &[u8]) -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    let mut at = 0;
-    let mut is_body = false;
+    let mut in_comment = false;
+    let mut in_macro = false;
     for line in text.split(|byte| *byte == b'\n') {
-        let rest = &text[at..];
-        at += line.len() + 1;
-        let was_body = is_body;
-        let goes_on = line.trim_ascii_end().ends_with(b"\\");
-        is_body &= goes_on;
-        // Nothing before a comment's two strokes can make them a part of something else.
-        let comment = find(line, b"//").unwrap_or(line.len());
-        let is_comment = !line[..comment].iter().any(|byte| b"\"'`*".contains(byte));
-        let code = if is_comment { &line[..comment] } else { line };
-        // The rest of a macro may stand in another line than it seems to.
-        if was_body && code.iter().any(|byte| b"#*".contains(byte)) {
-            return None;
-        }
-        let Some(hash) = code.iter().position(|byte| *byte == b'#') else {
-            continue;
+        let code = without_comments(line, &mut in_comment)?;
+        let code = code.trim_ascii();
+        let was_in_macro = in_macro;
+        in_macro &= code.ends_with(b"\\");
+        let directive = match code.iter().position(|byte| *byte == b'#') {
+            None => None,
+            Some(0) if !was_in_macro && !code[1..].contains(&b'#') => Some(directive(&code[1..])?),
+            Some(_) => return None,
         };
-        let after = &code[hash + 1..];
-        if !code[..hash].trim_ascii().is_empty() || after.contains(&b'#') {
-            return None;
-        }
-        let word = after.trim_ascii_start();
-        let is_end = |byte: Option<&u8>| {
-            byte.is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_' && *byte < 0x80)
-        };
-        let mut directives = DIRECTIVES.iter();
-        let directive = directives.find(|directive| {
-            word.strip_prefix(**directive)
-                .is_some_and(|rest| is_end(rest.first()))
-        })?;
-        match *directive {
-            b"include" => {
-                let name = find(rest, b"include").map(|at| &rest[at + b"include".len()..])?;
-                let name = name.trim_ascii_start().strip_prefix(b"\"")?;
-                let name = &name[..name.iter().position(|byte| *byte == b'"')?];
+        match directive {
+            Some((b"include", name)) => {
+                let name = name.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
                 let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-+/".contains(byte);
                 if name.is_empty() || !name.iter().all(is_plain) {
                     return None;
                 }
                 found.insert(String::from_utf8_lossy(name).into_owned());
             }
-            b"define" if find(code, b"/*").is_some() => return None,
-            b"define" => is_body = goes_on,
+            Some((b"define", _)) => in_macro = code.ends_with(b"\\"),
             _ => {}
+        }
+        // A macro may go on where its comment ends.
+        if in_comment && (in_macro || was_in_macro || matches!(directive, Some((b"define", _)))) {
+            return None;
         }
     }
     Some(found)
+}
+
+/// The directive after a `#`, and what follows it; `None` if it is none.
+fn directive(code: &[u8]) -> Option<(&'static [u8], &[u8])> {
+    let code = code.trim_ascii_start();
+    let length = code
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_' || **byte >= 0x80)
+        .count();
+    let (word, rest) = code.split_at(length);
+    let known = DIRECTIVES.iter().find(|known| **known == word)?;
+    Some((known, rest.trim_ascii_start()))
+}
+
+/// A line of an assembler's text with a blank for each comment, as text/scanner reads it; `None` if a string does not end in
+/// it. A comment may have begun before, and may go on.
+fn without_comments(line: &[u8], in_comment: &mut bool) -> Option<Vec<u8>> {
+    let mut code = Vec::with_capacity(line.len());
+    let mut rest = line;
+    loop {
+        if *in_comment {
+            let Some(end) = find(rest, b"*/") else {
+                return Some(code);
+            };
+            *in_comment = false;
+            code.push(b' ');
+            rest = &rest[end + 2..];
+        }
+        let Some(at) = rest.iter().position(|byte| b"\"'`/".contains(byte)) else {
+            code.extend_from_slice(rest);
+            return Some(code);
+        };
+        let (before, here) = rest.split_at(at);
+        code.extend_from_slice(before);
+        if here.starts_with(b"//") {
+            return Some(code);
+        }
+        if here.starts_with(b"/*") {
+            *in_comment = true;
+            rest = &here[2..];
+            continue;
+        }
+        let length = match here[0] {
+            b'/' => 1,
+            quote => string_length(here, quote)?,
+        };
+        code.extend_from_slice(&here[..length]);
+        rest = &here[length..];
+    }
+}
+
+/// How long a string is that begins with this quote, both quotes included.
+fn string_length(text: &[u8], quote: u8) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match text.get(at)? {
+            b'\\' if quote != b'`' => at += 2,
+            byte if *byte == quote => return Some(at + 1),
+            _ => at += 1,
+        }
+    }
 }
 
 /// Whether a file may have a build constraint, which leaves it out of what `go` hashes (`shouldBuild` in
@@ -506,10 +548,20 @@ mod tests {
             ),
             Some(["../d/c.h", "a_b.h", "textflag.h"].map(String::from).into())
         );
+        for (text, name) in [
+            ("/* // */ # /* c */ include \"a.h\" // b", "a.h"),
+            ("/*\n// */ #include \"a.h\"", "a.h"),
+            (
+                "#define X(a) \\\n\tMOVQ a, b /* c*d */ \\ // e\n\tRET\n#include \"a.h\"\r\n",
+                "a.h",
+            ),
+            ("DATA x(SB)/8, $\"//\\\"/*\"\n#include \"a.h\"", "a.h"),
+        ] {
+            assert_eq!(names(text), Some(vec![name.to_owned()]), "{text}");
+        }
         for text in [
             "#include NAME",
             "#include \"a\\x2eh\"",
-            "# /* c */ include \"a.h\"",
             "#define X #include\nX \"a.h\"",
             "#define X \\\n #\nX include \"a.h\"",
             "#\\\ninclude \"a.h\"",
@@ -517,7 +569,9 @@ mod tests {
             "#define D(a) /*\n*/ # a\nD(include \"a.h\")\n",
             "#define D(a) x \\\n/*\n*/ # a\nD(include \"a.h\")\n",
             "#define D(a) \\\n # include \"a.h\"\n",
-            "/* // */ # include \"a.h\"",
+            "/* // */ x # include \"a.h\"",
+            "/*\n// */ x #include \"a.h\"",
+            "\"a\n#include \"b.h\"",
             "DATA x(SB)/8, \"//\" #include \"a.h\"",
             "#pragma x",
             "#includes \"a.h\"",
