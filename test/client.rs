@@ -1,6 +1,6 @@
 //! The client: what it answers to `go`, with and without a daemon, and to what no `go` says.
 
-use crate::support::{BUILDER, Daemon, TempDir, binary, signal, suspend};
+use crate::support::{BUILDER, Daemon, TempDir, binary, signal, stop, suspend};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -247,7 +247,7 @@ fn a_machine_that_sleeps_in_between_changes_nothing() {
     let mut client = Client::start(&daemon.runtime_dir(), top.path());
     client.put(1, 1, b"body");
     // So that the client waits for it.
-    signal(daemon.pid(), "STOP");
+    stop(daemon.pid());
     let pid = client.child.id();
     let got = std::thread::scope(|scope| {
         let asked = scope.spawn(|| client.get(2, 1));
@@ -522,7 +522,7 @@ fn a_daemon_that_stops_in_the_middle_is_remembered_too() {
     let start = || Client::start_impatient(&daemon.runtime_dir(), top.path());
     let mut client = start();
     assert_eq!(file(&client.put(1, 1, b"body")), b"body");
-    signal(daemon.pid(), "STOP");
+    stop(daemon.pid());
     assert_eq!(client.get(2, 2)["Miss"], true);
     let said = client.close();
     assert!(said.contains("has not answered for 1s"), "{said}");

@@ -117,18 +117,29 @@ pub fn signal(pid: u32, name: &str) {
     assert!(done.unwrap().success(), "{name} to {pid}");
 }
 
+/// Stops a process, and returns when none of its threads runs any more.
+pub fn stop(pid: u32) {
+    let is_stopped = || {
+        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.all(|thread| {
+            // One that has ended meanwhile does nothing more.
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+            stat.map_or(true, |stat| {
+                let (_, after_name) = stat.rsplit_once(')').unwrap();
+                after_name.trim_start().starts_with('T')
+            })
+        })
+    };
+    signal(pid, "STOP");
+    while !is_stopped() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Stops a process and lets it go on, as it happens to all of them when a machine sleeps: what
 /// waits on a socket that has a time limit ends with EINTR then (signal(7)).
 pub fn suspend(pid: u32) {
-    let state = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let (_, after_name) = stat.rsplit_once(')').unwrap();
-        after_name.trim().chars().next().unwrap()
-    };
-    signal(pid, "STOP");
-    while state() != 'T' {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    stop(pid);
     signal(pid, "CONT");
 }
 
