@@ -180,12 +180,7 @@ fn stats_gc_and_verify_work_with_a_daemon_and_without() {
     build.put(1, 8192);
     assert_eq!((build.peer.get(1), build.peer.get(2)), ('h', 'm'));
     let table = told(dir.path(), &["stats"]);
-    for part in [
-        "8 KiB of 20 GiB",
-        "1 action, 1 output\n",
-        "50.0%",
-        "hello ",
-    ] {
+    for part in ["8 KiB of 20 GiB", "1 action, 1 output\n", "50.0%", "hello "] {
         assert!(table.contains(part), "{part} is not in {table}");
     }
     // All versions of a name have one line.
