@@ -909,11 +909,12 @@ mod tests {
 
         fn scan_with(&self, args: &[&str]) -> SourceTree {
             let args: Vec<_> = args.iter().map(OsString::from).collect();
-            let var = |name: &str| {
-                let found = self.vars.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| OsString::from(value))
-            };
-            SourceTree::scan(&self.path("source"), &args, var).unwrap()
+            SourceTree::scan(&self.path("source"), &args, |name| self.var(name)).unwrap()
+        }
+
+        fn var(&self, name: &str) -> Option<OsString> {
+            let found = self.vars.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| OsString::from(value))
         }
 
         /// Whether writing this makes other inputs of it.
@@ -1203,11 +1204,8 @@ mod tests {
         for cgo in ["0", "1"] {
             let tree = Tree::new(&files).with("CGO_ENABLED", cgo).in_build();
             let digest = |folder: &str| {
-                let var = |name: &str| {
-                    let found = tree.vars.iter().find(|(key, _)| *key == name);
-                    found.map(|(_, value)| OsString::from(value))
-                };
-                let found = SourceTree::scan(&tree.path(folder), &[], var).unwrap();
+                let found = SourceTree::scan(&tree.path(folder), &[], |name| tree.var(name));
+                let found = found.unwrap();
                 found.inputs().unwrap().digest
             };
             assert_ne!(digest("source/one"), digest("source/two"), "{cgo}");
@@ -1342,11 +1340,7 @@ mod tests {
 
     /// As a command does whose tree was there for some time before.
     fn scan_later(tree: &Tree) -> SourceTree {
-        let var = |name: &str| {
-            let found = tree.vars.iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| OsString::from(value))
-        };
-        SourceTree::remember(&tree.path("source"), var);
+        SourceTree::remember(&tree.path("source"), |name| tree.var(name));
         tree.scan()
     }
 
