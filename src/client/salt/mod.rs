@@ -334,17 +334,7 @@ impl Rest {
                 parts::variable(b"GOFLAGS", command.said_flags().as_bytes()).1,
             );
             add_tree(&mut record, self.tree());
-            match self
-                .tree()
-                .map(|tree| tree.as_ref().map(SourceTree::modules))
-            {
-                Some(Ok(Ok(Some(modules)))) => {
-                    record.add("modules", modules);
-                    record.say("modules with C or assembler", parts::digits(&modules));
-                }
-                Some(Ok(Err(_))) => add_nonce(&mut record),
-                _ => {}
-            }
+            add_modules(&mut record, self.tree());
             told = add_flags(&mut record, command, variables, identities);
         }
         let mut of_tests = record.clone();
@@ -388,6 +378,20 @@ fn add_tree(record: &mut Record, tree: Option<&Result<SourceTree>>) {
                 parts::hash(nonce.as_bytes()),
             );
         }
+    }
+}
+
+/// Adds which modules there are that C and Go's assembler can read more of than `go` hashes.
+fn add_modules(record: &mut Record, tree: Option<&Result<SourceTree>>) {
+    // A tree that cannot be looked through shares nothing anyway.
+    let Some(Ok(tree)) = tree else { return };
+    match tree.modules() {
+        Ok(Some(modules)) => {
+            record.add("modules", modules);
+            record.say("modules with C or assembler", parts::digits(&modules));
+        }
+        Ok(None) => {}
+        Err(_) => add_nonce(record),
     }
 }
 
@@ -460,25 +464,13 @@ fn add_flags(
     let asmflags = command.values("asmflags");
     let mut words = words_of(&asmflags).into_iter();
     while let Some(word) = words.next() {
-        // A pattern of packages may stand before the flag.
-        let folder = match memchr::memmem::find(word, b"-I") {
-            Some(at) => {
-                let named = &word[at + 2..];
-                let named = named.strip_prefix(b"=").unwrap_or(named);
-                let named = match named.is_empty() {
-                    true => words.next().unwrap_or_default(),
-                    false => named,
-                };
-                let named = Path::new(OsStr::from_bytes(named));
-                // Of which package's folder it would be one is not known.
-                if !named.is_absolute() {
-                    add_nonce(record);
-                }
-                Some(named.to_path_buf())
-            }
-            None => flags::path_in(word),
-        };
-        if let Some(folder) = folder {
+        let named = named_by(&[b"-I"], word, &mut words);
+        // Of which package's folder it would be one is not known.
+        if named.is_some_and(|folder| !folder.is_absolute()) {
+            add_nonce(record);
+        }
+        let folder = named.map(Path::to_path_buf);
+        if let Some(folder) = folder.or_else(|| flags::path_in(word)) {
             let said =
                 record.word(|record| identities.add_folder(record, "asmflags", &folder, true));
             record.say("folders of -asmflags", said);
@@ -500,23 +492,33 @@ fn add_files_of_compiler(
     let gcflags = command.values("gcflags");
     let mut words = words_of(&gcflags).into_iter();
     while let Some(word) = words.next() {
-        let reads = FILES_OF_COMPILER.iter().find_map(|flag| {
-            let at = memchr::memmem::find(word, flag)?;
-            Some(&word[at + flag.len()..])
-        });
-        let Some(named) = reads else { continue };
-        let named = match named.strip_prefix(b"=") {
-            Some(named) => named,
-            None => words.next().unwrap_or_default(),
+        let Some(path) = named_by(&FILES_OF_COMPILER, word, &mut words) else {
+            continue;
         };
         is_told = true;
-        let path = Path::new(OsStr::from_bytes(named));
         match path.is_absolute() {
             true => identities.add_file(record, "gcflags", path),
             false => add_nonce(record),
         }
     }
     is_told
+}
+
+/// The path that one of these flags gives, in this word or in the next one. A pattern of packages may stand before the flag.
+fn named_by<'a>(
+    flags: &[&[u8]],
+    word: &'a [u8],
+    rest: &mut impl Iterator<Item = &'a [u8]>,
+) -> Option<&'a Path> {
+    let value = flags.iter().find_map(|flag| {
+        let at = memchr::memmem::find(word, flag)?;
+        Some(&word[at + flag.len()..])
+    })?;
+    let value = match value.strip_prefix(b"=").unwrap_or(value) {
+        b"" => rest.next().unwrap_or_default(),
+        value => value,
+    };
+    Some(Path::new(OsStr::from_bytes(value)))
 }
 
 fn words_of<'a>(values: &[&'a OsStr]) -> Vec<&'a [u8]> {

@@ -299,6 +299,14 @@ impl Except {
     }
 }
 
+/// Whether a link to the store is one that `nix build`, direnv or devenv leaves behind, and leads to no package.
+fn is_left_by_tool(link: &Path) -> bool {
+    let name = link.file_name().unwrap_or_default().as_bytes();
+    let mut folders = link.components().map(|part| part.as_os_str());
+    folders.any(|folder| folder == ".direnv" || folder == ".devenv")
+        || name.starts_with(b"result") && !may_hold_package(link)
+}
+
 /// Lists the files below folders that are added one after the other, in an order that depends on their names alone.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -316,6 +324,8 @@ pub struct Walk {
     linked: BTreeSet<PathBuf>,
     /// All links to folders, and where they lead.
     links: Vec<(PathBuf, PathBuf)>,
+    /// Those to the store that may lead to packages.
+    to_store: Vec<(PathBuf, PathBuf)>,
     /// Folders of which the files alone were listed.
     flat: BTreeSet<PathBuf>,
 }
@@ -365,22 +375,14 @@ impl Walk {
         links.filter_map(|(link, _)| link.file_name())
     }
 
-    /// Whether there may be packages in folders that were not walked: links lead to the store. What `nix build`, direnv and
-    /// devenv leave behind is no such link.
+    /// Whether there may be packages in folders that were not walked: links lead to the store.
     pub fn leads_to_store(&self) -> bool {
-        self.links_to_store().next().is_some()
+        !self.to_store.is_empty()
     }
 
     /// Those links, and where they lead.
-    pub fn links_to_store(&self) -> impl Iterator<Item = &(PathBuf, PathBuf)> {
-        let is_of_tool = |link: &Path| {
-            let name = link.file_name().unwrap_or_default().as_bytes();
-            let mut folders = link.components().map(|part| part.as_os_str());
-            folders.any(|folder| folder == ".direnv" || folder == ".devenv")
-                || name.starts_with(b"result") && !may_hold_package(link)
-        };
-        let links = self.links.iter();
-        links.filter(move |(link, real)| real.starts_with(STORE) && !is_of_tool(link))
+    pub fn links_to_store(&self) -> &[(PathBuf, PathBuf)] {
+        &self.to_store
     }
 
     /// A path below a root, by the root's number and without it; one that is nowhere here has no number.
@@ -487,6 +489,9 @@ impl Walk {
         };
         if !real.starts_with(STORE) && !self.has(&real) && !is_system(&real) {
             self.linked.insert(real.clone());
+        }
+        if real.starts_with(STORE) && !is_left_by_tool(&path) {
+            self.to_store.push((path.clone(), real.clone()));
         }
         self.links.push((path, real));
         Ok(())
