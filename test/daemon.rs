@@ -1,11 +1,10 @@
 //! The daemon: what peers may say to it, what it survives, how it starts and ends.
 
 use crate::peer::{Peer, body_of, get_frame, put_frame};
-use crate::support::{BUILDER, Daemon, TempDir, binary};
+use crate::support::{BUILDER, Daemon, TempDir, activated, binary};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -223,19 +222,9 @@ fn sockets_from_systemd_are_used_and_an_idle_daemon_ends() {
     };
     let (build, build_path) = bind("b");
     let (control, control_path) = bind("c");
-    // The shell moves the two sockets to where systemd puts them.
-    let mut child = Command::new("sh")
-        .args([
-            "-c",
-            r#"exec 3<&0 4<&1 </dev/null >/dev/null
-               LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=control:build exec "$@""#,
-            "sh",
-        ])
-        .arg(binary())
-        .args(["daemon", "--idle-exit", "1s", "--cache-dir"])
+    let mut child = activated(control, build)
+        .args(["--idle-exit", "1s", "--cache-dir"])
         .arg(dir.path().join("cache"))
-        .stdin(Stdio::from(OwnedFd::from(control)))
-        .stdout(Stdio::from(OwnedFd::from(build)))
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

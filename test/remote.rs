@@ -2,13 +2,12 @@
 //! tests' own, which can be made to wait; `test/remote` does it with real servers and real `go`.
 
 use crate::peer::{Peer, get_frame, put_frame};
-use crate::support::{Daemon, TempDir, binary, text, zstd_bomb};
+use crate::support::{Daemon, TempDir, activated, binary, text, zstd_bomb};
 use crate::upstream::{self, Upstream};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -792,21 +791,12 @@ fn start_as_systemd_does(dir: &Path, shelf: &Shelf) -> Child {
     let copies = dir.join("credentials");
     std::fs::create_dir(&copies).unwrap();
     std::fs::write(copies.join("password"), "me:word").unwrap();
-    let bind = |name: &str| OwnedFd::from(UnixListener::bind(dir.join(name)).unwrap());
-    Command::new("sh")
-        .args([
-            "-c",
-            r#"exec 3<&0 4<&1 </dev/null >/dev/null
-               LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=control:build exec "$@""#,
-            "sh",
-        ])
-        .arg(binary())
-        .args(["daemon", "--remote", &shelf.url])
+    let bind = |name: &str| UnixListener::bind(dir.join(name)).unwrap();
+    activated(bind("control"), bind("build"))
+        .args(["--remote", &shelf.url])
         .args(["--remote-credentials", "password", "--cache-dir"])
         .arg(dir.join("cache"))
         .env("CREDENTIALS_DIRECTORY", &copies)
-        .stdin(Stdio::from(bind("control")))
-        .stdout(Stdio::from(bind("build")))
         .spawn()
         .unwrap()
 }

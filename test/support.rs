@@ -2,7 +2,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -115,6 +117,24 @@ pub fn signal(pid: u32, name: &str) {
         .arg(pid.to_string())
         .status();
     assert!(done.unwrap().success(), "{name} to {pid}");
+}
+
+/// A daemon that is started as systemd does it, with these two sockets; its output goes nowhere.
+pub fn activated(control: UnixListener, build: UnixListener) -> Command {
+    let mut command = Command::new("sh");
+    // The shell moves the two sockets to where systemd puts them.
+    command.args([
+        "-c",
+        r#"exec 3<&0 4<&1 </dev/null >/dev/null
+           LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=control:build exec "$@""#,
+        "sh",
+    ]);
+    command
+        .arg(binary())
+        .arg("daemon")
+        .stdin(Stdio::from(OwnedFd::from(control)))
+        .stdout(Stdio::from(OwnedFd::from(build)));
+    command
 }
 
 /// Stops a process, and returns when none of its threads runs any more.

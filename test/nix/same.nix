@@ -264,7 +264,7 @@ let
   };
   # The same in a package of its own, whose assembler file includes a header of another folder.
   assemblerPackage = folder: {
-    "main.go" = importing folder;
+    "main.go" = importing "example.com/same/${folder}";
     "${folder}/value.go" = ''
       package value
 
@@ -274,10 +274,10 @@ let
     '';
     "${folder}/value_${goarch}.s" = (assembler "#include \"../include/v.h\"")."value_${goarch}.s";
   };
-  importing = folder: ''
+  importing = package: ''
     package main
 
-    import value "example.com/same/${folder}"
+    import value "${package}"
 
     func main() { println(value.V()) }
   '';
@@ -652,13 +652,7 @@ let
       make = v: {
         files = {
           "go.mod" = module + "\nrequire example.com/dep v1.0.0\n";
-          "main.go" = ''
-            package main
-
-            import "example.com/dep"
-
-            func main() { println(dep.V()) }
-          '';
+          "main.go" = importing "example.com/dep";
           "vendor/modules.txt" = "# example.com/dep v1.0.0\n## explicit; go 1.24\nexample.com/dep\n";
           "vendor/example.com/dep/dep.go" = depWithC;
           "vendor/example.com/dep/include/v.h" = define v;
@@ -672,13 +666,7 @@ let
         files = {
           "main/go.mod" =
             module + "\nrequire example.com/dep v1.0.0\n\nreplace example.com/dep => ../dep\n";
-          "main/main.go" = ''
-            package main
-
-            import "example.com/dep"
-
-            func main() { println(dep.V()) }
-          '';
+          "main/main.go" = importing "example.com/dep";
           "dep/go.mod" = "module example.com/dep\n\ngo 1.24\n";
           "dep/dep.go" = depWithC;
           "dep/include/v.h" = define v;
@@ -710,7 +698,7 @@ let
             "go.mod" =
               module
               + "\nrequire example.com/dep v1.0.0\n\nreplace example.com/dep v1.0.0 => example.com/fork v1.${v}.0\n";
-            "main.go" = builtins.replaceStrings [ "example.com/same/" ] [ "example.com/" ] (importing "dep");
+            "main.go" = importing "example.com/dep";
           };
           preBuild = ''
             export GOMODCACHE=$NIX_BUILD_TOP/modules GOFLAGS='-mod=mod -trimpath' GOPROXY=off GONOSUMDB='*'
@@ -742,13 +730,7 @@ let
         files = {
           "go.work" = "go 1.24\n\nuse (\n\t./dep\n\t./main\n)\n";
           "main/go.mod" = module;
-          "main/main.go" = ''
-            package main
-
-            import "example.com/dep"
-
-            func main() { println(dep.V()) }
-          '';
+          "main/main.go" = importing "example.com/dep";
           "dep/go.mod" = "module example.com/dep\n\ngo 1.24\n";
           "dep/dep.go" = depWithC;
           "dep/include/v.h" = define v;
@@ -788,13 +770,7 @@ let
       make = v: {
         files = {
           "go.mod" = module + "\nrequire example.com/dep.go v1.0.0\n";
-          "main.go" = ''
-            package main
-
-            import "example.com/dep.go"
-
-            func main() { println(dep.V()) }
-          '';
+          "main.go" = importing "example.com/dep.go";
           "vendor/modules.txt" = "# example.com/dep.go v1.0.0\n## explicit; go 1.24\nexample.com/dep.go\n";
         };
         preBuild = ''
@@ -853,13 +829,7 @@ let
         v:
         pure {
           "go.mod" = module + "\nrequire example.com/dep v1.0.0\n";
-          "main.go" = ''
-            package main
-
-            import "example.com/dep"
-
-            func main() { println(dep.V()) }
-          '';
+          "main.go" = importing "example.com/dep";
           "vendor/modules.txt" = "# example.com/dep v1.0.0\n## explicit; go 1.24\nexample.com/dep\n";
           "vendor/example.com/dep/dep.go" = ''
             package dep
@@ -923,7 +893,7 @@ let
         pure (
           assemblerPackage "real"
           // {
-            "main.go" = importing "value";
+            "main.go" = importing "example.com/same/value";
             "include/v.h" = define v;
           }
         )
@@ -938,7 +908,7 @@ let
         v:
         pure {
           "go.mod" = module + "\nrequire example.com/dep v1.0.0\n";
-          "main.go" = builtins.replaceStrings [ "example.com/same/" ] [ "example.com/" ] (importing "dep");
+          "main.go" = importing "example.com/dep";
           "vendor/modules.txt" = "# example.com/dep v1.0.0\n## explicit; go 1.24\nexample.com/dep\n";
         }
         // {
