@@ -409,6 +409,7 @@ impl Survey {
         let mut excess = self.size.bytes.saturating_sub(goal.keep);
         let mut quota = Quota {
             max_age: goal.max_age,
+            left: excess,
             all_from: AGES,
             part_of: AGES,
             part: 0,
@@ -452,6 +453,9 @@ impl Survey {
 #[derive(Debug)]
 struct Quota {
     max_age: Duration,
+    /// Bytes that still have to go. A build that ends between the two walks makes outputs evictable that no age
+    /// here was counted for, and not all of those have to go.
+    left: u64,
     /// All with this age index or a higher one.
     all_from: usize,
     /// Some of this age index …
@@ -463,11 +467,16 @@ struct Quota {
 impl Quota {
     fn takes(&mut self, age: Duration, bytes: u64) -> bool {
         let index = age_index(age);
-        if index == self.part_of && self.part > 0 {
+        let is_of_part = index == self.part_of && self.part > 0;
+        if is_of_part {
             self.part = self.part.saturating_sub(bytes);
-            return true;
         }
-        age > self.max_age || index >= self.all_from
+        let is_wanted = self.left > 0 && (is_of_part || index >= self.all_from);
+        let takes = is_wanted || age > self.max_age;
+        if takes {
+            self.left = self.left.saturating_sub(bytes);
+        }
+        takes
     }
 }
 
@@ -631,6 +640,23 @@ mod tests {
             let takes = samples.map(|(bytes, age)| quota.takes(Duration::from_secs(age), bytes));
             assert_eq!(takes, taken, "keep {keep}");
         }
+    }
+
+    #[test]
+    fn a_build_that_ends_during_the_sweep_loses_no_more_than_the_goal_asks_for() {
+        let mut survey = survey(&[(100, 5)]);
+        for _ in 0..9 {
+            survey.add(Sample {
+                bytes: 100,
+                age: Duration::from_secs(5),
+                can_go: false,
+                is_live: true,
+            });
+        }
+        let mut quota = survey.quota(&goal(300));
+        // By now all ten can go.
+        let taken = (0..10).filter(|_| quota.takes(Duration::from_secs(5), 100));
+        assert_eq!(taken.count(), 7);
     }
 
     #[test]
