@@ -183,8 +183,8 @@ pub const ABOUT: &str = "Go's build cache and module cache inside sandboxed Nix 
 
 /// What the main help and the man page say after the subcommands.
 pub const NOTES: &[&str] = &[
-    "`nix-gocacheprog help SUBCOMMAND` says more. Started under the name `client` or `hook`, the program runs that \
-     subcommand. A size is a number and a unit, as in 500M, 20G or 1.5GiB; an age likewise, as in 90s, 36h or 60d.",
+    "`nix-gocacheprog help SUBCOMMAND` explains a subcommand. Started under the name `client` or `hook`, the program \
+     runs that subcommand. A size is a number and a unit, as in 500M, 20G or 1.5GiB; so is an age, as in 90s, 36h or 60d.",
 ];
 
 /// Options that every subcommand understands.
@@ -229,6 +229,10 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
         "In a derivation: with `run`, tests run even if their results are cached.",
     ),
     (
+        "NIX_GOCACHEPROG_CLIENT",
+        "In a derivation: the path of the client, if it is neither where the hook mounts it nor installed on the host.",
+    ),
+    (
         "NIX_GOCACHEPROG_CACHE_DIR",
         "The cache directory, unless `--cache-dir` says otherwise.",
     ),
@@ -262,9 +266,9 @@ pub const EXIT_STATUS: &[(&str, &str)] = &[
     ),
     (
         "1",
-        "It failed, or `doctor` or `verify` found something wrong.",
+        "Failure, or `doctor` or `verify` found something wrong.",
     ),
-    ("2", "The command line is wrong, and nothing was done."),
+    ("2", "The command line is wrong; nothing was done."),
 ];
 
 const NAMED_CACHE: Flag = flag("cache-dir", Takes::Dir, "where the cache is")
@@ -280,11 +284,19 @@ const NEAREST_SOCKETS: Flag = flag("runtime-dir", Takes::Dir, "where the daemon'
     .usually("/gocache/run in a sandbox, else /run/nix-gocacheprog")
     .env(&["NIX_GOCACHEPROG_RUNTIME_DIR"]);
 
-/// What a person asks the daemon about.
+/// The daemon's own.
 const PLACE: &[Flag] = &[NAMED_CACHE, SOCKETS];
 
-const ASKS_THE_DAEMON: &str =
-    "Asks the daemon or, if none is running, works on the cache directory itself.";
+/// Those of the daemon that a person asks: `commands::target` finds the ones that `install` has recorded.
+const INSTALLED_PLACE: &[Flag] = &[
+    NAMED_CACHE.usually("where it is installed, else /var/cache/nix-gocacheprog"),
+    SOCKETS.usually("where they are installed, else /run/nix-gocacheprog"),
+];
+
+const ASKS_THE_DAEMON: &str = "Asks the daemon or, if none is running, works on the cache directory itself. Needs root, \
+                               unless the daemon is your own.";
+
+const NEEDS_ROOT: &str = "Needs root, unless the daemon is your own.";
 
 const MAX_SIZE: Flag = flag(
     "max-size",
@@ -360,7 +372,7 @@ const REMOTE: &[Flag] = &[
     .requires(&["remote"]),
     switch(
         "remote-insecure-http",
-        "allow plain http to another machine; anyone on the way can then change what builds get",
+        "allow plain http to another machine; anyone on the path can then change what builds get",
     )
     .requires(&["remote"]),
 ];
@@ -410,7 +422,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag(
                         "trusted-user",
                         Takes::Text("USER"),
-                        "let Nix's builds use what this user stores (name or number)",
+                        "let Nix's builds use what USER stores; a name or a UID",
                     )
                     .repeats(),
                     flag(
@@ -434,7 +446,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag(
                         "audit-one-in",
                         Takes::Text("N"),
-                        "build every Nth build from scratch and compare its outputs with the cache",
+                        "compile every Nth build that the hook registers from scratch, and compare it with the cache",
                     ),
                     switch(
                         "no-shared-inodes",
@@ -478,7 +490,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     Takes::Dir,
                     "give each file below DIR an mtime derived from its content, so that `go` can tell files apart, and exit. \
                      The setup hook does this while `go` runs. Fails, and changes nothing, if a link leads out of DIR. In a \
-                     build of Nix, also look for C and assembler in the source, for the clients of the `go` commands to come",
+                     Nix build, also scan the source for C and assembler, for the clients of the next `go` commands",
                 )
                 .requires(&["times"]),
                 switch("restore", "restore the times of all files not written to since, and exit")
@@ -522,8 +534,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 ),
             ]],
             notes: &[
-                "It always succeeds, within a second. If anything is wrong, it prints nothing, and the build runs \
-                 without the shared cache. If a chained PROGRAM fails, the hook exits with its exit code.",
+                "It always exits with 0, within a second. If anything is wrong, it prints nothing, and the build runs \
+                 without the shared cache. A chained PROGRAM adds its own time; if it fails, the hook exits with its code.",
             ],
             misuse: 0,
             handler: commands::hook,
@@ -563,7 +575,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     "disk space for that directory; the least recently used files are evicted first",
                 )
                 .default("20G"),
-                flag("max-age", Takes::Age, "evict files there that were unused for this long").default("60d"),
+                flag("max-age", Takes::Age, "evict files there unused for this long").default("60d"),
                 flag(
                     "connect-limit",
                     Takes::Age,
@@ -574,7 +586,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             ]],
             notes: &[
                 "GOPROXY, GOAUTH=netrc, NETRC, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and NIX_SSL_CERT_FILE \
-                 mean what they mean to `go`. When it exits, it logs how many requests it has sent.",
+                 mean what they mean to `go`. When it exits, it logs how many requests it has answered and sent.",
             ],
             examples: &[(
                 "nix-gocacheprog proxy --listen 10.0.0.1:3000",
@@ -596,7 +608,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag("since", Takes::Age, "list builds that ended within this time").default("1d"),
                     switch("prometheus", "print metrics in the text format of Prometheus").conflicts(&["json", "builds"]),
                 ],
-                PLACE,
+                INSTALLED_PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
             examples: &[("nix-gocacheprog stats --since 7d", "See the builds of a week.")],
@@ -608,14 +620,15 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             brief: "watch the running builds",
             about: &["Show the running builds with their rates, refreshed in place until `q` or Ctrl-C. If stdout is not a \
                       terminal, it prints a plain line for each build every second."],
-            flags: &[PLACE],
+            flags: &[INSTALLED_PLACE],
+            notes: &[NEEDS_ROOT],
             handler: commands::top,
             ..PLAIN
         },
         Subcommand {
             name: "why",
-            brief: "say why builds missed",
-            about: &["Say what the last builds missed, what was different from the build before, and which packages were \
+            brief: "explain why builds missed",
+            about: &["Show what the last builds missed, what was different from the build before, and which packages were \
                       compiled. Root may ask about every build, other users about what they ran themselves outside of \
                       Nix."],
             arguments: &[Argument {
@@ -626,9 +639,9 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             }],
             flags: &[
                 &[flag("since", Takes::Age, "how far back to look").default("30d")],
-                PLACE,
+                INSTALLED_PLACE,
             ],
-            notes: &[ASKS_THE_DAEMON],
+            notes: &["Asks the daemon or, if none is running, reads the cache directory itself."],
             examples: &[("nix-gocacheprog why hello", "See why the last builds of hello missed.")],
             handler: commands::why,
             ..PLAIN
@@ -643,7 +656,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     flag("since", Takes::Age, "how far back to look").default("30d"),
                     flag("output", Takes::File, "write to FILE instead of stdout"),
                 ],
-                PLACE,
+                INSTALLED_PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
             examples: &[("nix-gocacheprog report --output report.html", "See the last 30 days.")],
@@ -653,8 +666,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "gc",
             brief: "evict unused entries",
-            about: &["Evict what exceeds the daemon's limits, least recently used first, down to 90% of its size limit, \
-                      and what no entry needs. What running builds use stays."],
+            about: &["Evict entries until the cache is within the daemon's limits, least recently used first and down to 90% \
+                      of the size limit, and remove outputs without an entry. What running builds use stays."],
             flags: &[
                 &[
                     flag("max-size", Takes::Size, "evict down to this size"),
@@ -662,7 +675,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     switch("all", "evict everything").conflicts(&["max-size", "max-age"]),
                     switch("dry-run", "only show what would be evicted"),
                 ],
-                PLACE,
+                INSTALLED_PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
             examples: &[
@@ -679,7 +692,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                       Lists all damage, and fails if there is any."],
             flags: &[
                 &[switch("repair", "remove what is damaged; the next build stores it again")],
-                PLACE,
+                INSTALLED_PLACE,
             ],
             notes: &[ASKS_THE_DAEMON],
             handler: commands::verify,
@@ -690,7 +703,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             brief: "write what builds use to a file",
             usage: Some("sudo nix-gocacheprog export --builds NAME... FILE"),
             about: &["Write the outputs that builds of these names use to FILE, as one compressed file for `import`: for a new \
-                      machine, or one without a network. Other versions of a name count as the same."],
+                      machine, or one without a network. A name stands for all its versions."],
             arguments: &[Argument {
                 name: "FILE",
                 takes: Takes::File,
@@ -706,7 +719,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                         "sign everything, with a key as `nix-store --generate-binary-cache-key` writes it",
                     ),
                 ],
-                PLACE,
+                INSTALLED_PLACE,
             ],
             examples: &[(
                 "sudo nix-gocacheprog export --builds hello --builds world --secret-key-file key go-cache.zst",
@@ -719,8 +732,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "import",
             brief: "put what `export` wrote into the cache",
             usage: Some("sudo nix-gocacheprog import [OPTION...] FILE"),
-            about: &["Put the outputs in FILE into the daemon's cache, for Nix's builds. Each is compared with its hash. With \
-                      --trusted-public-keys it stops at the first thing that no such key has signed."],
+            about: &["Put the outputs in FILE into the daemon's cache, for Nix's builds. Each is checked against its hash. With \
+                      --trusted-public-keys it stops at the first record that none of these keys has signed."],
             arguments: &[Argument {
                 name: "FILE",
                 takes: Takes::File,
@@ -733,9 +746,9 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                     Takes::Text("KEYS"),
                     "take only what one of these keys has signed (NAME:BASE64, separated by spaces)",
                 )],
-                PLACE,
+                INSTALLED_PLACE,
             ],
-            notes: &["Without keys, whoever can change FILE decides what builds here get."],
+            notes: &["Without keys, anyone who can change FILE decides what builds here get. Needs root and a running daemon."],
             handler: commands::import,
             ..PLAIN
         },
@@ -746,8 +759,9 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                       away. Fails if something is left when the time is up."],
             flags: &[
                 &[flag("timeout", Takes::Age, "how long to wait").default("5m")],
-                PLACE,
+                INSTALLED_PLACE,
             ],
+            notes: &[NEEDS_ROOT],
             handler: commands::flush,
             ..PLAIN
         },
@@ -758,8 +772,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             brief: "install on this host (not on NixOS) and set up Nix",
             usage: Some("sudo nix-gocacheprog install [OPTION...]"),
             about: &["Install on this host: the program, systemd's units, a user for the daemon, and a block in nix.conf. \
-                      Run it again at any time: it changes only what is missing. An existing pre-build-hook is \
-                      kept and runs first. Finally it runs `doctor`."],
+                      Run it again at any time: it changes only what is missing or out of date. An existing \
+                      pre-build-hook is kept and runs first. Finally it runs `doctor`."],
             flags: &[
                 &[
                     flag(
@@ -792,8 +806,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 REMOTE,
             ],
             notes: &[
-                "With a remote, the daemon has access to the network. Files named here may be readable by root only: \
-                 systemd passes them to the daemon.",
+                "With a remote, the daemon has access to the network. Name files by absolute paths; they may be readable \
+                 by root only, because systemd passes them to the daemon.",
             ],
             examples: &[
                 ("sudo nix-gocacheprog install --dry-run", "See what it would change."),
@@ -809,7 +823,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "uninstall",
             brief: "undo `install`",
             usage: Some("sudo nix-gocacheprog uninstall [OPTION...]"),
-            about: &["Remove what `install` has created, and ask whether to remove the cache too."],
+            about: &["Undo all changes of `install`, and ask whether to remove the cache too."],
             flags: &[&[
                 switch("remove-cache", "remove the cache without asking").conflicts(&["keep-cache"]),
                 switch("keep-cache", "keep the cache and its user without asking"),
@@ -871,7 +885,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             brief: "check the installation and say how to fix it",
             about: &["Check the program, its sockets, the daemon, Nix's configuration and the cache, and say how to fix \
                       what is wrong. Fails if anything is."],
-            flags: &[&[switch("json", "print JSON for programs")], PLACE],
+            flags: &[&[switch("json", "print JSON for programs")], INSTALLED_PLACE],
             handler: commands::doctor,
             ..PLAIN
         },
@@ -906,7 +920,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
         Subcommand {
             name: "completions",
             brief: "print shell completions",
-            about: &["Print the script that completes this command line in a shell, to be sourced by it."],
+            about: &["Print a shell script that completes the command line of this program."],
             arguments: &[Argument {
                 name: "SHELL",
                 takes: Takes::OneOf(&["bash", "zsh", "fish"]),
