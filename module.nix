@@ -97,7 +97,7 @@ in
       description = ''
         How the cache gets into the sandbox. With `"hook"`, Nix's pre-build-hook mounts it for builds that have the
         setup hook. With `"static"` there is no hook, and the sandbox of every build has the mounts: for Lix, which
-        ignores what a hook says, and for hosts that build for others. Builds see only their own files either way.
+        ignores the hook's output, and for hosts that build for others. Builds see only their own files either way.
       '';
     };
 
@@ -127,8 +127,8 @@ in
       default = null;
       example = "/var/lib/nix-gocacheprog-metrics/gocacheprog.prom";
       description = ''
-        Where the daemon writes metrics for node_exporter's textfile collector. The folder is created and belongs to the
-        daemon: name it in `services.prometheus.exporters.node.extraFlags` as `--collector.textfile.directory=`.
+        Where the daemon writes metrics for node_exporter's textfile collector. The module creates the folder for the
+        daemon's user: name it in `services.prometheus.exporters.node.extraFlags` as `--collector.textfile.directory=`.
       '';
     };
 
@@ -136,7 +136,7 @@ in
       type = age;
       default = "10m";
       example = "1h";
-      description = "The daemon exits after this long without a build; the next build starts it.";
+      description = "The daemon exits after this long without a build; the next build starts it again.";
     };
 
     trustedUsers = mkOption {
@@ -145,7 +145,7 @@ in
       example = [ "ci" ];
       description = ''
         Users whose own `go` commands may store what Nix builds get. Such a user can change what is built on this machine.
-        What other users store, no build sees.
+        Nix builds never get what other users store.
       '';
     };
 
@@ -167,7 +167,9 @@ in
       type = types.nullOr types.ints.positive;
       default = null;
       example = 100;
-      description = "Compile every Nth build from scratch and compare its outputs with the cache.";
+      description = ''
+        Compile every Nth build from scratch and compare its outputs with the cache. Only for mode `"hook"`.
+      '';
     };
 
     remote = mkOption {
@@ -267,7 +269,7 @@ in
       example = "/etc/nix/pre-build-hook";
       description = ''
         Another pre-build-hook. Nix takes only one program, so this one runs first and Nix gets both answers. If it fails,
-        Nix sees that as without this module. Only for mode `"hook"`.
+        Nix ends the build, as it does without this module. Only for mode `"hook"`.
       '';
     };
   }
