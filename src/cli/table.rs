@@ -635,7 +635,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                 name: "BUILD",
                 takes: Takes::Text("BUILD"),
                 required: false,
-                help: "the name of a derivation, with or without its version, or the first digits of a build's ID",
+                help: "the name of a derivation, with or without its version, or the first digits of a build's ID, at least 4",
             }],
             flags: &[
                 &[flag("since", Takes::Age, "how far back to look").default("30d")],
