@@ -1,6 +1,6 @@
 //! The client: what it answers to `go`, with and without a daemon, and to what no `go` says.
 
-use crate::support::{BUILDER, Daemon, TempDir, binary, signal, stop, suspend};
+use crate::support::{BUILDER, Daemon, TempDir, archive, binary, signal, stop, suspend};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -394,22 +394,6 @@ fn what_a_test_has_read_stays_in_its_build() {
     assert_eq!(file(&hit), log);
     assert!(hit["TimeNanos"].as_i64().unwrap() > 1_700_000_000_000_000_000);
     assert!(hit["Time"].as_str().unwrap().ends_with('Z'));
-}
-
-/// What Go's compiler writes, with these members behind it.
-fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let compiled =
-        b"go object linux amd64 go1.27.3 GOAMD64=v1 X:dwarf5\nbuild id \"a/b\"\n\n\n!\n\0go120ld";
-    let mut bytes = b"!<arch>\n".to_vec();
-    let own: [(&str, &[u8]); 2] = [("__.PKGDEF", compiled), ("_go_.o", compiled)];
-    for (name, content) in own.iter().chain(members) {
-        let size = content.len();
-        let head = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
-        bytes.extend(head.as_bytes());
-        bytes.extend(*content);
-        bytes.extend(&[0][..size % 2]);
-    }
-    bytes
 }
 
 #[test]

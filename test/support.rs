@@ -419,3 +419,25 @@ pub fn zstd_bomb() -> Vec<u8> {
     }
     bomb
 }
+
+/// A Go package's archive: what Go's compiler writes, with these members behind it.
+pub fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+    archive_of(&[], members)
+}
+
+/// The same, with this much more in the compiler's own object.
+pub fn archive_of(data: &[u8], members: &[(&str, &[u8])]) -> Vec<u8> {
+    let compiled =
+        b"go object linux amd64 go1.27.3 GOAMD64=v1 X:dwarf5\nbuild id \"a/b\"\n\n\n!\n\0go120ld";
+    let object = [&compiled[..], data].concat();
+    let own: [(&str, &[u8]); 2] = [("__.PKGDEF", compiled), ("_go_.o", &object)];
+    let mut bytes = b"!<arch>\n".to_vec();
+    for (name, content) in own.iter().chain(members) {
+        let size = content.len();
+        let head = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
+        bytes.extend(head.as_bytes());
+        bytes.extend(*content);
+        bytes.extend(&[0][..size % 2]);
+    }
+    bytes
+}

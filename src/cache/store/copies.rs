@@ -3,7 +3,7 @@
 //! A copy shares its blocks with the output where the file system can (btrfs, XFS, bcachefs). It carries marks, a mode and
 //! a time, by which a copy that somebody has changed is told from a sound one.
 
-use super::{OUTPUT_MODE, Store, TmpFile, damage, in_dir};
+use super::{OUTPUT_MODE, Store, TmpFile, in_dir};
 use crate::config::USE_RECORDED_EVERY;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ impl Store {
     /// Whether there is a sound copy. The output's last use moves on all the same.
     fn has_copy(&self, entry: &Entry, copy: &Path) -> bool {
         let sound = |m: &Metadata| {
-            m.is_file() && damage(m, entry.size).is_none() && m.mtime() == COPIED as i64
+            m.is_file() && self.damage(m, entry.size).is_none() && m.mtime() == COPIED as i64
         };
         if !fs::symlink_metadata(copy).is_ok_and(|m| sound(&m)) {
             return false;
@@ -101,7 +101,7 @@ impl Store {
         let metadata = from
             .metadata()
             .map_err(|e| Error::io("look at", &path, e))?;
-        if let Some(what) = damage(&metadata, entry.size) {
+        if let Some(what) = self.damage(&metadata, entry.size) {
             self.discard(action, entry, what)?;
             return Ok(false);
         }

@@ -86,6 +86,8 @@ const BLOCK: u64 = 4096;
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Who owns all of it.
+    owner: u32,
     now: fn() -> SystemTime,
     /// Numbers the files in `tmp`.
     serial: AtomicU64,
@@ -226,6 +228,7 @@ impl Store {
             fs::rename(&fresh, &format)?;
         }
         Ok(Self {
+            owner: sys::effective_uid(),
             root: root.to_path_buf(),
             now: SystemTime::now,
             serial: AtomicU64::new(0),
@@ -337,7 +340,7 @@ impl Store {
             },
         }
         let metadata = fs::metadata(name)?;
-        if let Some(what) = damage(&metadata, entry.size) {
+        if let Some(what) = self.damage(&metadata, entry.size) {
             fs::remove_file(name)?;
             self.discard(action, entry, what)?;
             return Ok(false);
@@ -398,7 +401,7 @@ impl Store {
         }
         let path = self.output_path(output);
         let _held = self.pin(output);
-        let present = fs::metadata(&path).is_ok_and(|m| damage(&m, size).is_none())
+        let present = fs::metadata(&path).is_ok_and(|m| self.damage(&m, size).is_none())
             && self.is_trusted(output, &path)?;
         let fresh = if present {
             // The body is checked all the same: who names an output must have it.
@@ -544,6 +547,19 @@ impl Store {
         // A use that could not be recorded makes an output look older than it is, no more.
         if let Err(e) = fs::set_times(path, now) {
             log::debug(|| format!("a use is not recorded: {}", e.chain()));
+        }
+    }
+
+    /// What an output's file shows of a change that somebody made to it, as a user who could.
+    fn damage(&self, metadata: &Metadata, size: u64) -> Option<&'static str> {
+        if metadata.len() != size {
+            Some("has an output of the wrong size")
+        } else if metadata.mode() & 0o7777 != OUTPUT_MODE {
+            Some("has an output whose mode was changed")
+        } else if metadata.uid() != self.owner {
+            Some("has an output that belongs to another user")
+        } else {
+            None
         }
     }
 
@@ -708,19 +724,6 @@ impl Drop for TmpFile {
         if let Err(e) = fs::remove_file(&self.0) {
             log::warn(e.chain());
         }
-    }
-}
-
-/// What an output's file shows of a change that somebody made to it, as a user who could.
-fn damage(metadata: &Metadata, size: u64) -> Option<&'static str> {
-    if metadata.len() != size {
-        Some("has an output of the wrong size")
-    } else if metadata.mode() & 0o7777 != OUTPUT_MODE {
-        Some("has an output whose mode was changed")
-    } else if metadata.uid() != sys::effective_uid() {
-        Some("has an output that belongs to another user")
-    } else {
-        None
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the store gives to other machines, and takes from them. It does not know how that gets here.
 
-use super::{Store, damage};
+use super::Store;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::fs;
@@ -33,7 +33,7 @@ impl Store {
         }
         match fs::open(&path) {
             Ok(file) => {
-                let sound = |m: &Metadata| damage(m, entry.size).is_none();
+                let sound = |m: &Metadata| self.damage(m, entry.size).is_none();
                 Ok(file.metadata().is_ok_and(|m| sound(&m)).then_some(file))
             }
             Err(e) if e.kind() == Some(ErrorKind::NotFound) => Ok(None),
