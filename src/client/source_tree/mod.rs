@@ -14,6 +14,7 @@ mod assembler;
 mod memory;
 mod modules;
 mod roots;
+mod scan;
 mod settings;
 mod text;
 mod walk;
@@ -21,62 +22,26 @@ mod walk;
 pub use assembler::Assembler;
 use assembler::Assemblers;
 
-use crate::client::parts::{self, Part};
-use crate::client::processor;
+use crate::client::parts::Part;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 use memory::{Memory, Moment};
 use modules::Modules;
-use roots::{Roots, normal};
+use roots::Roots;
+use scan::{Budget, Scan};
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, OnceLock};
-use text::{ImportsC, Named, imports_c, is_source_of_c, kind};
-use walk::{Class, Except, FILES_MAX, Found, Walk};
-
-/// How much of a Go file is read to find its imports, in bytes, before all of it is.
-const GO_HEAD: usize = 4096;
 
 /// A larger file is not looked at as a text, and may name any other, in bytes.
 const TEXT_MAX: u64 = 8 << 20;
 
-/// How many files are looked for outside of a build of Nix, where each `go` command looks for them again …
-const FILES_OF_SHELL_MAX: usize = 200_000;
-
-/// … and without a go.mod, where the folder may be somebody's home.
-const FILES_WITHOUT_MODULE_MAX: usize = 5_000;
-
-/// How many bytes are read outside of a build of Nix. What is above counts by its times.
-const BYTES_OF_SHELL_MAX: u64 = 128 << 20;
-
-/// How much of a file says whether it is a text, in bytes: there is no zero in it.
-const TEXT_HEAD: u64 = 8192;
-
-/// Variables with flags for C, which may name files.
-const FLAGS: [&str; 5] = [
-    "CGO_CFLAGS",
-    "CGO_CPPFLAGS",
-    "CGO_CXXFLAGS",
-    "CGO_FFLAGS",
-    "CGO_LDFLAGS",
-];
-
 /// How many inputs, or folders of them, are said.
 const SAID_MAX: usize = 40;
-
-/// In the place of the hash of what cannot be read.
-const UNREADABLE: [u8; 32] = [0; 32];
-
-/// In the place of the hash of a program that was built in the tree.
-const PROGRAM: [u8; 32] = [1; 32];
 
 /// What C and assembler can read in a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,8 +121,7 @@ impl SourceTree {
             None => Budget::of_shell(roots.has_module),
         };
         let modules = Modules::find(&roots, &settings);
-        let mut scan = Scan::new(&settings, budget, roots);
-        scan.memory = memory;
+        let mut scan = Scan::new(&settings, budget, roots, memory);
         let found = match scan.remembered() {
             Some(found) => found,
             None => scan.assemblers(since)?,
@@ -237,552 +201,6 @@ fn memory<F: Fn(&str) -> Option<OsString>>(settings: &Settings<F>) -> Option<Mem
     }
 }
 
-/// How much may be looked at.
-struct Budget {
-    files: usize,
-    bytes: u64,
-}
-
-impl Budget {
-    /// Its source is unpacked for it alone, and looked at once.
-    fn of_build() -> Self {
-        Self {
-            files: FILES_MAX,
-            bytes: u64::MAX,
-        }
-    }
-
-    fn of_shell(has_module: bool) -> Self {
-        Self {
-            files: if has_module {
-                FILES_OF_SHELL_MAX
-            } else {
-                FILES_WITHOUT_MODULE_MAX
-            },
-            bytes: BYTES_OF_SHELL_MAX,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Scan {
-    /// The folders that the tree is below.
-    roots: Vec<PathBuf>,
-    /// Where the main module and the others are in it: two of one name may be there.
-    places: Vec<PathBuf>,
-    /// The command goes by a link's path.
-    by_link: bool,
-    walk: Walk,
-    memory: Option<Memory>,
-    /// When the look at the tree began, if it has and there is a memory.
-    since: Option<Moment>,
-    /// What assembler files include was followed, and these paths were looked at for it.
-    followed: Option<BTreeSet<PathBuf>>,
-    /// Go's assembler reads what its files include, and nothing else.
-    is_plain: bool,
-    /// C is compiled at all.
-    cgo: bool,
-    /// What texts and flags name.
-    named: Named,
-    /// What flags name, in any form.
-    told: String,
-    /// The build's own directory.
-    top: Option<PathBuf>,
-    /// C compiles the time of a file in.
-    has_times: bool,
-    /// What C compiles depends on the processor.
-    asks_for_processor: bool,
-    /// The bytes of what counts, by number of file.
-    bytes: BTreeMap<usize, [u8; 32]>,
-    /// The files that were looked through for what they name.
-    looked_through: BTreeSet<usize>,
-    /// How many bytes may still be read.
-    bytes_left: u64,
-    /// What was found depends on files that matter only because one of their kind is named.
-    is_wide: bool,
-    /// Paths outside of the tree that were looked for.
-    looked_for: BTreeSet<PathBuf>,
-}
-
-impl Scan {
-    fn new<F: Fn(&str) -> Option<OsString>>(
-        settings: &Settings<F>,
-        budget: Budget,
-        roots: Roots,
-    ) -> Self {
-        let paths = |names: &[&str]| {
-            names
-                .iter()
-                .filter_map(|name| Some(real(&settings.path(name)?)))
-                .collect()
-        };
-        let mut except = Except {
-            folders: paths(&["GOCACHE"]),
-            temporary: paths(&["GOTMPDIR", "TMPDIR", "NIX_BUILD_TOP"]),
-        };
-        except.folders.extend(
-            settings
-                .path("XDG_CACHE_HOME")
-                .or_else(|| Some(settings.path("HOME")?.join(".cache")))
-                .map(|caches| real(&caches.join("go-build"))),
-        );
-        let mut named = Named::default();
-        for flags in FLAGS {
-            if let Some(flags) = settings.get(flags) {
-                named.flags(flags.as_bytes());
-            }
-        }
-        named.upward.clear();
-        let is_told = |flag: &&str| settings.flag(flag).is_some();
-        Self {
-            places: places(&roots),
-            by_link: roots.by_link,
-            roots: roots.folders,
-            walk: Walk::new(except, budget.files),
-            memory: None,
-            since: None,
-            followed: None,
-            is_plain: !["asmflags", "overlay", "toolexec", "compiler"]
-                .iter()
-                .any(is_told),
-            cgo: settings
-                .get("CGO_ENABLED")
-                .is_none_or(|enabled| enabled != "0"),
-            told: format!("{named:?}"),
-            named,
-            top: settings
-                .path("NIX_BUILD_TOP")
-                .filter(|top| top.parent().is_some()),
-            has_times: false,
-            asks_for_processor: false,
-            bytes: BTreeMap::new(),
-            looked_through: BTreeSet::new(),
-            bytes_left: budget.bytes,
-            is_wide: false,
-            looked_for: BTreeSet::new(),
-        }
-    }
-
-    /// A hash over all that decides what is looked at and how.
-    fn question(&self) -> [u8; 32] {
-        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: a question to a source tree\0");
-        let (except, top) = (self.walk.except(), &self.top);
-        hash.update(format!("{:?} {except:?} {top:?} ", self.roots));
-        hash.update(format!("{:?} {} ", self.places, self.by_link));
-        hash.update(format!("{} {} {}", self.cgo, self.is_plain, self.told));
-        hash.finalize().into()
-    }
-
-    /// What an earlier command has found in the same tree.
-    fn remembered(&self) -> Option<Answer> {
-        self.memory.as_ref()?.get(&self.question())
-    }
-
-    /// Lists the files, and looks at what the assembler files among them include.
-    fn assemblers(&mut self, since: impl Fn(&Memory) -> Result<Moment>) -> Result<Answer> {
-        self.since = self.memory.as_ref().and_then(|memory| since(memory).ok());
-        for root in &self.roots {
-            self.walk.add(root)?;
-        }
-        self.walk.add_linked()?;
-        let (assemblers, followed) = Assemblers::of_tree(&self.walk, self.by_link);
-        self.followed = Some(followed);
-        let found = Answer {
-            assemblers,
-            inputs: None,
-        };
-        // With C there is more to remember soon.
-        if !self.cgo {
-            self.remember(&found, DependsOn::Assembler);
-        }
-        Ok(found)
-    }
-
-    fn inputs(mut self, assemblers: &Assemblers) -> Result<Inputs> {
-        if assemblers.is_beyond_reach {
-            return Err(Error::input(
-                "an assembler file includes one that is not there, in a tree with links",
-            ));
-        }
-        if !self.cgo
-            && let Some(found) = self.without_c(assemblers)
-        {
-            return Ok(found);
-        }
-        let assemblers = match self.followed {
-            Some(_) => assemblers.clone(),
-            // They were remembered without the rest.
-            None => self.assemblers(Memory::now)?.assemblers,
-        };
-        let (inputs, depends) = self.look(&assemblers)?;
-        let found = Answer {
-            assemblers,
-            inputs: Some(inputs.clone()),
-        };
-        self.remember(&found, depends);
-        Ok(inputs)
-    }
-
-    /// The inputs where a C compiler has no part in anything, if assembler files tell what they include.
-    fn without_c(&self, assemblers: &Assemblers) -> Option<Inputs> {
-        if assemblers.worst == Assembler::None {
-            return Some(nothing());
-        }
-        let included = assemblers.included.as_ref().filter(|_| self.is_plain)?;
-        let digest = included.digest.map(|digest| {
-            let mut hash = Sha256::new_with_prefix("nix-gocacheprog: what assembler reads\0");
-            hash.update(digest);
-            self.add_places(&mut hash);
-            hash.finalize().into()
-        });
-        Some(Inputs {
-            digest: digest.unwrap_or(nothing().digest),
-            has_c: false,
-            said: included.said.clone(),
-        })
-    }
-
-    /// Remembers what was found, for the next command of this build.
-    fn remember(&self, found: &Answer, depends: DependsOn) {
-        let (Some(memory), Some(since)) = (&self.memory, self.since) else {
-            return;
-        };
-        let counts = |file: &&Found| match depends {
-            // Links give folders other names.
-            DependsOn::Assembler => {
-                file.is_name_only || assembler::may_read(file.name.1.as_bytes())
-            }
-            DependsOn::WhatMatters => self.matters(file),
-            DependsOn::AllFiles => true,
-        };
-        let files = self.walk.files.iter().filter(counts);
-        let folders = self.roots.iter().chain(&self.walk.folders);
-        let folders = folders.chain(self.walk.version_control());
-        let others = self.followed.iter().flatten().chain(&self.looked_for);
-        let mut depends: BTreeSet<_> = folders.chain(others).cloned().collect();
-        depends.extend(files.map(|file| self.walk.path(file)));
-        // Next time it is looked for again.
-        let _ = memory.put(&self.question(), since, &depends, found);
-    }
-
-    /// Whether a file can have a part in the answer, but for those that only a name makes inputs.
-    fn matters(&self, file: &Found) -> bool {
-        match file.class {
-            // A link to a folder can have any name.
-            _ if file.is_name_only => true,
-            Class::Go => self.cgo,
-            Class::NeverRead => false,
-            Class::Assembler | Class::Swig | Class::Input => true,
-        }
-    }
-
-    /// Reads what counts, and says on what that depends.
-    fn look(&mut self, assemblers: &Assemblers) -> Result<(Inputs, DependsOn)> {
-        let has_c = self.find_c();
-        if !has_c && let Some(found) = self.without_c(assemblers) {
-            return Ok((found, DependsOn::WhatMatters));
-        }
-        self.read_inputs()?;
-        if self.has_times {
-            return Err(Error::input(
-                "C compiles the time of a file in: __TIMESTAMP__",
-            ));
-        }
-        let inputs = Inputs {
-            digest: self.digest(),
-            has_c,
-            said: self.said(),
-        };
-        let depends = match self.is_wide {
-            true => DependsOn::AllFiles,
-            false => DependsOn::WhatMatters,
-        };
-        Ok((inputs, depends))
-    }
-
-    /// Whether C is compiled. What the Go files name for which it is, is noted.
-    fn find_c(&mut self) -> bool {
-        if !self.cgo {
-            return false;
-        }
-        let has_swig = self.walk.files.iter().any(|file| file.class == Class::Swig);
-        let mut has_c = has_swig || self.walk.leads_to_store();
-        for nth in 0..self.walk.files.len() {
-            let file = &self.walk.files[nth];
-            if file.class != Class::Go {
-                continue;
-            }
-            let path = self.walk.path(file);
-            if file.is_name_only || !go_file_imports_c(&path) {
-                continue;
-            }
-            has_c = true;
-            match std::fs::read(&path) {
-                Ok(text) => self.note_named(&path, &text),
-                Err(_) => self.named.any = true,
-            }
-        }
-        has_c
-    }
-
-    /// Reads all inputs. Each can name others, of kinds that are no inputs otherwise, or of folders that are not in
-    /// the tree.
-    fn read_inputs(&mut self) -> Result<()> {
-        self.add_upward()?;
-        loop {
-            let is_unread = |nth: &usize| match self.bytes.get(nth) {
-                None => self.counts(&self.walk.files[*nth]),
-                // It may have been named since.
-                Some(_) => {
-                    !self.looked_through.contains(nth) && self.is_named(&self.walk.files[*nth])
-                }
-            };
-            let unread: Vec<_> = (0..self.walk.files.len()).filter(is_unread).collect();
-            if unread.is_empty() {
-                return Ok(());
-            }
-            for nth in unread {
-                let file = &self.walk.files[nth];
-                self.is_wide |= !self.matters(file);
-                let path = self.walk.path(file);
-                let is_named = self.is_named(file);
-                let bytes = if file.is_name_only {
-                    target(&path)
-                } else {
-                    self.read(&path, is_named)
-                };
-                if is_named {
-                    self.looked_through.insert(nth);
-                }
-                self.bytes.insert(nth, bytes);
-            }
-            self.add_upward()?;
-        }
-    }
-
-    fn counts(&self, file: &Found) -> bool {
-        match file.class {
-            Class::Assembler | Class::Swig | Class::Input => true,
-            Class::Go | Class::NeverRead => self.is_named(file),
-        }
-    }
-
-    /// Whether a text may name it.
-    fn is_named(&self, file: &Found) -> bool {
-        let name = Path::new(&file.name.1).file_name().unwrap_or_default();
-        self.named.any || self.named.kinds.contains(&kind(name.as_bytes()))
-    }
-
-    /// The hash of a file's bytes. A program that was built in the tree is no input, unless it is named. What a text names
-    /// counts if a compiler can come to it: by its kind, because it is a script, or because another one names it.
-    fn read(&mut self, path: &Path, is_named: bool) -> [u8; 32] {
-        let read = || -> std::io::Result<_> {
-            let mut file = File::open(path)?;
-            let mut head = Vec::new();
-            (&mut file).take(TEXT_HEAD).read_to_end(&mut head)?;
-            Ok((file.metadata()?.len(), head, file))
-        };
-        let Ok((size, mut text, mut file)) = read() else {
-            return UNREADABLE;
-        };
-        if !is_named && may_be_program(path) && text.starts_with(b"\x7fELF") {
-            return PROGRAM;
-        }
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        let is_text = !text.contains(&0)
-            && (is_named || text.starts_with(b"#!") || is_source_of_c(&kind(name)));
-        let Some(left) = self.bytes_left.checked_sub(size) else {
-            self.named.any |= is_text;
-            return file.metadata().map_or(UNREADABLE, |found| times(&found));
-        };
-        self.bytes_left = left;
-        if size > TEXT_MAX {
-            self.named.any |= is_text;
-            let mut hash = Sha256::new_with_prefix(&text);
-            return match std::io::copy(&mut file, &mut hash) {
-                Ok(_) => hash.finalize().into(),
-                Err(_) => UNREADABLE,
-            };
-        }
-        if file.read_to_end(&mut text).is_err() {
-            return UNREADABLE;
-        }
-        if is_text {
-            self.note_named(path, &text);
-        }
-        Sha256::digest(&text).into()
-    }
-
-    /// Notes what a text names; what it names upward, from the folder of its file. Of what it names by an absolute path only
-    /// what this build has made changes and keeps its path.
-    fn note_named(&mut self, path: &Path, text: &[u8]) {
-        // The times of files, which are no part of anything here.
-        self.has_times |= memchr::memmem::find(text, b"__TIMESTAMP__").is_some();
-        self.asks_for_processor |= processor::is_asked_for(text);
-        let mut named = Named::default();
-        named.scan(text);
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        self.named.any |= named.any;
-        self.named.kinds.append(&mut named.kinds);
-        let is_own = |path: &Path| self.top.as_ref().is_some_and(|top| path.starts_with(top));
-        for upward in named.upward {
-            if upward.is_absolute() && !is_own(&upward) {
-                continue;
-            }
-            let path = normal(&folder.join(upward));
-            if !self.walk.has(&path) {
-                self.named.upward.insert(path);
-            }
-        }
-    }
-
-    /// Adds folders beside the tree that a text has named. Of a folder that the tree is in, the files alone.
-    fn add_upward(&mut self) -> Result<()> {
-        while let Some(path) = self.named.upward.pop_first() {
-            self.looked_for.insert(path.clone());
-            let folder = match path.metadata() {
-                Ok(found) if found.is_dir() => path.as_path(),
-                Ok(_) => path.parent().unwrap_or(&path),
-                Err(_) => continue,
-            };
-            if self.walk.is_around(folder) {
-                self.walk.add_flat(folder)?;
-            } else if !folder.starts_with("/nix/store") {
-                self.walk.add(folder)?;
-            }
-        }
-        self.walk.add_linked()
-    }
-
-    /// All inputs, or the folders that they are in, as deep as there is room for.
-    fn said(&self) -> Vec<Part> {
-        let deepest_first = [usize::MAX, 5, 4, 3, 2, 1, 0];
-        let mut found = deepest_first.iter();
-        found
-            .find_map(|folders| self.said_in(*folders))
-            .unwrap_or_default()
-    }
-
-    fn said_in(&self, folders: usize) -> Option<Vec<Part>> {
-        let mut groups: BTreeMap<String, Sha256> = BTreeMap::new();
-        for (nth, bytes) in &self.bytes {
-            let file = &self.walk.files[*nth];
-            let name = said_name(Path::new(&file.name.1), folders);
-            let hash = groups.entry(name).or_default();
-            add_name(hash, file.name.0, &file.name.1);
-            hash.update(bytes);
-            if groups.len() > SAID_MAX {
-                return None;
-            }
-        }
-        let groups = groups.into_iter();
-        Some(
-            groups
-                .map(|(name, hash)| (name, parts::digits(&hash.finalize().into())))
-                .collect(),
-        )
-    }
-
-    fn add_places(&self, hash: &mut Sha256) {
-        for place in &self.places {
-            hash.update(place.as_os_str().as_bytes());
-            hash.update([0]);
-        }
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new_with_prefix("nix-gocacheprog: inputs of C in a source tree\0");
-        self.add_places(&mut hash);
-        for (nth, bytes) in &self.bytes {
-            let (root, name) = &self.walk.files[*nth].name;
-            add_name(&mut hash, *root, name);
-            hash.update(bytes);
-        }
-        // What is there is not looked at, and does not change.
-        for (link, real) in self.walk.links_to_store() {
-            for path in [self.walk.below_root(link).1, real] {
-                hash.update(path.as_os_str().as_bytes());
-                hash.update([0]);
-            }
-        }
-        if self.asks_for_processor {
-            hash.update(processor::hash());
-        }
-        hash.finalize().into()
-    }
-}
-
-/// The real path of something that may be yet to be made.
-fn real(path: &Path) -> PathBuf {
-    let mut there = path.ancestors();
-    let found = there.find_map(|folder| {
-        let rest = path.strip_prefix(folder).ok()?;
-        // By components, or nothing more would be a slash.
-        let found = folder.canonicalize().ok()?;
-        Some(found.components().chain(rest.components()).collect())
-    });
-    found.unwrap_or_else(|| path.to_path_buf())
-}
-
-/// Where the main module and all folders of source are, as seen from the first one.
-fn places(roots: &Roots) -> Vec<PathBuf> {
-    let Some(first) = roots.folders.first() else {
-        return Vec::new();
-    };
-    let all = std::iter::once(&roots.main).chain(&roots.folders);
-    all.map(|folder| relative(first, folder)).collect()
-}
-
-/// The way from one folder to another one, by the names alone.
-fn relative(from: &Path, to: &Path) -> PathBuf {
-    let mut up = PathBuf::new();
-    for base in from.ancestors() {
-        if let Ok(rest) = to.strip_prefix(base) {
-            return up.join(rest);
-        }
-        up.push("..");
-    }
-    to.to_path_buf()
-}
-
-/// The inputs of all trees without any.
-fn nothing() -> Inputs {
-    Inputs {
-        digest: Sha256::digest("nix-gocacheprog: no inputs of C in a source tree\0").into(),
-        has_c: false,
-        said: Vec::new(),
-    }
-}
-
-/// On which files of the tree an answer depends; on the names of all of them it does anyway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DependsOn {
-    /// Those that Go's assembler can read.
-    Assembler,
-    /// Those that matter whatever they hold.
-    WhatMatters,
-    /// All.
-    AllFiles,
-}
-
-/// A file, or the folder that stands for it and its like when so many folders are kept of a path.
-fn said_name(name: &Path, folders: usize) -> String {
-    if folders == usize::MAX {
-        return name.to_string_lossy().into_owned();
-    }
-    let folder = name.parent().unwrap_or(Path::new(""));
-    let kept: PathBuf = folder.components().take(folders).collect();
-    format!(
-        "{}/",
-        if kept == Path::new("") {
-            Path::new(".")
-        } else {
-            &kept
-        }
-        .display()
-    )
-}
-
 fn add_name(hash: &mut Sha256, root: usize, name: &OsStr) {
     let name = name.as_bytes();
     hash.update((root as u64).to_le_bytes());
@@ -790,64 +208,14 @@ fn add_name(hash: &mut Sha256, root: usize, name: &OsStr) {
     hash.update(name);
 }
 
-/// Stands for the bytes of what has none: where a link leads.
-fn target(path: &Path) -> [u8; 32] {
-    let target = std::fs::read_link(path).unwrap_or_default();
-    Sha256::new_with_prefix("link\0")
-        .chain_update(target.as_os_str().as_bytes())
-        .finalize()
-        .into()
-}
-
-/// Stands for the bytes of a file that is not read: they do not change without these.
-fn times(found: &Metadata) -> [u8; 32] {
-    let numbers = [
-        found.dev() as i64,
-        found.ino() as i64,
-        found.size() as i64,
-        found.mtime(),
-        found.mtime_nsec(),
-        found.ctime(),
-        found.ctime_nsec(),
-    ];
-    let mut hash = Sha256::new_with_prefix("times\0");
-    for number in numbers {
-        hash.update(number.to_le_bytes());
-    }
-    hash.finalize().into()
-}
-
-/// Whether a name is like those of programs and tests that `go build` and `go test -c` write.
-fn may_be_program(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    !name.contains(&b'.') || name.ends_with(b".test")
-}
-
-/// Whether a Go file imports "C"; one that cannot be read may.
-fn go_file_imports_c(path: &Path) -> bool {
-    let Ok(mut file) = File::open(path) else {
-        return true;
-    };
-    let mut text = Vec::with_capacity(GO_HEAD);
-    if (&mut file)
-        .take(GO_HEAD as u64)
-        .read_to_end(&mut text)
-        .is_err()
-    {
-        return true;
-    }
-    let found = imports_c(&text, text.len() < GO_HEAD);
-    if found != ImportsC::Unknown {
-        return found == ImportsC::Yes;
-    }
-    file.read_to_end(&mut text).is_err() || imports_c(&text, true) == ImportsC::Yes
-}
-
 #[cfg(test)]
 mod tests {
+    use super::scan::{FILES_WITHOUT_MODULE_MAX, nothing};
     use super::*;
     use crate::test_dir::TestDir;
+    use std::fs::File;
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
 
     impl SourceTree {
         fn digest(&self) -> [u8; 32] {
@@ -1558,9 +926,9 @@ mod tests {
                 ..Budget::of_shell(true)
             };
             let roots = Roots::find(&tree.path("source"), &settings);
-            let mut scan = Scan::new(&settings, budget, roots);
+            let mut scan = Scan::new(&settings, budget, roots, None);
             let found = scan.assemblers(Memory::now).unwrap();
-            scan.look(&found.assemblers).unwrap().0.digest
+            scan.inputs(&found.assemblers).unwrap().digest
         };
         let (read, looked_at) = (digest(1 << 20), digest(0));
         assert_ne!(read, looked_at);
