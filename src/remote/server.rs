@@ -295,6 +295,8 @@ impl Server {
                 self.takes_conditions.store(false, Ordering::Relaxed);
                 self.put(name, content, body)
             }
+            // S3 says with a 400 that credentials have expired, which says nothing of what was sent.
+            _ if self.refuses_credentials(status) => Err(Failure::status(status)),
             _ => Err(Failure::status_of_sent(status)),
         }
     }

@@ -231,8 +231,8 @@ impl Shelf {
             });
         }
         match self.put_named(&packed_name(&entry.output), content, may_be_there, body) {
-            // A server that takes nothing but hashes as names.
-            Err(failure) if failure.status == Some(400) => {
+            // A server that takes nothing but hashes as names, which an object store does not.
+            Err(failure) if failure.status == Some(400) && !self.server.keeps_any_name() => {
                 log::debug(|| format!("remote {}: no packed outputs there", self.url()));
                 *lock(&self.packing) = Some(Packing::Plain);
                 self.put_plain(entry, file, anew)
