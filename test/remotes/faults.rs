@@ -13,7 +13,7 @@ use std::process::Command;
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/keys");
 
 /// Faults of a server, each in front of a real one.
-const FAULTS: [(Fault, &str); 28] = [
+const FAULTS: [(Fault, &str); 30] = [
     (Fault::Errors, "every answer is a 500"),
     (Fault::EverySecond, "every second answer is a 503"),
     (
@@ -51,7 +51,31 @@ const FAULTS: [(Fault, &str); 28] = [
         Fault::SwappedEntries,
         "signed entries are those of other actions",
     ),
+    (Fault::Expired, "the credentials expire"),
+    (Fault::Revoked, "the credentials are revoked"),
 ];
+
+/// What breaks off uploads, of which none may be lost.
+const CUTS: [(Fault, &str); 3] = [
+    (
+        Fault::KillInPut,
+        "the server is killed in the middle of a put",
+    ),
+    (Fault::Expired, "the credentials expire while all is put"),
+    (
+        Fault::Revoked,
+        "the credentials are revoked while all is put",
+    ),
+];
+
+/// The servers that a fault is tried with.
+fn kinds(fault: Fault) -> &'static [Kind] {
+    match fault {
+        // Others have their own words for it, which the 401s are.
+        Fault::Expired | Fault::Revoked => &[Kind::S3],
+        _ => &[Kind::BazelRemote, Kind::Nginx, Kind::S3],
+    }
+}
 
 /// Those that are tried in short.
 const SHORT: [Fault; 3] = [Fault::Stall, Fault::WrongBody, Fault::Full];
@@ -131,13 +155,20 @@ pub fn run(short: bool, words: &[String]) {
         if !wanted(what) {
             continue;
         }
-        let kinds = [Kind::BazelRemote, Kind::Nginx];
+        let kinds = kinds(fault);
         if !short {
             for kind in kinds {
-                trial.fault(Setup::plain(kind), fault, what);
+                trial.fault(Setup::plain(*kind), fault, what);
             }
         } else if SHORT.contains(&fault) {
-            trial.fault(Setup::plain(kinds[nth % 2]), fault, what);
+            trial.fault(Setup::plain(kinds[nth % kinds.len()]), fault, what);
+        }
+    }
+    for (fault, what) in CUTS {
+        if wanted(what) && !short {
+            for kind in kinds(fault) {
+                trial.cut(Setup::plain(*kind), fault, what);
+            }
         }
     }
     let rest: [(&str, fn(&mut _)); 6] = [
@@ -216,14 +247,11 @@ impl Trial<'_> {
         let server = Server::start(setup);
         let dir = TempDir::new();
         let args = access(setup, &server, dir.path());
-        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let args = strs(&args);
         // What is to be uploaded survives a restart: at first there is no server.
-        let nowhere = args
-            .iter()
-            .map(|arg| arg.replace(&server.address, &format!("127.0.0.1:{}", free_port())));
-        let nowhere: Vec<_> = nowhere.collect();
-        let nowhere: Vec<_> = nowhere.iter().map(String::as_str).collect();
-        let first = Machine::start(&[], &nowhere);
+        let nowhere = format!("127.0.0.1:{}", free_port());
+        let nowhere = through(&nowhere, setup, &server, dir.path());
+        let first = Machine::start(&[], &strs(&nowhere));
         let built = first.build(self.program);
         assert!(built.hash == self.without.hash);
         let queued = first.remote("queue");
@@ -256,7 +284,9 @@ impl Trial<'_> {
     fn filled(&mut self, setup: Setup) -> Server {
         if !self.filled.iter().any(|(kind, _)| *kind == setup.kind) {
             let server = Server::start(setup);
-            let machine = Machine::start(&[], &["--remote", &server.url]);
+            let dir = TempDir::new();
+            let args = access(setup, &server, dir.path());
+            let machine = Machine::start(&[], &strs(&args));
             machine.build(self.program);
             machine.wait_for_uploads();
             let copy = TempDir::new();
@@ -274,9 +304,11 @@ impl Trial<'_> {
     /// A server that has what another machine has built and signed.
     fn filled_and_signed(&self, setup: Setup) -> Server {
         let server = Server::start(setup);
-        let secret = format!("{KEYS}/test-1.secret");
-        let signs = ["--remote", &server.url, "--remote-secret-key-file", &secret];
-        let machine = Machine::start(&[], &signs);
+        let dir = TempDir::new();
+        let mut args = access(setup, &server, dir.path());
+        args.push("--remote-secret-key-file".into());
+        args.push(format!("{KEYS}/test-1.secret"));
+        let machine = Machine::start(&[], &strs(&args));
         machine.build(self.program);
         machine.wait_for_uploads();
         server
@@ -295,23 +327,52 @@ impl Trial<'_> {
         };
         let front = Front::start(fault, &server.address, server.pid());
         let what = format!("{what} ({})", setup.name());
-        let key = public_key("test-1");
-        let mut args = vec!["--remote", &front.url];
+        let dir = TempDir::new();
+        let mut args = through(&front.address, setup, &server, dir.path());
         if needs_key {
-            args.extend(["--remote-trusted-public-keys", &key]);
+            args.push("--remote-trusted-public-keys".into());
+            args.push(public_key("test-1"));
         }
-        self.build(&what, &args, |machine| {
+        self.build(&what, &strs(&args), |machine| {
             if needs_key && machine.remote("untrusted") == 0 {
                 return Err("all entries were trusted".into());
             }
-            // Uploads come when the processor has nothing better to do.
-            for _ in 0..600 {
-                if front.happened() > 0 {
-                    return Ok(());
-                }
-                std::thread::sleep(std::time::Duration::from_millis(50));
+            went_wrong(&front)
+        });
+    }
+
+    /// A machine's uploads are broken off. Once the server is as it was they go on, and another machine has all of them.
+    fn cut(&mut self, setup: Setup, fault: Fault, what: &str) {
+        let (dir, stored) = (TempDir::new(), TempDir::new());
+        let start = || Server::start_in(setup, TempDir::new(), stored.path(), "127.0.0.1", &[]);
+        let server = start();
+        let front = Front::start(fault, &server.address, server.pid());
+        let args = through(&front.address, setup, &server, dir.path());
+        let machine = Machine::start(&[], &strs(&args));
+        let built = machine.build(self.program);
+        assert!(built.hash == self.without.hash);
+        let happened = went_wrong(&front);
+        // Whatever is tried again meanwhile fails too.
+        let errors = errors(&machine);
+        let refused = machine.remote("refused");
+        drop(server);
+        let server = start();
+        let args = access(setup, &server, dir.path());
+        let args = strs(&args);
+        let machine = machine.restart(&args);
+        machine.wait_for_uploads();
+        let what = format!("{what} ({})", setup.name());
+        self.build(&what, &args, |machine| {
+            happened.clone()?;
+            errors.clone()?;
+            if refused > 0 {
+                return Err(format!("{refused} uploads were dropped"));
             }
-            Err("nothing went wrong".into())
+            let (misses, damaged) = (machine.remote("misses"), machine.remote("damaged"));
+            if misses > 2 || damaged > 0 {
+                return Err(format!("{misses} misses, {damaged} damaged"));
+            }
+            Ok(())
         });
     }
 
@@ -458,13 +519,27 @@ impl Trial<'_> {
             let server = Server::start(setup);
             let dir = TempDir::new();
             let args = access(setup, &server, dir.path());
-            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            let args = strs(&args);
             std::fs::write(dir.path().join("credentials"), wrong).unwrap();
             let what = format!("the credentials are wrong ({})", setup.name());
             self.build(&what, &args, errors);
             if self.short {
                 return;
             }
+        }
+        for (what, right, wrong) in [
+            ("the key is unknown", "= me", "= nobody"),
+            ("the secret is wrong", "a-long", "a-wrong"),
+        ] {
+            let setup = Setup::plain(Kind::S3);
+            let server = Server::start(setup);
+            let dir = TempDir::new();
+            let args = access(setup, &server, dir.path());
+            let text = S3_CREDENTIALS.replace(right, wrong);
+            assert!(text != S3_CREDENTIALS);
+            std::fs::write(dir.path().join("credentials"), text).unwrap();
+            let what = format!("{what} ({})", setup.name());
+            self.build(&what, &strs(&args), errors);
         }
         // Without the site's own certificates.
         let server = Server::start(password);
@@ -517,25 +592,33 @@ impl Trial<'_> {
     }
 
     fn emptied(&mut self) {
-        let server = self.filled(Setup::plain(Kind::Nginx));
-        std::fs::remove_dir_all(server.storage.join("cas")).unwrap();
-        let args = ["--remote", &server.url];
-        self.build("the server has lost its outputs", &args, |machine| {
-            machine.wait_for_uploads();
-            match std::fs::read_dir(server.storage.join("cas")).map_or(0, Iterator::count) {
-                0..10 => Err("what was lost is not sent again".into()),
-                _ => Ok(()),
+        for kind in [Kind::Nginx, Kind::S3] {
+            let setup = Setup::plain(kind);
+            let server = self.filled(setup);
+            let outputs = server.names().join("cas");
+            std::fs::remove_dir_all(&outputs).unwrap();
+            let dir = TempDir::new();
+            let args = access(setup, &server, dir.path());
+            let args = strs(&args);
+            let what = format!("the server has lost its outputs ({})", setup.name());
+            self.build(&what, &args, |machine| {
+                machine.wait_for_uploads();
+                match std::fs::read_dir(&outputs).map_or(0, Iterator::count) {
+                    0..10 => Err("what was lost is not sent again".into()),
+                    _ => Ok(()),
+                }
+            });
+            if self.short {
+                return;
             }
-        });
-        if self.short {
-            return;
+            let what = format!("and has them again ({})", setup.name());
+            self.build(&what, &args, |machine| {
+                match machine.remote("hits") + machine.remote("ahead") {
+                    0 => Err("no hits".into()),
+                    _ => Ok(()),
+                }
+            });
         }
-        self.build("and has them again", &args, |machine| {
-            match machine.remote("hits") + machine.remote("ahead") {
-                0 => Err("no hits".into()),
-                _ => Ok(()),
-            }
-        });
     }
 
     /// The disk of a server, and then that of a machine.
@@ -543,25 +626,36 @@ impl Trial<'_> {
         if self.short {
             return;
         }
-        let dir = TempDir::new();
-        let small = Small::mount(&dir.path().join("small"), "2M");
-        let setup = Setup::plain(Kind::Nginx);
-        let server = Server::start_in(setup, TempDir::new(), &small.0, "127.0.0.1", &[]);
-        self.build(
-            "the server's disk is full",
-            &["--remote", &server.url],
-            errors,
-        );
-        drop(server);
-        drop(small);
+        for kind in [Kind::Nginx, Kind::S3] {
+            let setup = Setup::plain(kind);
+            let dir = TempDir::new();
+            let small = Small::mount(&dir.path().join("small"), "2M");
+            let server = Server::start_in(setup, TempDir::new(), &small.0, "127.0.0.1", &[]);
+            let args = access(setup, &server, dir.path());
+            let what = format!("the server's disk is full ({})", setup.name());
+            self.build(&what, &strs(&args), errors);
+            drop(server);
+            drop(small);
+        }
 
-        let server = self.filled(setup);
+        let server = self.filled(Setup::plain(Kind::Nginx));
         let dir = TempDir::new();
         let small = Small::mount(&dir.path().join("cache"), "4M");
         let machine = Machine::start_in(dir, &[], &["--remote", &server.url]);
         self.build_on(machine, "the machine's own disk is full", |_| Ok(()));
         drop(small);
     }
+}
+
+/// Uploads come when the processor has nothing better to do.
+fn went_wrong(front: &Front) -> Result<(), String> {
+    for _ in 0..600 {
+        if front.happened() > 0 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Err("nothing went wrong".into())
 }
 
 /// Something must have gone wrong, sooner or later.
@@ -614,6 +708,17 @@ fn access(setup: Setup, server: &Server, dir: &Path) -> Vec<String> {
         args.extend(["--remote-key".into(), format!("{TLS}/client.key")]);
     }
     args
+}
+
+/// The flags for a server, which is reached at another address.
+fn through(address: &str, setup: Setup, server: &Server, dir: &Path) -> Vec<String> {
+    let mut args = access(setup, server, dir);
+    args[1] = args[1].replace(&server.address, address);
+    args
+}
+
+fn strs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
 }
 
 fn copy_all(from: &Path, to: &Path) {

@@ -67,13 +67,22 @@ pub enum Fault {
     Full,
     /// A put is not answered.
     StallPuts,
+    /// After some outputs were put, the real server is killed in the middle of one.
+    KillInPut,
+    /// After some requests the credentials have expired.
+    Expired,
+    /// After some requests they have been revoked.
+    Revoked,
 }
 
 /// After so many outputs the link is cut, or the server killed.
 const SOME: u64 = 10;
 
+/// After so many requests credentials expire: more than there are entries to ask for, so that something has been put or fetched.
+const GOOD_FOR: u64 = 250;
+
 pub struct Front {
-    pub url: String,
+    pub address: String,
     state: Arc<State>,
 }
 
@@ -94,7 +103,7 @@ impl Front {
     /// One in front of the server at `target`, whose process is `victim`.
     pub fn start(fault: Fault, target: &str, victim: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State {
             fault,
             target: target.into(),
@@ -106,7 +115,7 @@ impl Front {
             before: Mutex::default(),
         });
         let front = Self {
-            url,
+            address,
             state: Arc::clone(&state),
         };
         std::thread::spawn(move || {
@@ -224,8 +233,11 @@ impl State {
             let nth = self.requests.fetch_add(1, Ordering::SeqCst);
             let is_put = request.head[0].starts_with("PUT");
             let is_head = request.head[0].starts_with("HEAD");
-            let is_output = request.head[0].starts_with("GET /cas/");
-            let is_entry = request.head[0].starts_with("GET /ac/");
+            // An object store has them below a bucket.
+            let is_get = request.head[0].starts_with("GET ");
+            let of_output = request.head[0].contains("/cas/");
+            let is_output = is_get && of_output;
+            let is_entry = is_get && request.head[0].contains("/ac/");
             if self.cut.load(Ordering::SeqCst) {
                 return Ok(());
             }
@@ -236,6 +248,12 @@ impl State {
                 }
                 Fault::TooMany => return self.refuse(&mut to, "429 Too Many Requests"),
                 Fault::Unauthorized => return self.refuse(&mut to, "401 Unauthorized"),
+                Fault::Expired if nth >= GOOD_FOR => {
+                    return self.refuse_as_s3(&mut to, "400 Bad Request", "ExpiredToken");
+                }
+                Fault::Revoked if nth >= GOOD_FOR => {
+                    return self.refuse_as_s3(&mut to, "403 Forbidden", "InvalidAccessKeyId");
+                }
                 Fault::Full if is_put => return self.refuse(&mut to, "507 Insufficient Storage"),
                 Fault::NoOutputs if is_output => {
                     self.happened.fetch_add(1, Ordering::SeqCst);
@@ -253,6 +271,11 @@ impl State {
                 }
                 Fault::Stall => return self.be_silent(&mut from),
                 Fault::StallPuts if is_put => return self.be_silent(&mut from),
+                Fault::KillInPut if is_put && of_output => {
+                    if self.outputs.fetch_add(1, Ordering::SeqCst) >= SOME {
+                        return self.kill_in_put(&request);
+                    }
+                }
                 _ => {}
             }
             let answer = self.ask(&mut server, &request, is_head)?;
@@ -293,6 +316,33 @@ impl State {
     fn refuse(&self, to: &mut impl Write, status: &str) -> std::io::Result<()> {
         self.happened.fetch_add(1, Ordering::SeqCst);
         to.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+    }
+
+    /// An object store says in XML what is wrong.
+    fn refuse_as_s3(&self, to: &mut impl Write, status: &str, code: &str) -> std::io::Result<()> {
+        self.happened.fetch_add(1, Ordering::SeqCst);
+        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
+        let length = body.len();
+        to.write_all(
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+        )
+    }
+
+    /// The server has half of what is put when it is killed.
+    fn kill_in_put(&self, request: &Message) -> std::io::Result<()> {
+        self.cut.store(true, Ordering::SeqCst);
+        let whole = request.body.len();
+        let mut server = TcpStream::connect(&self.target)?;
+        request.write(&mut server, Some(whole), &request.body[..whole / 2])?;
+        self.kill();
+        self.happened.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn kill(&self) {
+        let _ = Command::new("kill")
+            .args(["-KILL", &self.victim.to_string()])
+            .status();
     }
 
     /// Until the other side has had enough.
@@ -422,9 +472,7 @@ impl State {
             Fault::Kill if nth >= SOME => {
                 answer.write(to, Some(whole), half)?;
                 self.cut.store(true, Ordering::SeqCst);
-                let _ = Command::new("kill")
-                    .args(["-KILL", &self.victim.to_string()])
-                    .status();
+                self.kill();
             }
             _ => {
                 answer.write(to, Some(whole), body)?;

@@ -90,6 +90,7 @@ pub struct Server {
     pub url: String,
     /// Where it keeps what it is given.
     pub storage: PathBuf,
+    kind: Kind,
     child: Child,
     _dir: TempDir,
 }
@@ -200,6 +201,7 @@ impl Server {
             },
             address,
             storage: storage.into(),
+            kind: setup.kind,
             child,
             _dir: dir,
         };
@@ -240,6 +242,14 @@ impl Server {
             read("server.log").unwrap_or_default(),
             read("error.log").unwrap_or_default()
         )
+    }
+
+    /// Where entries and outputs are, on one that keeps each in a file of its name.
+    pub fn names(&self) -> PathBuf {
+        match self.kind {
+            Kind::S3 => self.storage.join("bucket/go"),
+            Kind::BazelRemote | Kind::Nginx => self.storage.clone(),
+        }
     }
 
     /// Its process.
