@@ -804,18 +804,10 @@ fn start_as_systemd_does(dir: &Path, shelf: &Shelf) -> Child {
 #[test]
 fn an_object_store_without_conditional_puts_is_given_plain_ones() {
     let dir = TempDir::new();
-    let path = dir.path().join("credentials");
-    let keys = "[default]\naws_access_key_id = me\naws_secret_access_key = secret\n";
-    std::fs::write(&path, keys).unwrap();
     for knows_no_condition in [false, true] {
         let shelf = Shelf::start();
         shelf.state().knows_no_condition = knows_no_condition;
-        let bucket = Shelf {
-            url: format!("s3://bucket/go?endpoint={}", shelf.url),
-            state: Arc::clone(&shelf.state),
-        };
-        let args = ["--remote-credentials", path.to_str().unwrap()];
-        let machine = Machine::start_with(&bucket, "read-write", &args);
+        let machine = machine_of_bucket(&shelf, dir.path());
         let mut peer = machine.peer("");
         for action in 1..4 {
             assert_eq!(peer.put(action, &[action; 100]), 's');
@@ -826,6 +818,37 @@ fn an_object_store_without_conditional_puts_is_given_plain_ones() {
         let puts = shelf.count("PUT /bucket/go/cas/");
         assert_eq!(puts, 3 + usize::from(knows_no_condition));
     }
+}
+
+/// A machine to which this server is an object store. Its credentials are in the folder.
+fn machine_of_bucket(shelf: &Shelf, dir: &Path) -> Machine {
+    let path = dir.join("credentials");
+    let keys = "[default]\naws_access_key_id = me\naws_secret_access_key = secret\n";
+    std::fs::write(&path, keys).unwrap();
+    let bucket = Shelf {
+        url: format!("s3://bucket/go?endpoint={}", shelf.url),
+        state: Arc::clone(&shelf.state),
+    };
+    let args = ["--remote-credentials", path.to_str().unwrap()];
+    Machine::start_with(&bucket, "read-write", &args)
+}
+
+#[test]
+fn an_upload_waits_while_an_object_store_says_that_the_credentials_have_expired() {
+    let (dir, shelf) = (TempDir::new(), Shelf::start());
+    let machine = machine_of_bucket(&shelf, dir.path());
+    let mut peer = machine.peer("");
+    // What is known to be missing is sent without a question.
+    assert_eq!(peer.get(1), 'm');
+    shelf.state().refusal = Some("400 Bad Request");
+    assert_eq!(peer.put(1, b"an output"), 's');
+    machine
+        .daemon
+        .wait_until("it is refused", || machine.remote("errors") > 0);
+    shelf.state().refusal = None;
+    machine.wait_for_uploads();
+    assert!(shelf.has(b"an output"));
+    assert_eq!(machine.remote("refused"), 0);
 }
 
 #[test]
