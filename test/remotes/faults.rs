@@ -147,27 +147,28 @@ pub fn run(short: bool, words: &[String]) {
         tried: 0,
     };
     for setup in setups() {
-        if wanted("working") && (!short || SHORT_SETUPS.contains(&setup)) {
+        let name = format!("working {}", setup.name());
+        if wanted(&name) && (!short || SHORT_SETUPS.contains(&setup)) {
             trial.good(setup);
         }
     }
     for (nth, (fault, what)) in FAULTS.into_iter().enumerate() {
-        if !wanted(what) {
-            continue;
-        }
-        let kinds = kinds(fault);
-        if !short {
-            for kind in kinds {
-                trial.fault(Setup::plain(*kind), fault, what);
+        let all = kinds(fault);
+        for kind in all {
+            let setup = Setup::plain(*kind);
+            let what = format!("{what} ({})", setup.name());
+            let is_tried = !short || SHORT.contains(&fault) && *kind == all[nth % all.len()];
+            if wanted(&what) && is_tried {
+                trial.fault(setup, fault, &what);
             }
-        } else if SHORT.contains(&fault) {
-            trial.fault(Setup::plain(kinds[nth % kinds.len()]), fault, what);
         }
     }
     for (fault, what) in CUTS {
-        if wanted(what) && !short {
-            for kind in kinds(fault) {
-                trial.cut(Setup::plain(*kind), fault, what);
+        for kind in kinds(fault) {
+            let setup = Setup::plain(*kind);
+            let what = format!("{what} ({})", setup.name());
+            if wanted(&what) && !short {
+                trial.cut(setup, fault, &what);
             }
         }
     }
@@ -326,14 +327,13 @@ impl Trial<'_> {
             self.filled(setup)
         };
         let front = Front::start(fault, &server.address, server.pid());
-        let what = format!("{what} ({})", setup.name());
         let dir = TempDir::new();
         let mut args = through(&front.address, setup, &server, dir.path());
         if needs_key {
             args.push("--remote-trusted-public-keys".into());
             args.push(public_key("test-1"));
         }
-        self.build(&what, &strs(&args), |machine| {
+        self.build(what, &strs(&args), |machine| {
             if needs_key && machine.remote("untrusted") == 0 {
                 return Err("all entries were trusted".into());
             }
@@ -361,8 +361,7 @@ impl Trial<'_> {
         let args = strs(&args);
         let machine = machine.restart(&args);
         machine.wait_for_uploads();
-        let what = format!("{what} ({})", setup.name());
-        self.build(&what, &args, |machine| {
+        self.build(what, &args, |machine| {
             happened.clone()?;
             errors.clone()?;
             if refused > 0 {
