@@ -271,10 +271,12 @@ impl State {
                 }
                 Fault::Stall => return self.be_silent(&mut from),
                 Fault::StallPuts if is_put => return self.be_silent(&mut from),
-                Fault::KillInPut if is_put && of_output => {
-                    if self.outputs.fetch_add(1, Ordering::SeqCst) >= SOME {
-                        return self.kill_in_put(&request);
-                    }
+                Fault::KillInPut
+                    if is_put
+                        && of_output
+                        && self.outputs.fetch_add(1, Ordering::SeqCst) >= SOME =>
+                {
+                    return self.kill_in_put(&request);
                 }
                 _ => {}
             }
