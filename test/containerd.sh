@@ -14,13 +14,18 @@ dependency_mod_sum=h1:LUdAzn7YLVvxLpc7y3V1m40wESHTgc1422pwwBSKYuI=
 dependency_vendor_hash=sha256-VVAjYk0LVF+paAxpWEqAHFICTkJk7FE06tsdGXtYG9c=
 
 # fetch_source GOROOT DIR: puts $module at $version into DIR/source, as the proxy has it. $module_sum pins it, so no
-# checksum database is needed.
+# checksum database is needed. Runs that share DIR fetch it once: the others wait.
 fetch_source() {
-    local goroot=$1 work=$2 got dir
-    if [[ -d $work/source ]]; then
-        return
-    fi
+    local work=$2
     mkdir -p "$work"
+    [[ -d $work/source ]] || (
+        flock 9
+        [[ -d $work/source ]] || download_source "$@"
+    ) 9>"$work/source.lock"
+}
+
+download_source() {
+    local goroot=$1 work=$2 got dir
     got=$(cd "$work" && GOPATH=$work/gopath GOCACHE=$work/gocache GOFLAGS=-modcacherw GOTOOLCHAIN=local GOSUMDB=off \
         "$goroot/bin/go" mod download -json "$module@$version")
     if ! grep -qF "\"Sum\": \"$module_sum\"" <<<"$got"; then
