@@ -5,6 +5,7 @@
 
 container=
 init=
+cgroups=()
 checks=0
 good=0
 
@@ -104,17 +105,52 @@ nspawn() {
 
 # Starts the container, and waits until it has booted.
 boot() {
-    nspawn --quiet --directory="$root" --machine="$machine" --register=no --keep-unit --boot \
-        --resolv-conf=off --timezone=off --link-journal=no --console=read-only >>"$logs/console" 2>&1 </dev/null &
+    local dir
+    mapfile -t cgroups < <(own_cgroups)
+    for dir in "${cgroups[@]}"; do
+        mkdir -p "$dir"
+    done
+    {
+        for dir in "${cgroups[@]}"; do
+            echo "$BASHPID" >"$dir/cgroup.procs"
+        done
+        nspawn --quiet --directory="$root" --machine="$machine" --register=no --keep-unit --boot \
+            --resolv-conf=off --timezone=off --link-journal=no --console=read-only
+    } >>"$logs/console" 2>&1 </dev/null &
     container=$!
     wait_for_boot
+}
+
+# The folders of a cgroup of the container's own, in each hierarchy that systemd uses. Containers that are started in the
+# same cgroup would share those of their services, and each would signal the other's processes.
+own_cgroups() {
+    local controllers path mount
+    while IFS=: read -r _ controllers path; do
+        case $controllers in
+        '') mount=$(findmnt --first-only --noheadings --output TARGET --types cgroup2) || continue ;;
+        name=systemd)
+            mount=$(findmnt --first-only --noheadings --output TARGET --types cgroup --options name=systemd) || continue
+            ;;
+        *) continue ;;
+        esac
+        printf '%s/%s\n' "$mount${path%/}" "$machine"
+    done </proc/self/cgroup
+}
+
+# The container's first process, once it has a PID namespace of its own: until then its parent's children are this host's.
+find_init() {
+    local child namespace
+    child=$(cat "/proc/$container/task/$container/children" 2>/dev/null) || return 1
+    child=${child%% *}
+    namespace=$(readlink "/proc/$child/ns/pid") || return 1
+    [[ $namespace != "$(readlink /proc/self/ns/pid)" ]] || return 1
+    printf '%s\n' "$child"
 }
 
 wait_for_boot() {
     local state=unknown
     for _ in {1..3000}; do
-        init=$(cat "/proc/$container/task/$container/children" 2>/dev/null) || true
-        init=${init%% *}
+        init=$(find_init) || true
         if [[ -n $init ]]; then
             state=$(inside systemctl is-system-running 2>/dev/null) || true
             [[ $state != running && $state != degraded ]] || return 0
@@ -127,14 +163,22 @@ wait_for_boot() {
 }
 
 shut_down() {
+    local dir
     [[ -z $init ]] || inside systemctl poweroff >/dev/null 2>&1 || true
     for _ in {1..600}; do
         kill -0 "$container" 2>/dev/null || break
         sleep 0.1
     done
-    kill -KILL "$container" 2>/dev/null || true
+    # The container would outlive systemd-nspawn.
+    if kill -0 "$container" 2>/dev/null; then
+        kill -KILL ${init:+"$init"} "$container" 2>/dev/null || true
+    fi
     wait "$container" 2>/dev/null || true
     container=
+    init=
+    for dir in "${cgroups[@]}"; do
+        find "$dir" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
     # systemd-nspawn leaves it when /run is on a disk.
     rmdir "/run/systemd/nspawn/propagate/$machine" 2>/dev/null || true
 }
