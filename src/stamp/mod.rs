@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_changes_with_what_it_lists_and_not_with_what_is_deeper() {
+    fn a_directory_changes_with_what_it_lists_and_not_with_what_that_holds() {
         let of = |files| {
             let tree = Tree::new(files);
             tree.set().unwrap();
@@ -205,10 +205,9 @@ mod tests {
         let before = of(&[("d/e/f", "1"), ("d/g", "1")]);
         assert_eq!(before, of(&[("d/e/f", "1"), ("d/g", "1")]));
         assert_eq!(before, of(&[("d/e/f", "2"), ("d/g", "1")]), "deeper");
-        let changed = of(&[("d/e/f", "1"), ("d/g", "2")]);
         assert_eq!(
-            (before.0, before.1 == changed.1),
-            (changed.0, false),
+            before,
+            of(&[("d/e/f", "1"), ("d/g", "2")]),
             "a file's content"
         );
         assert_ne!(
@@ -221,6 +220,19 @@ mod tests {
             of(&[("d/h/f", "1"), ("d/g", "1")]).1,
             "a folder's name"
         );
+        assert_ne!(
+            before.1,
+            of(&[("d/e/f", "1"), ("d/g/f", "1")]).1,
+            "a folder in a file's place"
+        );
+        let of_link = |target| {
+            let tree = Tree::new(&[("a", "1"), ("b", "1")]);
+            symlink(target, tree.path("link")).unwrap();
+            tree.set().unwrap();
+            tree.time("")
+        };
+        assert_eq!(of_link("a"), of_link("a"));
+        assert_ne!(of_link("a"), of_link("b"), "where a link leads");
     }
 
     #[test]

@@ -199,20 +199,22 @@ fn of_content(root: &Path, node: &Node, buffer: &mut [u8]) -> Result<Option<Mtim
     }
 }
 
-/// The stamp of a directory is made of the names in it and the stamps of its files and links. Directories in it count
-/// by name: as on any host, a change further down leaves its time alone.
+/// The stamp of a directory is made of what a listing shows: the names in it, with what each of them is and where links
+/// lead. As on any host, its time is another one after a change of those, and the same when a file is written anew: `go`
+/// puts the times of the module's folders into the keys of tests that do no more than go there (`chdir` in
+/// `computeTestInputsID`, cmd/go/internal/test/test.go), and the times of all entries into those of tests that list one.
 fn of_directory(nodes: &[Node], nth: usize) -> Mtime {
     let mut hash = Sha256::new_with_prefix("directory\0");
     for entry in nodes[nth].entries.iter().map(|at| &nodes[*at]) {
         let name = entry.path.file_name().unwrap_or_default().as_bytes();
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name);
-        let stamp = entry
-            .stamp
-            .filter(|_| !entry.found.is_dir())
-            .unwrap_or_default();
-        hash.update(stamp.seconds.to_le_bytes());
-        hash.update(stamp.nanoseconds.to_le_bytes());
+        let what = &entry.found;
+        hash.update([what.is_dir(), what.is_file(), what.is_symlink()].map(u8::from));
+        let link = entry.stamp.filter(|_| what.is_symlink());
+        let link = link.unwrap_or_default();
+        hash.update(link.seconds.to_le_bytes());
+        hash.update(link.nanoseconds.to_le_bytes());
     }
     stamp(hash)
 }
