@@ -31,13 +31,23 @@ const COVERAGE: &[u8] = b"mode: ";
 
 /// The actions that go with those which `go` has looked up, and may put next.
 #[derive(Debug, Default)]
-pub struct Companions(HashMap<ActionId, Companion>);
+pub struct Companions {
+    /// What `go` has asked for since its last put. Where all is found nothing is put, and nothing more is made of it.
+    asked: Vec<ActionId>,
+    expected: HashMap<ActionId, Companion>,
+}
 
 impl Companions {
     /// `go` asks for this action, and what it then puts beside it is known by it.
     pub fn asked(&mut self, action: &ActionId) {
-        let subkeys = COMPANIONS.map(|(name, what)| (subkey(action, name), what));
-        self.0.extend(subkeys);
+        self.asked.push(*action);
+    }
+
+    fn expect(&mut self) {
+        for action in self.asked.drain(..) {
+            let subkeys = COMPANIONS.map(|(name, what)| (subkey(&action, name), what));
+            self.expected.extend(subkeys);
+        }
     }
 
     /// Reads and classifies the body of a put of this action.
@@ -69,12 +79,13 @@ impl Companions {
         {
             kind = Kind::TestResult;
         }
+        self.expect();
         let is_companion = self
-            .0
+            .expected
             .get(action)
             .is_some_and(|what| is_of_go(*what, &kept));
         // Vet puts its facts first and then what it has to say. A compiler's output comes before the archive.
-        self.0.remove(&subkey(action, "stdout"));
+        self.expected.remove(&subkey(action, "stdout"));
         let kept = Arc::new(kept);
         let package = match kind {
             Kind::AssemblerArchive => kept

@@ -44,8 +44,21 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use variables::Variables;
 
-/// What is mixed into an action ID.
-type Prefix = [u8; 32];
+/// What separates the actions of some commands from those of all others, hashed already: a block of its own, so that a key
+/// costs only the block with its action.
+#[derive(Clone, Debug)]
+struct Prefix(Sha256);
+
+impl Prefix {
+    fn new(digest: [u8; 32]) -> Self {
+        // A block of SHA-256 is 64 bytes.
+        Self(Sha256::new_with_prefix(digest).chain_update([0; 32]))
+    }
+
+    fn key(&self, action: &ActionId) -> ActionId {
+        ActionId(self.0.clone().chain_update(action.0).finalize().into())
+    }
+}
 
 /// The keys by which an action is looked up, in order of preference.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +179,7 @@ impl Salt {
         let mut pure = go.clone();
         pure.add("key", "pure");
         Self {
-            pure: is_pure.then(|| pure.finish()),
+            pure: is_pure.then(|| Prefix::new(pure.finish())),
             has_cgo: variables.has_cgo(),
             is_test,
             // The index of a module in the module cache goes by its path alone.
@@ -210,11 +223,13 @@ impl Salt {
 
     /// The key under which an action's output is found if it is pure.
     pub fn pure(&self, action: &ActionId) -> Option<ActionId> {
-        self.pure_prefix().map(|pure| salted(&pure, action))
+        self.pure_prefix().map(|pure| pure.key(action))
     }
 
-    fn pure_prefix(&self) -> Option<Prefix> {
-        self.pure.filter(|_| !self.rest.assembler().hides_headers())
+    fn pure_prefix(&self) -> Option<&Prefix> {
+        self.pure
+            .as_ref()
+            .filter(|_| !self.rest.assembler().hides_headers())
     }
 
     /// All keys under which an action may be found, the pure one first, if it has one.
@@ -224,8 +239,11 @@ impl Salt {
             keys: [*action; 3],
             count: 0,
         };
-        let others = [Some(found.full), found.test];
-        let others = others.iter().flatten().map(|prefix| salted(prefix, action));
+        let others = [Some(&found.full), found.test.as_ref()];
+        let others = others
+            .into_iter()
+            .flatten()
+            .map(|prefix| prefix.key(action));
         for key in pure.into_iter().chain(others) {
             keys.keys[keys.count] = key;
             keys.count += 1;
@@ -236,7 +254,7 @@ impl Salt {
     /// Where the output of an action goes.
     pub fn place(&self, action: &ActionId, evidence: &Evidence) -> Place {
         let found = self.rest.found();
-        let full = salted(&found.full, action);
+        let full = found.full.key(action);
         let shared = |is_pure: bool| match self.pure(action) {
             Some(pure) if is_pure => Place::Shared(pure),
             _ => Place::Shared(full),
@@ -250,9 +268,9 @@ impl Salt {
             Kind::ModuleIndex if self.shares_indexes => shared(true),
             Kind::ModuleIndex => Place::Private(full),
             Kind::TestLog | Kind::TestResult => match &found.test {
-                Some(test) => Place::Shared(salted(test, action)),
+                Some(test) => Place::Shared(test.key(action)),
                 // Under a key that nobody asks for.
-                None if self.always_tests => Place::Private(salted(&full.0, action)),
+                None if self.always_tests => Place::Private(Prefix::new(full.0).key(action)),
                 None => Place::Private(full),
             },
             Kind::Other => {
@@ -348,8 +366,8 @@ impl Rest {
         }
         Found {
             parts: parts::bounded(of_tests.parts()),
-            full: record.finish(),
-            test: self.shares_tests.then(|| of_tests.finish()),
+            full: Prefix::new(record.finish()),
+            test: self.shares_tests.then(|| Prefix::new(of_tests.finish())),
             told,
         }
     }
@@ -393,11 +411,6 @@ fn add_modules(record: &mut Record, tree: Option<&Result<SourceTree>>) {
         Ok(None) => {}
         Err(_) => add_nonce(record),
     }
-}
-
-fn salted(prefix: &Prefix, action: &ActionId) -> ActionId {
-    let hash = Sha256::new_with_prefix(prefix).chain_update(action.0);
-    ActionId(hash.finalize().into())
 }
 
 fn own_directories(variables: &Variables, outputs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
