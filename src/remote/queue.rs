@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How many may wait: the puts of a dozen large builds.
 const CAPACITY: usize = 1 << 16;
 
-/// One that fails so often is dropped, if others have succeeded since it first did …
+/// One that fails so often is dropped, if others have succeeded since its first upload began …
 const TRIES: u32 = 3;
 
 /// … and waits for so long before it is tried again, twice as long each time …
@@ -43,8 +43,8 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<ActionId>,
-    /// Those that are being uploaded now.
-    running: HashSet<ActionId>,
+    /// Those that are being uploaded now, with how many had succeeded when their upload began.
+    running: HashMap<ActionId, u64>,
     /// Those that have failed, and are tried again later, the first one first.
     later: BTreeSet<(Instant, ActionId)>,
     failed: HashMap<ActionId, Failed>,
@@ -62,7 +62,7 @@ struct State {
 #[derive(Debug)]
 struct Failed {
     tries: u32,
-    /// How many others had succeeded when it first did.
+    /// How many others had succeeded when its first upload began. All of them may have before that failed.
     succeeded: u64,
 }
 
@@ -117,7 +117,8 @@ impl Queue {
             let now = Instant::now();
             state.wake(now);
             if let Some(action) = state.waiting.pop_front() {
-                state.running.insert(action);
+                let succeeded = state.succeeded;
+                state.running.insert(action, succeeded);
                 return Some(action);
             }
             let left = wait.checked_sub(now.duration_since(start))?;
@@ -147,9 +148,10 @@ impl Queue {
     pub fn retry_later(&self, action: ActionId, now: Instant) -> bool {
         let mut state = self.state();
         let succeeded = state.succeeded;
+        let began = state.running.remove(&action).unwrap_or(succeeded);
         let failed = state.failed.entry(action).or_insert(Failed {
             tries: 0,
-            succeeded,
+            succeeded: began,
         });
         failed.tries += 1;
         let tries = failed.tries;
@@ -159,7 +161,6 @@ impl Queue {
             return true;
         }
         let delay = FIRST_DELAY * 2u32.saturating_pow(tries - 1);
-        state.running.remove(&action);
         state.later.insert((now + delay.min(LAST_DELAY), action));
         false
     }
@@ -224,7 +225,7 @@ impl Queue {
             let mut state = self.state();
             for action in state
                 .running
-                .iter()
+                .keys()
                 .chain(&state.waiting)
                 .chain(state.later.iter().map(|(_, action)| action))
             {
@@ -343,6 +344,16 @@ mod tests {
         assert_eq!(queue.take(SHORT), Some(id(0)));
         assert!(queue.retry_later(id(0), long_ago));
         assert_eq!((queue.len(), queue.dropped()), (0, 1));
+        // All others succeed while the first upload of one is still under way.
+        queue.push(id(4));
+        queue.push(id(5));
+        assert_eq!(queue.take(SHORT), Some(id(4)));
+        assert_eq!(queue.take(SHORT), Some(id(5)));
+        queue.done(&id(5));
+        for tries in 1..=TRIES {
+            assert_eq!(queue.retry_later(id(4), long_ago), tries == TRIES);
+            assert_eq!(queue.take(SHORT), (tries < TRIES).then(|| id(4)));
+        }
         // One that has just failed lets others pass, and keeps no daemon up.
         queue.push(id(3));
         assert_eq!(queue.take(SHORT), Some(id(3)));
