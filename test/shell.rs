@@ -2,6 +2,9 @@
 
 use crate::client::{Client, file, no_daemon};
 use crate::support::{Daemon, TempDir, binary, text};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -118,4 +121,31 @@ fn doctor_says_what_is_right_and_what_is_wrong() {
         said.contains("✗ sockets") && !said.contains("✗ cache"),
         "{said}"
     );
+}
+
+#[test]
+fn doctor_waits_for_a_hung_daemon_once() {
+    let run = TempDir::new();
+    let sockets = [("build", 0o666), ("control", 0o600)].map(|(name, mode)| {
+        let socket = run.path().join(name).join("sock");
+        std::fs::create_dir(socket.parent().unwrap()).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::fs::set_permissions(&socket, Permissions::from_mode(mode)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    let output = Command::new(binary())
+        .args(["doctor", "--runtime-dir"])
+        .arg(run.path())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert!(said.contains("✗ daemon"), "{said}");
+    let mut questions = 0;
+    for socket in &sockets {
+        while socket.accept().is_ok() {
+            questions += 1;
+        }
+    }
+    assert_eq!(questions, 1, "each question costs a wait: {said}");
 }
