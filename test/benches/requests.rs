@@ -20,11 +20,8 @@ use std::time::Instant;
 /// What is in the cache; each build gets each action once, as `go` does.
 const ACTIONS: u64 = 10_000;
 
-/// Gets of one session; enough for the kernel's count of CPU time, which ticks 100 times a second.
-const GETS: u64 = 40_000;
-
-/// Clients, one after the other. After each the daemon takes some seconds to see that its build has ended.
-const CLIENTS: u64 = 2;
+/// Gets of one session; many sessions make an eighth of them each.
+const GETS: u64 = 20_000;
 
 /// A version of ours, its daemon with all actions in its cache, and what was measured of it.
 struct Version {
@@ -102,7 +99,7 @@ struct Gets {
 /// everything, the next build begins.
 fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
     let each = GETS / sessions.min(8);
-    let before = cpu(daemon.pid(), 13);
+    let before = cpu(daemon.pid());
     let start = Instant::now();
     let latencies: Vec<f64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..sessions)
@@ -132,7 +129,7 @@ fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
     Gets {
         rate: count / start.elapsed().as_secs_f64(),
         latencies,
-        daemon_cpu: (cpu(daemon.pid(), 13) - before) * 1e6 / count,
+        daemon_cpu: (cpu(daemon.pid()) - before) * 1e6 / count,
     }
 }
 
@@ -322,11 +319,10 @@ struct ClientGets {
     around: f64,
 }
 
-/// Gets through clients, one after the other, each in a build of its own: of a name for whose builds all of it is made
-/// ready first, or of none.
+/// Gets through a client, in a build of its own: of a name for whose builds all of it is made ready first, or of none.
 fn client_gets(of: &Version, name: Option<&str>) -> ClientGets {
     let daemon = &of.daemon;
-    let daemon_cpu = || cpu(daemon.pid(), 13);
+    let daemon_cpu = || cpu(daemon.pid());
     let remove = || {
         daemon.wait_until("what was linked is removed", || {
             builds(daemon).next().is_none()
@@ -334,21 +330,18 @@ fn client_gets(of: &Version, name: Option<&str>) -> ClientGets {
     };
     remove();
     let (before, clients_before) = (daemon_cpu(), children_cpu());
-    let mut of_gets = 0.0;
-    for _ in 0..CLIENTS {
-        let mut client = Client::start(of, name);
-        if name.is_some() {
-            daemon.wait_until("the build finds something ready", || {
-                builds(daemon).any(|build| build.join("ready").exists())
-            });
-        }
-        let before = daemon_cpu();
-        client.get_all();
-        client.end();
-        of_gets += daemon_cpu() - before;
-        remove();
+    let mut client = Client::start(of, name);
+    if name.is_some() {
+        daemon.wait_until("the build finds something ready", || {
+            builds(daemon).any(|build| build.join("ready").exists())
+        });
     }
-    let each = 1e6 / (CLIENTS * ACTIONS) as f64;
+    let before_gets = daemon_cpu();
+    client.get_all();
+    client.end();
+    let of_gets = daemon_cpu() - before_gets;
+    remove();
+    let each = 1e6 / ACTIONS as f64;
     ClientGets {
         daemon: of_gets * each,
         client: (children_cpu() - clients_before) * each,

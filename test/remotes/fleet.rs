@@ -126,7 +126,7 @@ impl Work {
         let requests = counts.sum::<f64>() as u64;
         Self {
             requests,
-            cpu: cpu(server.pid(), 13),
+            cpu: cpu(server.pid()),
         }
     }
 }
