@@ -52,6 +52,10 @@ make_debootstrap() {
     unpack_debian "$1" default debootstrap
 }
 
+make_ubuntu_keyring() {
+    unpack_debian "$1" trixie ubuntu-keyring
+}
+
 # systemd-nspawn, unpacked beside the machine's own systemd, which a package of it would upgrade.
 make_nspawn() {
     unpack_debian "$1" default systemd-container
@@ -68,9 +72,22 @@ in_root() {
     rm "$1/usr/sbin/policy-rc.d"
 }
 
-# make_base NEW FINAL SUITE: a Debian bookworm with systemd, and with the Nix of this suite.
+# make_base NEW FINAL SUITE: a Debian bookworm with systemd, and with the Nix of this suite; or Ubuntu's noble, with its own.
 make_base() {
-    local new=$1 suite=$3 mirror tool bookworm
+    local new=$1 suite=$3 mirror tool keyring bookworm
+    if [[ $suite == noble ]]; then
+        tool=$(cached debootstrap make_debootstrap)
+        keyring=$(cached ubuntu-keyring make_ubuntu_keyring)/usr/share/keyrings/ubuntu-archive-keyring.gpg
+        say "making an Ubuntu with systemd and Nix (debootstrap)"
+        # By the script of all its releases, as this one is younger than bookworm; the mirror is the one that it names.
+        DEBOOTSTRAP_DIR=$tool/usr/share/debootstrap sh "$tool/usr/sbin/debootstrap" --variant=minbase \
+            --keyring="$keyring" --components=main,universe \
+            --include=systemd,systemd-sysv,dbus,ca-certificates noble "$new" '' \
+            "$tool/usr/share/debootstrap/scripts/gutsy" >&2
+        in_root "$new" "apt-get -qq -y --no-install-recommends install nix-bin nix-setup-systemd"
+        rm -rf "$new"/var/cache/apt/archives/*.deb "$new"/var/lib/apt/lists/*
+        return
+    fi
     mirror=$(debian_mirror)
     [[ -n $mirror ]] || fail "needs a Debian mirror among the machine's apt sources"
     if [[ $suite == bookworm ]]; then

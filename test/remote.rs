@@ -34,6 +34,8 @@ struct State {
     elsewhere: Option<String>,
     /// Puts that are to leave alone what is there are refused.
     knows_no_condition: bool,
+    /// An output that may be packed is said to be, and nothing is sent.
+    fails_to_pack: bool,
     /// The `Authorization` of each request.
     authorizations: Vec<String>,
 }
@@ -86,7 +88,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
     let mut to = stream;
     loop {
         let (mut first, mut length, mut authorization) = (String::new(), 0, String::new());
-        let mut is_conditional = false;
+        let (mut is_conditional, mut may_pack) = (false, false);
         if reader.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
@@ -99,6 +101,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }
+            may_pack |= line.to_lowercase().starts_with("accept-encoding: zstd");
             is_conditional |= line.to_lowercase().starts_with("if-none-match:");
             if let Some((name, value)) = line.split_once(':')
                 && name.eq_ignore_ascii_case("authorization")
@@ -117,7 +120,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         kept.authorizations.push(authorization);
         let elsewhere = kept.elsewhere.as_ref().map(|url| format!("{url}{path}"));
         let found = kept.files.get(path).cloned();
-        let mut location = String::new();
+        let mut header = String::new();
         let (status, body) = match (method, found) {
             _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
             ("PUT", _) if is_conditional && kept.knows_no_condition => {
@@ -127,8 +130,12 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
                 ("507 Insufficient Storage", Vec::new())
             }
             ("GET", _) if elsewhere.is_some() && path.starts_with("/cas/") => {
-                location = format!("Location: {}\r\n", elsewhere.unwrap());
+                header = format!("Location: {}\r\n", elsewhere.unwrap());
                 ("302 Found", Vec::new())
+            }
+            ("GET", Some(_)) if kept.fails_to_pack && may_pack => {
+                header = "Content-Encoding: zstd\r\n".into();
+                ("200 OK", Vec::new())
             }
             ("PUT", _) => {
                 kept.files.insert(path.into(), body);
@@ -142,7 +149,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         }
         drop(kept);
         let head = format!(
-            "HTTP/1.1 {status}\r\n{location}Content-Length: {}\r\n\r\n",
+            "HTTP/1.1 {status}\r\n{header}Content-Length: {}\r\n\r\n",
             body.len()
         );
         let body = if method == "HEAD" { &[][..] } else { &body };
@@ -546,6 +553,26 @@ fn outputs_are_packed_and_plain_ones_of_earlier_releases_are_found() {
     shelf.state().files.retain(|name, _| !packed(name));
     shelf.state().files.insert(format!("/cas/{hash}"), body);
     assert_eq!(Machine::start(&shelf, "read").peer("").get(1), 'h');
+}
+
+#[test]
+fn a_server_that_fails_to_pack_is_asked_for_plain_outputs() {
+    let shelf = Shelf::start();
+    let bodies = [b"one", b"two"];
+    let first = Machine::start(&shelf, "read-write");
+    for (action, body) in (1..).zip(bodies) {
+        assert_eq!(first.peer("").put(action, body), 's');
+    }
+    first.wait_for_uploads();
+    let asked = shelf.count("GET /cas/");
+    shelf.state().fails_to_pack = true;
+    let second = Machine::start(&shelf, "read");
+    for action in [1, 2] {
+        assert_eq!(second.peer("").get(action), 'h');
+    }
+    assert_eq!(second.remote("errors"), 0);
+    // It has failed once, and is not asked for that again.
+    assert_eq!(shelf.count("GET /cas/"), asked + 3);
 }
 
 #[test]

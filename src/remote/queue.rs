@@ -50,6 +50,8 @@ struct State {
     failed: HashMap<ActionId, Failed>,
     /// All of the above.
     known: HashSet<ActionId>,
+    /// Those of them that an earlier daemon may have begun, or whose upload has failed.
+    begun: HashSet<ActionId>,
     dropped: u64,
     /// How many have succeeded.
     succeeded: u64,
@@ -88,6 +90,7 @@ impl Queue {
         for id in bytes.chunks_exact(ID_LEN) {
             if let Ok(id) = id.try_into() {
                 state.push(ActionId(id));
+                state.begun.insert(ActionId(id));
             }
         }
         Ok(Self {
@@ -149,6 +152,7 @@ impl Queue {
         let mut state = self.state();
         let succeeded = state.succeeded;
         let began = state.running.remove(&action).unwrap_or(succeeded);
+        state.begun.insert(action);
         let failed = state.failed.entry(action).or_insert(Failed {
             tries: 0,
             succeeded: began,
@@ -163,6 +167,11 @@ impl Queue {
         let delay = FIRST_DELAY * 2u32.saturating_pow(tries - 1);
         state.later.insert((now + delay.min(LAST_DELAY), action));
         false
+    }
+
+    /// Whether it may have been sent in part before: a server that was killed meanwhile can take a part for the whole.
+    pub fn was_begun(&self, action: &ActionId) -> bool {
+        self.state().begun.contains(action)
     }
 
     /// How many wait or are running.
@@ -260,6 +269,7 @@ impl State {
         self.running.remove(action);
         self.known.remove(action);
         self.failed.remove(action);
+        self.begun.remove(action);
         self.changed = true;
     }
 
@@ -308,6 +318,10 @@ mod tests {
             .flatten()
             .collect();
         assert_eq!(again, [id(1), id(2), id(3), id(4)]);
+        assert!(again.iter().all(|id| queue.was_begun(id)));
+        queue.done(&id(1));
+        queue.push(id(1));
+        assert!(!queue.was_begun(&id(1)));
     }
 
     #[test]

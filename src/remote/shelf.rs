@@ -7,7 +7,7 @@
 use super::access::Options;
 use super::packing::{Packed, Unpacked};
 use super::result::{Record, decode, encode};
-use super::server::{Content, Failure, Found, Outcome, Server};
+use super::server::{Content, Failure, Outcome, Server};
 use super::signing::Keys;
 use crate::config::READ_BUFFER;
 use crate::entry::Entry;
@@ -19,7 +19,7 @@ use crate::remote::access::Access;
 use crate::sync::lock;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// An entry is some 250 bytes, with a signature 400, and bazel-remote adds a little.
@@ -42,6 +42,8 @@ pub struct Shelf {
     keys: Keys,
     /// Known once something was sent.
     packing: Mutex<Option<Packing>>,
+    /// It says that it packs, and sends nothing.
+    fails_to_pack: AtomicBool,
     received: Arc<AtomicU64>,
     sent: AtomicU64,
 }
@@ -87,6 +89,7 @@ impl Shelf {
             keys: Keys::new(options.secret_key.as_deref(), &options.trusted_keys)?,
             server: Server::new(Access::new(options)?)?,
             packing: Mutex::default(),
+            fails_to_pack: AtomicBool::new(false),
             received: Arc::default(),
             sent: AtomicU64::new(0),
         })
@@ -163,21 +166,27 @@ impl Shelf {
         {
             return self.unpacked(found.body).map(Some);
         }
-        let Some(found) = self.server.get(&name(&entry.output), "*/*", true)? else {
-            return Ok(None);
-        };
-        let Found {
-            body,
-            length,
-            is_packed,
-        } = found;
-        match length {
-            _ if is_packed => self.unpacked(body).map(Some),
-            Some(length) if length != entry.size => Err(Failure::new(format!(
-                "output {} with {length} bytes instead of {}",
-                entry.output, entry.size
-            ))),
-            _ => Ok(Some(Box::new(self.counted(body)))),
+        let name = name(&entry.output);
+        let mut may_pack = !self.fails_to_pack.load(Ordering::Relaxed);
+        loop {
+            let Some(found) = self.server.get(&name, "*/*", may_pack)? else {
+                return Ok(None);
+            };
+            if !found.is_packed {
+                return match found.length {
+                    Some(length) if length != entry.size => Err(Failure::new(format!(
+                        "output {} with {length} bytes instead of {}",
+                        entry.output, entry.size
+                    ))),
+                    _ => Ok(Some(Box::new(self.counted(found.body)))),
+                };
+            }
+            // bazel-remote 2.1 to 2.3, where outputs are stored uncompressed: a 200, an encoding, and no byte.
+            if found.length != Some(0) || entry.size == 0 {
+                return self.unpacked(found.body).map(Some);
+            }
+            self.fails_to_pack.store(true, Ordering::Relaxed);
+            may_pack = false;
         }
     }
 

@@ -124,6 +124,7 @@ impl Remote {
                 let Some(file) = store.open_output(&entry).map_err(Trouble::Local)? else {
                     return Ok(Sent::Gone);
                 };
+                let anew = anew || self.queue.was_begun(action);
                 let sent = self.shelf.put_output(&entry, &file, anew)?;
                 bytes = sent.bytes.unwrap_or(0);
                 self.known.record_output(&entry.output, sent.is_packed);

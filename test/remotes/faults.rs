@@ -103,6 +103,7 @@ fn setups() -> Vec<Setup> {
         answers: Answers::Everybody,
     });
     let mut all = all.to_vec();
+    all.push(Setup::plain(Kind::BazelRemoteUncompressed));
     for kind in [Kind::BazelRemote, Kind::Nginx] {
         for (tls, answers) in [
             (false, Answers::Everybody),
@@ -268,7 +269,6 @@ impl Trial<'_> {
         self.build(&what, &args, |machine| {
             let remote = |what| machine.remote(what);
             let (misses, errors) = (remote("misses"), remote("errors"));
-            // The program itself is linked anew.
             // The program itself, which `go` does not keep, is asked for by its pure key and by its full one.
             if misses > 2 || errors > 0 || remote("hits") + remote("ahead") == 0 {
                 return Err(format!("{misses} misses, {errors} errors"));

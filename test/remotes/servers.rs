@@ -18,6 +18,8 @@ pub const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test/data/tls");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     BazelRemote,
+    /// With `--storage_mode uncompressed`.
+    BazelRemoteUncompressed,
     Nginx,
     /// An object store, which answers only who signs.
     S3,
@@ -70,6 +72,7 @@ impl Setup {
     pub fn name(self) -> String {
         let kind = match self.kind {
             Kind::BazelRemote => "bazel-remote",
+            Kind::BazelRemoteUncompressed => "bazel-remote, uncompressed",
             Kind::Nginx => "nginx",
             Kind::S3 => "S3",
         };
@@ -121,7 +124,7 @@ impl Server {
         let users = dir.path().join("htpasswd");
         std::fs::write(&users, HTPASSWD).unwrap();
         let program = match setup.kind {
-            Kind::BazelRemote => bin.join("bazel-remote"),
+            Kind::BazelRemote | Kind::BazelRemoteUncompressed => bin.join("bazel-remote"),
             Kind::Nginx => bin.join("nginx"),
             Kind::S3 => {
                 let folder = std::env::var_os("NIX_GOCACHEPROG_S3");
@@ -139,7 +142,10 @@ impl Server {
             None => Command::new(program),
         };
         match setup.kind {
-            Kind::BazelRemote => {
+            Kind::BazelRemote | Kind::BazelRemoteUncompressed => {
+                if setup.kind == Kind::BazelRemoteUncompressed {
+                    command.args(["--storage_mode", "uncompressed"]);
+                }
                 command.args([
                     "--max_size",
                     "20",
@@ -248,7 +254,7 @@ impl Server {
     pub fn names(&self) -> PathBuf {
         match self.kind {
             Kind::S3 => self.storage.join("bucket/go"),
-            Kind::BazelRemote | Kind::Nginx => self.storage.clone(),
+            Kind::BazelRemote | Kind::BazelRemoteUncompressed | Kind::Nginx => self.storage.clone(),
         }
     }
 

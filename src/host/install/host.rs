@@ -28,7 +28,7 @@ impl Host {
     pub fn check(&self, dry_run: bool) -> Result<()> {
         if Path::new("/etc/NIXOS").exists() && !self.layout.user {
             return Err(Error::input(
-                "this is NixOS, which is configured otherwise: import module.nix (README.md says how)",
+                "this is NixOS, which is configured otherwise: import module.nix, as docs/nixos.md says",
             ));
         }
         if !self.layout.user {

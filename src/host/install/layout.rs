@@ -144,6 +144,17 @@ impl Host {
         }
     }
 
+    /// Has nix-daemon read its configuration again, if it runs. systemd starts a service five times within ten seconds and
+    /// then no more, and an installation that is repeated or taken back must not leave a host without Nix: the count begins
+    /// anew. It is asked for by a pattern, as there may be no such unit.
+    pub fn restart_nix(&self) -> [Vec<String>; 2] {
+        [
+            ["reset-failed", "nix-daemon.*"],
+            ["try-restart", "nix-daemon.service"],
+        ]
+        .map(|args| self.systemctl(&args))
+    }
+
     /// The command `systemctl` with these arguments.
     pub fn systemctl(&self, args: &[&str]) -> Vec<String> {
         let user = if self.layout.user {

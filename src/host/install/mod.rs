@@ -444,7 +444,7 @@ impl Installation {
                 .map(|args| host.systemctl(args))
                 .into()
         } else if !before && !host.layout.user && (all || self.nix_conf.is_some()) {
-            vec![host.systemctl(&["try-restart", "nix-daemon.service"])]
+            host.restart_nix().into()
         } else {
             Vec::new()
         }

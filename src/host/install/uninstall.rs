@@ -109,10 +109,10 @@ pub fn remove(host: &Host, mut record: Record, remove_cache: bool) -> Result<()>
         fs::remove_file(&temporary_name(&host.at(conf)))?;
     }
     if host.has_systemd() && !host.layout.user {
-        host.run(&restart_nix(host))?;
+        host.run_all(&host.restart_nix())?;
         host.wait_for_workers()?;
     }
-    for command in commands(host).iter().filter(|c| **c != restart_nix(host)) {
+    for command in &stop_units(host) {
         // Units that an interrupted installation never wrote are no loss.
         let _ = host.run(command);
     }
@@ -268,23 +268,23 @@ fn kept(host: &Host, record: &Record) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-fn restart_nix(host: &Host) -> Vec<String> {
-    host.systemctl(&["try-restart", "nix-daemon.service"])
-}
-
 /// What is run before the files go.
 fn commands(host: &Host) -> Vec<Vec<String>> {
+    let nix = (host.has_systemd() && !host.layout.user).then(|| host.restart_nix());
+    nix.into_iter().flatten().chain(stop_units(host)).collect()
+}
+
+fn stop_units(host: &Host) -> Vec<Vec<String>> {
     if !host.has_systemd() {
         return Vec::new();
     }
-    let nix = (!host.layout.user).then(|| restart_nix(host));
     let units = [&["disable", "--quiet", "--now"][..], &["stop"]].map(|args| {
         let mut args = args.to_vec();
         args.extend(SOCKET_UNITS);
         args.push(layout::SERVICE_UNIT);
         host.systemctl(&args)
     });
-    nix.into_iter().chain(units).collect()
+    units.into()
 }
 
 /// What is run when they are gone.
