@@ -93,7 +93,7 @@ impl Cache {
         let program = program();
         let mut namespace = Command::new("unshare");
         namespace.args(["--mount", "--pid", "--fork"]);
-        namespace.args(["sh", "-euc", NAMESPACE, "sh"]);
+        namespace.args(["sh", "-euc", &[NEW_ROOT, NAMESPACE].concat(), "sh"]);
         // As in a sandbox: root, and the daemon's own user, get copies instead of links.
         namespace.arg(BUILDER.to_string());
         namespace.arg(&program);
@@ -174,20 +174,26 @@ impl Cache {
     }
 }
 
-/// Sets up a mount namespace in which a program is started once a line is read, and says when it has ended. `go` waits for
-/// no GOCACHEPROG to end: whatever it leaves ends with the shell, which is the first process of a namespace, and so its CPU
-/// time is the shell's too. Arguments: the user to start it as, and the directory; for a build of ours the client, the runtime
-/// directory, the build's ID and its directory; the command.
-const NAMESPACE: &str = r#"
-root=/mnt user=$1 cwd=$2 client=$3 runtime=$4 id=$5 directory=$6
-shift 6
+/// Mounts all of the machine at `$root`, but for /nix, where a sandbox has its own.
+pub const NEW_ROOT: &str = r#"
+root=/mnt
 mount -t tmpfs none "$root"
 for path in /*; do
     if [ -L "$path" ]; then cp -P "$path" "$root$path"
     elif [ "$path" = /proc ]; then mkdir "$root$path"; mount -t proc proc "$root$path"
-    elif [ -d "$path" ] && [ "$path" != "$root" ]; then mkdir "$root$path"; mount --rbind "$path" "$root$path"
+    elif [ -d "$path" ] && [ "$path" != "$root" ] && [ "$path" != /nix ]; then
+        mkdir "$root$path"; mount --rbind "$path" "$root$path"
     fi
 done
+"#;
+
+/// Starts a program in a mount namespace once a line is read, and says when it has ended. `go` waits for
+/// no GOCACHEPROG to end: whatever it leaves ends with the shell, which is the first process of a namespace, and so its CPU
+/// time is the shell's too. Arguments: the user to start it as, and the directory; for a build of ours the client, the runtime
+/// directory, the build's ID and its directory; the command.
+const NAMESPACE: &str = r#"
+user=$1 cwd=$2 client=$3 runtime=$4 id=$5 directory=$6
+shift 6
 if [ -n "$id" ]; then
     mkdir -p "$root/gocache/run/build" "$root/gocache/$id"
     touch "$root/gocache/client"

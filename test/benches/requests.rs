@@ -4,7 +4,7 @@ use crate::Options;
 use crate::build::{Build, action};
 use crate::cpu::cpu;
 use crate::figures::{Report, Row, median, quantile, ratios, row};
-use crate::gobuild::{children_cpu, turns};
+use crate::gobuild::{NEW_ROOT, children_cpu, turns};
 use crate::support::{BUILDER, Daemon, TempDir, archive_of, binary};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
@@ -234,26 +233,44 @@ struct Client {
     stdout: BufReader<ChildStdout>,
 }
 
+/// Starts a client once a line is read, as `go` of nixpkgs would: who has started it decides what its keys are made of. A
+/// client that cannot see that, as it cannot with another user, shares nothing. Arguments: the user, the build's directory, the
+/// client's command.
+const STORE: &str = r#"
+user=$1 top=$2
+shift 2
+mkdir -p "$root/nix/store/bench-go/bin"
+cp /bin/sh "$root/nix/store/bench-go/bin/go"
+echo ready
+read -r _
+exec chroot --userspec="$user:$user" --groups= "$root" /nix/store/bench-go/bin/go -c 'cd "$1"; shift; "$@"; exit $?' build "$top" "$@"
+"#;
+
 impl Client {
     /// In a build of this name, if it has one.
     fn start(of: &Version, name: Option<&str>) -> Self {
+        let mut client = Self::prepare(of, name);
+        client.begin();
+        client
+    }
+
+    /// One that is not started yet.
+    fn prepare(of: &Version, name: Option<&str>) -> Self {
         let top = of.dir.path().join("client");
         std::fs::create_dir(&top).unwrap();
         chown(&top, Some(BUILDER), Some(BUILDER)).expect("root");
-        // A client that cannot see who has started it, as it cannot with another user, shares nothing.
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", "\"$@\"; exit $?", "build"])
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-euc", &[NEW_ROOT, STORE].concat(), "sh"])
+            .arg(BUILDER.to_string())
+            .arg(&top)
             .arg(&of.binary)
             .args(["client", "--runtime-dir"])
             .arg(of.daemon.runtime_dir())
-            .current_dir(&top)
             .env("NIX_BUILD_TOP", &top)
             .env("name", name.unwrap_or_default())
             // What C adds is found out once, while the client starts.
             .env("CGO_ENABLED", "0")
             .env_remove("IN_NIX_SHELL")
-            .uid(BUILDER)
-            .gid(BUILDER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -264,8 +281,13 @@ impl Client {
             child,
             top,
         };
-        client.answer();
+        assert_eq!(client.answer(), "ready\n");
         client
+    }
+
+    fn begin(&mut self) {
+        self.stdin.write_all(b"go\n").unwrap();
+        self.answer();
     }
 
     fn answer(&mut self) -> String {
@@ -418,8 +440,9 @@ pub(crate) fn start(options: &Options) -> Report {
     for at in 0..options.pairs * 10 {
         for version in turns(versions.len(), at) {
             let of = &mut versions[version];
+            let mut client = Client::prepare(of, None);
             let start = Instant::now();
-            let mut client = Client::start(of, None);
+            client.begin();
             assert!(client.get(at as u64).contains("DiskPath"));
             of.started.push(start.elapsed().as_secs_f64() * 1e3);
             client.end();

@@ -19,7 +19,7 @@ use crate::sys;
 use mounts::Mount;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -141,7 +141,8 @@ fn examine(options: &Options) -> Vec<Finding> {
             },
         )];
     }
-    let mut findings = vec![binary()];
+    let builder = own_builder(&options.runtime_dir);
+    let mut findings = vec![binary(builder)];
     let serving = failed_units(&options.runtime_dir)
         .map(|failed| vec![failed])
         .unwrap_or_else(|| sockets(&options.runtime_dir));
@@ -175,7 +176,7 @@ fn examine(options: &Options) -> Vec<Finding> {
             Some(report) => (report.cache.as_path(), Some(report.min_free)),
             None => (named, None),
         };
-        findings.extend(cache(dir, min_free));
+        findings.extend(cache(dir, builder, min_free));
     }
     findings.extend(selinux());
     findings
@@ -297,7 +298,7 @@ fn table(findings: &[Finding], colours: bool) -> String {
 }
 
 /// A sandbox has no libraries for the client to load. What is installed is looked at, not a download.
-fn binary() -> Finding {
+fn binary(builder: Option<u32>) -> Finding {
     const CHECK: &str = "program";
     let installed = Path::new(PROGRAM);
     let looked = if installed.exists() {
@@ -332,7 +333,7 @@ fn binary() -> Finding {
     let version = env!("CARGO_PKG_VERSION");
     let text = format!("{shown}, release {version}, is static");
     let mut above = path.ancestors().skip(1);
-    match above.find(|dir| is_closed(dir)) {
+    match above.find(|dir| is_closed(dir, builder)) {
         Some(dir) => Finding::note(
             CHECK,
             format!("{text}, but {} is closed to other users", dir.display()),
@@ -341,9 +342,22 @@ fn binary() -> Finding {
     }
 }
 
-/// Whether other users cannot pass through a directory.
-fn is_closed(dir: &Path) -> bool {
-    crate::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 == 0)
+/// The user that builds run as, where there are no build users: whose Nix this is.
+fn own_builder(runtime_dir: &Path) -> Option<u32> {
+    let user = sys::effective_uid();
+    (user != 0 && runtime_dir != Path::new(RUNTIME_DIR)).then_some(user)
+}
+
+/// Whether builds, which run as this user or else as anybody, cannot pass through a directory.
+fn is_closed(dir: &Path, builder: Option<u32>) -> bool {
+    crate::fs::metadata(dir).is_ok_and(|found| {
+        let needed = if builder == Some(found.uid()) {
+            0o100
+        } else {
+            0o001
+        };
+        found.permissions().mode() & needed == 0
+    })
 }
 
 fn sockets(runtime_dir: &Path) -> Vec<Finding> {
@@ -525,7 +539,7 @@ fn configuration(nix: &Nix) -> Vec<Finding> {
     findings
 }
 
-fn cache(cache_dir: &Path, min_free: Option<u64>) -> Vec<Finding> {
+fn cache(cache_dir: &Path, builder: Option<u32>, min_free: Option<u64>) -> Vec<Finding> {
     const CHECK: &str = "cache";
     let builds = cache_dir.join("builds");
     let mut findings = Vec::new();
@@ -533,7 +547,7 @@ fn cache(cache_dir: &Path, min_free: Option<u64>) -> Vec<Finding> {
         .ancestors()
         .map(Path::to_path_buf)
         .chain([builds.clone()])
-        .find(|dir| is_closed(dir));
+        .find(|dir| is_closed(dir, builder));
     if let Err(e) = crate::fs::metadata(&builds) {
         findings.push(Finding::wrong(
             CHECK,
@@ -676,5 +690,27 @@ mod tests {
             assert_eq!(found, state, "{settings}");
             assert!(text.contains(said), "{text}");
         }
+    }
+
+    #[test]
+    fn a_home_that_is_closed_to_others_is_open_to_its_owners_builds() {
+        let dir = crate::test_dir::TestDir::new();
+        let owner = std::fs::metadata(dir.path()).unwrap().uid();
+        for (mode, closed_to_owner, closed_to_others) in [
+            (0o755, false, false),
+            (0o750, false, true),
+            (0o600, true, true),
+        ] {
+            std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(
+                is_closed(dir.path(), Some(owner)),
+                closed_to_owner,
+                "{mode:o}"
+            );
+            for builder in [None, Some(owner + 1)] {
+                assert_eq!(is_closed(dir.path(), builder), closed_to_others, "{mode:o}");
+            }
+        }
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
     }
 }
