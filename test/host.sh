@@ -72,31 +72,31 @@ in_root() {
     rm "$1/usr/sbin/policy-rc.d"
 }
 
+# bootstrap NEW SUITE MIRROR SCRIPT OPTION...: a root with systemd and this distribution's Nix; without a mirror or a script
+# those that debootstrap knows.
+bootstrap() {
+    local new=$1 suite=$2 mirror=$3 script=$4 tool
+    shift 4
+    tool=$(cached debootstrap make_debootstrap)
+    say "making the root of $suite with systemd and Nix (debootstrap)"
+    DEBOOTSTRAP_DIR=$tool/usr/share/debootstrap sh "$tool/usr/sbin/debootstrap" --variant=minbase \
+        --include=systemd,systemd-sysv,dbus,ca-certificates "$@" "$suite" "$new" "$mirror" ${script:+"$script"} >&2
+    # Not in the same debootstrap: a Perl package fails there.
+    in_root "$new" "apt-get -qq -y --no-install-recommends install nix-bin nix-setup-systemd"
+}
+
 # make_base NEW FINAL SUITE: a Debian bookworm with systemd, and with the Nix of this suite; or Ubuntu's noble, with its own.
 make_base() {
-    local new=$1 suite=$3 mirror tool keyring bookworm
-    if [[ $suite == noble ]]; then
-        tool=$(cached debootstrap make_debootstrap)
-        keyring=$(cached ubuntu-keyring make_ubuntu_keyring)/usr/share/keyrings/ubuntu-archive-keyring.gpg
-        say "making an Ubuntu with systemd and Nix (debootstrap)"
-        # By the script of all its releases, as this one is younger than bookworm; the mirror is the one that it names.
-        DEBOOTSTRAP_DIR=$tool/usr/share/debootstrap sh "$tool/usr/sbin/debootstrap" --variant=minbase \
-            --keyring="$keyring" --components=main,universe \
-            --include=systemd,systemd-sysv,dbus,ca-certificates noble "$new" '' \
-            "$tool/usr/share/debootstrap/scripts/gutsy" >&2
-        in_root "$new" "apt-get -qq -y --no-install-recommends install nix-bin nix-setup-systemd"
-        rm -rf "$new"/var/cache/apt/archives/*.deb "$new"/var/lib/apt/lists/*
-        return
-    fi
+    local new=$1 suite=$3 mirror keyring bookworm
     mirror=$(debian_mirror)
     [[ -n $mirror ]] || fail "needs a Debian mirror among the machine's apt sources"
     if [[ $suite == bookworm ]]; then
-        tool=$(cached debootstrap make_debootstrap)
-        say "making a Debian with systemd and Nix (debootstrap)"
-        DEBOOTSTRAP_DIR=$tool/usr/share/debootstrap sh "$tool/usr/sbin/debootstrap" --variant=minbase \
-            --include=systemd,systemd-sysv,dbus,ca-certificates bookworm "$new" "$mirror" >&2
-        # Not in the same debootstrap: a Perl package fails there.
-        in_root "$new" "apt-get -qq -y --no-install-recommends install nix-bin nix-setup-systemd"
+        bootstrap "$new" bookworm "$mirror" ''
+    elif [[ $suite == noble ]]; then
+        keyring=$(cached ubuntu-keyring make_ubuntu_keyring)
+        # By the script of all of Ubuntu's releases, as this one is younger than bookworm's debootstrap.
+        bootstrap "$new" noble '' gutsy --components=main,universe \
+            --keyring="$keyring/usr/share/keyrings/ubuntu-archive-keyring.gpg"
     else
         bookworm=$(cached host-bookworm make_base bookworm)
         say "putting the Nix of $suite into it"

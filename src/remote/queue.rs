@@ -50,8 +50,8 @@ struct State {
     failed: HashMap<ActionId, Failed>,
     /// All of the above.
     known: HashSet<ActionId>,
-    /// Those of them that an earlier daemon may have begun, or whose upload has failed.
-    begun: HashSet<ActionId>,
+    /// Those of them that come from an earlier daemon, which may have begun them.
+    inherited: HashSet<ActionId>,
     dropped: u64,
     /// How many have succeeded.
     succeeded: u64,
@@ -90,7 +90,7 @@ impl Queue {
         for id in bytes.chunks_exact(ID_LEN) {
             if let Ok(id) = id.try_into() {
                 state.push(ActionId(id));
-                state.begun.insert(ActionId(id));
+                state.inherited.insert(ActionId(id));
             }
         }
         Ok(Self {
@@ -152,7 +152,6 @@ impl Queue {
         let mut state = self.state();
         let succeeded = state.succeeded;
         let began = state.running.remove(&action).unwrap_or(succeeded);
-        state.begun.insert(action);
         let failed = state.failed.entry(action).or_insert(Failed {
             tries: 0,
             succeeded: began,
@@ -171,7 +170,8 @@ impl Queue {
 
     /// Whether it may have been sent in part before: a server that was killed meanwhile can take a part for the whole.
     pub fn was_begun(&self, action: &ActionId) -> bool {
-        self.state().begun.contains(action)
+        let state = self.state();
+        state.failed.contains_key(action) || state.inherited.contains(action)
     }
 
     /// How many wait or are running.
@@ -269,7 +269,7 @@ impl State {
         self.running.remove(action);
         self.known.remove(action);
         self.failed.remove(action);
-        self.begun.remove(action);
+        self.inherited.remove(action);
         self.changed = true;
     }
 
