@@ -4,6 +4,7 @@
 //! some lines of text, a head with offsets, a table of strings, and the packages that it imports. Go 1.20 to 1.27 write
 //! it alike. It comes from a build, so nothing here believes a length.
 
+use memchr::memmem;
 use std::io::{Read, Seek, SeekFrom};
 
 /// What every archive begins with.
@@ -123,7 +124,7 @@ fn checked(path: &str) -> Option<String> {
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
+    memmem::find(bytes, what)
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<usize> {

@@ -80,9 +80,8 @@ impl Stats {
         }
     }
 
-    /// Adds what a build of this name has done. All versions of a name are one user.
-    pub fn add(&self, name: &str, counts: Counts) {
-        let name = family(name);
+    /// Adds what a build has done. All versions of a name are one user: it is the name's [`family`].
+    pub fn add(&self, family: &str, counts: Counts) {
         let seconds = self.seconds();
         let mut table = self.table();
         table.since_start += counts;
@@ -92,17 +91,22 @@ impl Stats {
             _ => table.hours.push_back((hour, counts)),
         }
         table.forget_before(hour);
-        if !table.users.contains_key(&name) && table.users.len() >= USERS {
+        let done = User {
+            read: counts.bytes_read,
+            written: counts.bytes_written,
+            last: seconds,
+        };
+        if let Some(user) = table.users.get_mut(family) {
+            *user += done;
+            return;
+        }
+        if table.users.len() >= USERS {
             let oldest = table.users.iter().min_by_key(|(_, user)| user.last);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 table.users.remove(&oldest);
             }
         }
-        *table.users.entry(name).or_default() += User {
-            read: counts.bytes_read,
-            written: counts.bytes_written,
-            last: seconds,
-        };
+        table.users.insert(family.into(), done);
     }
 
     /// What happened since the daemon's start, and how long ago that was.
@@ -261,7 +265,7 @@ mod tests {
             last,
         };
         assert_eq!(stats.largest_users(9), [("hello".into(), hello(4, 9))]);
-        stats.add("hello-2.0", hits(1));
+        stats.add(&family("hello-2.0"), hits(1));
         let [(name, user)] = &stats.largest_users(9)[..] else {
             panic!("{:?}", stats.largest_users(9));
         };

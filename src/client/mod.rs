@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::mode::Mode;
-use crate::protocol::wire::{self, Answer, Request};
+use crate::protocol::wire::{self, Answer, Keys, Request};
 use crate::sync::lock;
 use crate::sys;
 use gocacheprog::{Body, Command};
@@ -41,7 +41,7 @@ use local_hits::LocalHits;
 use pending::{Pending, Put, Requests};
 use private_cache::PrivateCache;
 use put_body::Companions;
-use salt::{Keys, Place, Salt};
+use salt::{Place, Salt};
 use source_tree::SourceTree;
 use spooled::Spooled;
 use std::fs::File;
@@ -327,10 +327,11 @@ impl Client<'_> {
             [action] => Request::Get { request, action },
             _ => Request::First {
                 request,
-                actions: keys.to_vec(),
+                actions: keys,
             },
         };
         let mut frame = self.parts();
+        frame.reserve(wire::FIRST_LEN);
         wire::push_request(&mut frame, &asked);
         self.send(&frame);
         Ok(())

@@ -1,9 +1,9 @@
 //! What `go` has asked and nobody has answered yet.
 
-use crate::client::salt::Keys;
 use crate::client::spooled::Spooled;
 use crate::id::{ActionId, OutputId};
-use std::collections::HashMap;
+use crate::protocol::wire::Keys;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub struct Put {
 /// The requests on their way, by `go`'s number for them.
 #[derive(Debug)]
 pub struct Requests {
-    pending: HashMap<i64, Pending>,
+    pending: BTreeMap<i64, Pending>,
     /// When the daemon last gave a sign of life, or the first of them was sent.
     progress: Instant,
 }
@@ -36,7 +36,7 @@ impl Requests {
     /// None yet.
     pub fn new() -> Self {
         Self {
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
             progress: Instant::now(),
         }
     }
@@ -55,7 +55,7 @@ impl Requests {
     }
 
     /// All of them, which are answered now.
-    pub fn take_all(&mut self) -> HashMap<i64, Pending> {
+    pub fn take_all(&mut self) -> BTreeMap<i64, Pending> {
         std::mem::take(&mut self.pending)
     }
 

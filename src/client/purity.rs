@@ -11,6 +11,7 @@
 //! of C: what the compiler reads, `go` has hashed.
 
 use crate::id::ActionId;
+use memchr::memmem;
 use sha2::{Digest, Sha256};
 
 /// What an archive begins with.
@@ -302,7 +303,7 @@ impl LastLine {
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+    memmem::find(bytes, part).is_some()
 }
 
 /// The action of something that `go` keeps beside another action's output: for a package's archive "stdout" is what

@@ -1,6 +1,7 @@
 //! One conversation with a client on the build socket: the hello, then requests and answers.
 
 use crate::cache::builds::{BuildDir, Registration};
+use crate::cache::history::family;
 use crate::cache::session::Session;
 use crate::cache::store::Store;
 use crate::cache::tier::Tier;
@@ -245,7 +246,7 @@ impl View {
             said,
             // Nobody counts under the name of a build of Nix.
             name: match tier {
-                Tier::Shared => build.name().to_string(),
+                Tier::Shared => family(build.name()),
                 Tier::Own(..) => tier.name(),
             },
         })
@@ -419,13 +420,13 @@ fn converse(
         };
         let (request, answer) = match request {
             Request::Get { request, action } => {
-                match get(session, counter, uses, remote_gets, request, vec![action]) {
+                match get(session, counter, uses, remote_gets, request, &[action]) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
             }
             Request::First { request, actions } => {
-                match get(session, counter, uses, remote_gets, request, actions) {
+                match get(session, counter, uses, remote_gets, request, &actions) {
                     Some(answer) => (request, answer),
                     None => continue,
                 }
@@ -506,11 +507,11 @@ fn get(
     uses: &Uses,
     remote_gets: Option<&RemoteGets<'_>>,
     request: u64,
-    actions: Vec<ActionId>,
+    actions: &[ActionId],
 ) -> Option<Answer> {
     let service = counter.open.service();
     let since = Instant::now();
-    let found = session.get_first(&actions);
+    let found = session.get_first(actions);
     service.stats.gets.add(since.elapsed().as_micros() as u64);
     match found {
         Ok(Some((action, entry))) => {
@@ -519,7 +520,7 @@ fn get(
             Some(Answer::Hit(entry))
         }
         Ok(None) => {
-            counter.misses.add(&actions);
+            counter.misses.add(actions);
             let is_asked = remote_gets.is_some_and(|gets| gets.ask(request, actions));
             (!is_asked).then_some(Answer::Miss)
         }

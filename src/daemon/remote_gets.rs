@@ -133,7 +133,7 @@ impl<'a> RemoteGets<'a> {
     }
 
     /// A get of any of these actions is a miss here; says whether the remote is asked, and it needs no answer yet.
-    pub fn ask(&self, request: u64, actions: Vec<ActionId>) -> bool {
+    pub fn ask(&self, request: u64, actions: &[ActionId]) -> bool {
         let since = Instant::now();
         if self.waiting.load(Ordering::Relaxed) >= REMOTE_GETS_PER_SESSION
             || !self.wait_budget.lasts(since)
@@ -150,7 +150,7 @@ impl<'a> RemoteGets<'a> {
         };
         let waiting = Waiting {
             request,
-            actions: actions.into(),
+            actions: actions.iter().copied().collect(),
             since,
         };
         // Before it can land.

@@ -172,10 +172,10 @@ impl OpenSession {
         !table.stopping
     }
 
-    /// So much has happened in a build of this name.
-    pub fn count(&self, name: &str, counts: Counts) {
+    /// So much has happened in a build whose name is of this family.
+    pub fn count(&self, family: &str, counts: Counts) {
         let service = &self.daemon.service;
-        service.stats.add(name, counts);
+        service.stats.add(family, counts);
         let is_large = counts.puts > 0 && service.store.size() > service.limits.max_size;
         // The disk may be full.
         if is_large || counts.errors > 0 {

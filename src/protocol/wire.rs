@@ -43,6 +43,7 @@ use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::report::BuildRecord;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, ErrorKind, Read, Write};
+use std::ops::Deref;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -61,6 +62,46 @@ pub const GET_LEN: usize = 1 + 8 + ID_LEN;
 
 /// How many actions a `first` can name.
 pub const FIRST_MAX: usize = 4;
+
+/// The length of the longest `first`, in bytes.
+pub const FIRST_LEN: usize = 1 + 8 + 1 + FIRST_MAX * ID_LEN;
+
+/// The keys under which an output is looked up, in order of preference. A `first` can name all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    keys: [ActionId; FIRST_MAX],
+    count: usize,
+}
+
+impl Keys {
+    /// None yet.
+    pub fn new() -> Self {
+        Self {
+            keys: [ActionId([0; ID_LEN]); FIRST_MAX],
+            count: 0,
+        }
+    }
+
+    /// Adds the next one; there are never more than [`FIRST_MAX`].
+    pub fn push(&mut self, key: ActionId) {
+        self.keys[self.count] = key;
+        self.count += 1;
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for Keys {
+    type Target = [ActionId];
+
+    fn deref(&self) -> &[ActionId] {
+        &self.keys[..self.count]
+    }
+}
 
 /// The length of the longest answer that is not a refusal, in bytes.
 pub const ANSWER_LEN: usize = 1 + 8 + ID_LEN + 8 + 8;
@@ -161,7 +202,7 @@ pub enum Request {
         /// The client's number for this request.
         request: u64,
         /// The keys, at least one.
-        actions: Vec<ActionId>,
+        actions: Keys,
     },
     /// What the client has found ready.
     Found {
@@ -221,11 +262,11 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
                     "a get of {count} actions: it takes 1 to {FIRST_MAX}"
                 )));
             }
-            let actions = (0..count).map(|_| take(from).map(ActionId));
-            Ok(Some(Request::First {
-                request,
-                actions: actions.collect::<Result<_>>()?,
-            }))
+            let mut actions = Keys::new();
+            for _ in 0..count {
+                actions.push(ActionId(take(from)?));
+            }
+            Ok(Some(Request::First { request, actions }))
         }
         b'f' => {
             let (action, size) = (ActionId(take(from)?), u64::from_le_bytes(take(from)?));
@@ -278,7 +319,7 @@ pub fn push_request(out: &mut Vec<u8>, what: &Request) {
             out.extend_from_slice(&request.to_le_bytes());
             // FIRST_MAX is far below u8::MAX.
             out.push(actions.len() as u8);
-            for action in actions {
+            for action in &**actions {
                 out.extend_from_slice(&action.0);
             }
         }
@@ -474,6 +515,9 @@ mod tests {
 
     #[test]
     fn requests_read_back_as_they_were_written() {
+        let mut keys = Keys::new();
+        keys.push(ActionId([1; 32]));
+        keys.push(ActionId([2; 32]));
         let requests = [
             Request::Get {
                 request: 1,
@@ -481,7 +525,7 @@ mod tests {
             },
             Request::First {
                 request: 2,
-                actions: vec![ActionId([1; 32]), ActionId([2; 32])],
+                actions: keys,
             },
             Request::Found {
                 request: 0,

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,21 +20,21 @@ use std::time::Instant;
 /// What is in the cache; each build gets each action once, as `go` does.
 const ACTIONS: u64 = 10_000;
 
-/// Gets of one session; many sessions make an eighth of them each.
-const GETS: u64 = 20_000;
+/// How many gets one version makes before it is the other's turn, in one session or through a client: some hundredths of a
+/// second, in which no machine gets slower.
+const SLICE: u64 = 250;
 
-/// A version of ours, its daemon with all actions in its cache, and what was measured of it.
+/// How many sessions get at the same time, how much each of them in a turn, and in all.
+const SESSIONS: u64 = 64;
+const SLICE_OF_MANY: u64 = 50;
+const GETS_OF_MANY: u64 = 2_500;
+
+/// A version of ours, and its daemon with all actions in its cache.
 struct Version {
     name: &'static str,
     binary: PathBuf,
     daemon: Daemon,
     dir: TempDir,
-    one: Vec<Gets>,
-    many: Vec<Gets>,
-    asked: Vec<ClientGets>,
-    ready: Vec<ClientGets>,
-    /// From start to first answer, in milliseconds.
-    started: Vec<f64>,
 }
 
 impl Version {
@@ -58,11 +59,6 @@ impl Version {
             binary,
             daemon,
             dir,
-            one: Vec::new(),
-            many: Vec::new(),
-            asked: Vec::new(),
-            ready: Vec::new(),
-            started: Vec::new(),
         };
         // A client has keys of its own for all of them.
         let mut client = Client::start(&filled, None);
@@ -71,9 +67,12 @@ impl Version {
         filled
     }
 
-    /// The medians that the last line gives: the CPU time of a get in microseconds, prefetched and not.
-    fn both(&self) -> [f64; 2] {
-        [&self.ready, &self.asked].map(|of| median(&each_of(of, |gets| gets.daemon + gets.client)))
+    /// What a row of this version is called.
+    fn row_name(&self, what: &str) -> String {
+        match self.name {
+            "ours" => what.to_string(),
+            other => format!("{other}: {what}"),
+        }
     }
 }
 
@@ -84,7 +83,16 @@ fn body(nth: u64) -> Vec<u8> {
     archive_of(&data, &[])
 }
 
-/// What a number of gets took.
+/// What a version's gets took.
+#[derive(Default)]
+struct Took {
+    one: Vec<Gets>,
+    many: Vec<Gets>,
+    asked: ThroughClient,
+    ready: ThroughClient,
+}
+
+/// A slice of gets on the socket.
 struct Gets {
     /// Gets a second, of all sessions together.
     rate: f64,
@@ -94,36 +102,68 @@ struct Gets {
     daemon_cpu: f64,
 }
 
-/// `sessions` sessions at a time that get as fast as they are answered; when one has got
-/// everything, the next build begins.
-fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
-    let each = GETS / sessions.min(8);
+/// Gets through a client.
+#[derive(Default)]
+struct ThroughClient {
+    slices: Vec<ClientGets>,
+    /// The CPU time of the daemon and of the client before the first get and after the last, of each build, in milliseconds:
+    /// starting, making outputs ready, and removing them.
+    around: Vec<[f64; 2]>,
+}
+
+/// The CPU time of a slice of gets through a client, in microseconds a get.
+struct ClientGets {
+    daemon: f64,
+    client: f64,
+}
+
+impl ThroughClient {
+    fn both(&self) -> Vec<f64> {
+        each_of(&self.slices, |gets| gets.daemon + gets.client)
+    }
+}
+
+/// Gets of builds that have one session each, some of all at a time, in `sessions` sessions of each version.
+fn socket_gets(
+    versions: &[Version],
+    took: &mut [Took],
+    sessions: u64,
+    (each, slice): (u64, u64),
+    of: impl Fn(&mut Took) -> &mut Vec<Gets>,
+) {
+    let mut builds: Vec<Vec<Build>> = versions
+        .iter()
+        .map(|of| {
+            let top = |session| Build::new(&of.daemon, of.dir.path(), &format!("top-{session}"));
+            (0..sessions).map(top).collect()
+        })
+        .collect();
+    for nth in 0..each / slice {
+        for at in turns(versions.len(), nth as usize) {
+            let actions = nth * slice..(nth + 1) * slice;
+            let gets = slice_of_gets(&versions[at].daemon, &mut builds[at], actions);
+            of(&mut took[at]).push(gets);
+        }
+    }
+}
+
+/// All builds get these actions as fast as they are answered.
+fn slice_of_gets(daemon: &Daemon, builds: &mut [Build], actions: Range<u64>) -> Gets {
     let before = cpu(daemon.pid());
     let start = Instant::now();
-    let latencies: Vec<f64> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..sessions)
-            .map(|session| {
-                scope.spawn(move || {
-                    let name = format!("top-{session}");
-                    let mut latencies = Vec::new();
-                    for from in (0..each).step_by(ACTIONS as usize) {
-                        let mut build = Build::new(daemon, dir.path(), &name);
-                        for nth in from..each.min(from + ACTIONS) {
-                            let start = Instant::now();
-                            let answer = build.get(nth % ACTIONS);
-                            latencies.push(start.elapsed().as_secs_f64() * 1e6);
-                            assert_eq!(answer, 'h');
-                        }
-                    }
-                    latencies
-                })
-            })
-            .collect();
-        let joined = threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap());
-        joined.collect()
-    });
+    let latencies: Vec<f64> = match builds {
+        [build] => latencies(build, actions),
+        builds => std::thread::scope(|scope| {
+            let threads: Vec<_> = builds
+                .iter_mut()
+                .map(|build| scope.spawn(|| latencies(build, actions.clone())))
+                .collect();
+            let joined = threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap());
+            joined.collect()
+        }),
+    };
     let count = latencies.len() as f64;
     Gets {
         rate: count / start.elapsed().as_secs_f64(),
@@ -132,55 +172,157 @@ fn gets(daemon: &Daemon, dir: &TempDir, sessions: u64) -> Gets {
     }
 }
 
+/// How long each get took, in microseconds.
+fn latencies(build: &mut Build, actions: Range<u64>) -> Vec<f64> {
+    let took = actions.map(|nth| {
+        let start = Instant::now();
+        assert_eq!(build.get(nth), 'h');
+        start.elapsed().as_secs_f64() * 1e6
+    });
+    took.collect()
+}
+
+/// Gets through a client of each version, in a build of its own: of a name for whose builds all of it is made ready first, or
+/// of none.
+fn client_gets(
+    versions: &[Version],
+    took: &mut [Took],
+    name: Option<&str>,
+    of: impl Fn(&mut Took) -> &mut ThroughClient,
+) {
+    let daemon_cpu = |at: usize| cpu(versions[at].daemon.pid());
+    let mut clients = Vec::new();
+    let mut before = Vec::new();
+    for (at, version) in versions.iter().enumerate() {
+        wait_until_removed(&version.daemon);
+        before.push(daemon_cpu(at));
+        clients.push(Client::start(version, name));
+        if name.is_some() {
+            version
+                .daemon
+                .wait_until("the build finds something ready", || {
+                    builds(&version.daemon).any(|build| build.join("ready").exists())
+                });
+        }
+    }
+    let mut used = vec![[0.0; 2]; versions.len()];
+    for slice in 0..ACTIONS / SLICE {
+        for at in turns(versions.len(), slice as usize) {
+            let client = &mut clients[at];
+            let start = [daemon_cpu(at), cpu(client.pid)];
+            client.get_all(slice * SLICE..(slice + 1) * SLICE);
+            let slice = [daemon_cpu(at) - start[0], cpu(client.pid) - start[1]];
+            let [daemon, client] = slice.map(|cpu| cpu * 1e6 / SLICE as f64);
+            of(&mut took[at]).slices.push(ClientGets { daemon, client });
+            used[at] = [used[at][0] + slice[0], used[at][1] + slice[1]];
+        }
+    }
+    for (at, client) in clients.into_iter().enumerate() {
+        let children = children_cpu();
+        client.end();
+        wait_until_removed(&versions[at].daemon);
+        let all = [daemon_cpu(at) - before[at], children_cpu() - children];
+        let around = [(all[0] - used[at][0]) * 1e3, (all[1] - used[at][1]) * 1e3];
+        of(&mut took[at]).around.push(around);
+    }
+}
+
+/// The benchmark, its daemons and what it starts run on one processor, until this is dropped.
+struct OneProcessor {
+    pids: Vec<u32>,
+    all: String,
+}
+
+impl OneProcessor {
+    fn bind(versions: &[Version]) -> Self {
+        let daemons = versions.iter().map(|of| of.daemon.pid());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mut lines = status.lines();
+        let all = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let bound = Self {
+            pids: daemons.chain([std::process::id()]).collect(),
+            all: all.unwrap().trim().into(),
+        };
+        bound.run_on(bound.all.split([',', '-']).next_back().unwrap());
+        bound
+    }
+
+    fn run_on(&self, processors: &str) {
+        for pid in &self.pids {
+            let mut taskset = Command::new("taskset");
+            taskset.args(["--all-tasks", "--pid", "--cpu-list", processors]);
+            let done = taskset.arg(pid.to_string()).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        self.run_on(&self.all);
+    }
+}
+
+/// What was linked for builds that have ended is gone.
+fn wait_until_removed(daemon: &Daemon) {
+    daemon.wait_until("what was linked is removed", || {
+        builds(daemon).next().is_none()
+    });
+}
+
+/// The build directories.
+fn builds(daemon: &Daemon) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(daemon.cache_dir().join("builds")).unwrap();
+    entries.map(|entry| entry.unwrap().path())
+}
+
 pub(crate) fn get(options: &Options) -> Report {
-    let mut versions = Version::all(options);
+    let versions = Version::all(options);
     for of in &versions {
         // So that there is something to make ready.
         let mut client = Client::start(of, Some("bench-1.0"));
-        client.get_all();
+        client.get_all(0..ACTIONS);
         client.end();
     }
+    let mut took: Vec<Took> = versions.iter().map(|_| Took::default()).collect();
     for pair in 0..options.pairs {
         eprintln!("get: pair {} of {}", pair + 1, options.pairs);
-        for at in turns(versions.len(), pair) {
-            let of = &mut versions[at];
-            of.one.push(gets(&of.daemon, &of.dir, 1));
-            of.many.push(gets(&of.daemon, &of.dir, 64));
-            of.asked.push(client_gets(of, None));
-            of.ready.push(client_gets(of, Some("bench-1.1")));
-        }
+        let each = (GETS_OF_MANY, SLICE_OF_MANY);
+        socket_gets(&versions, &mut took, SESSIONS, each, |took| &mut took.many);
+        // Whether what wakes up does so on the same processor makes more difference than all that is measured.
+        let _one = OneProcessor::bind(&versions);
+        socket_gets(&versions, &mut took, 1, (ACTIONS, SLICE), |took| {
+            &mut took.one
+        });
+        client_gets(&versions, &mut took, None, |took| &mut took.asked);
+        client_gets(&versions, &mut took, Some("bench-1.1"), |took| {
+            &mut took.ready
+        });
     }
     let mut rows = Vec::new();
-    for of in &versions {
-        let name = |what: &str| match of.name {
-            "ours" => what.to_string(),
-            other => format!("{other}: {what}"),
-        };
-        rows.extend(sessions_rows(&name("one session"), &of.one));
-        rows.extend(sessions_rows(&name("64 sessions"), &of.many));
-        let scaling = ratios(&rates(&of.many), &rates(&of.one));
-        rows.push(row(
-            name("64 sessions/one: gets a second"),
-            "ratio",
-            scaling,
-        ));
-        rows.extend(client_rows(&name("client, ready"), &of.ready));
-        rows.extend(client_rows(&name("client, asking"), &of.asked));
+    for (of, took) in versions.iter().zip(&took) {
+        rows.extend(socket_rows(&of.row_name("one session"), &took.one));
+        rows.extend(socket_rows(&of.row_name("64 sessions"), &took.many));
+        rows.extend(client_rows(&of.row_name("client, ready"), &took.ready));
+        rows.extend(client_rows(&of.row_name("client, asking"), &took.asked));
     }
-    let ours = &versions[0];
-    for earlier in &versions[1..] {
-        let mut ratio = |what: &str, of: &dyn Fn(&Version) -> Vec<f64>| {
-            let name = format!("ours/{}: {what}", earlier.name);
-            rows.push(row(name, "ratio", ratios(&of(ours), &of(earlier))));
+    let ours = &took[0];
+    for (of, earlier) in versions.iter().zip(&took).skip(1) {
+        let mut ratio = |what: &str, of_took: &dyn Fn(&Took) -> Vec<f64>| {
+            let name = format!("ours/{}: {what}", of.name);
+            rows.push(row(
+                name,
+                "ratio",
+                ratios(&of_took(ours), &of_took(earlier)),
+            ));
         };
-        let cpu = |of: &[ClientGets]| each_of(of, |gets| gets.daemon + gets.client);
         ratio("one session: gets a second", &|of| rates(&of.one));
         ratio("64 sessions: gets a second", &|of| rates(&of.many));
-        ratio("client, ready: CPU for a get", &|of| cpu(&of.ready));
-        ratio("client, asking: CPU for a get", &|of| cpu(&of.asked));
+        ratio("client, ready: CPU for a get", &|of| of.ready.both());
+        ratio("client, asking: CPU for a get", &|of| of.asked.both());
     }
-    let [ready, asked] = ours.both();
-    let scaling = median(&ratios(&rates(&ours.many), &rates(&ours.one)));
+    let [ready, asked] = [&ours.ready, &ours.asked].map(|of| median(&of.both()));
+    let scaling = median(&rates(&ours.many)) / median(&rates(&ours.one));
     let summary = format!(
         "get: daemon + client CPU {ready:.1}us, {asked:.1}us when the daemon is asked, 64 sessions/one {scaling:.2}"
     );
@@ -195,7 +337,7 @@ fn each_of<T>(of: &[T], what: impl Fn(&T) -> f64) -> Vec<f64> {
     of.iter().map(what).collect()
 }
 
-fn sessions_rows(name: &str, of: &[Gets]) -> Vec<Row> {
+fn socket_rows(name: &str, of: &[Gets]) -> Vec<Row> {
     let part = |part| each_of(of, |gets| quantile(&gets.latencies, part));
     vec![
         row(
@@ -213,21 +355,31 @@ fn sessions_rows(name: &str, of: &[Gets]) -> Vec<Row> {
     ]
 }
 
-fn client_rows(name: &str, of: &[ClientGets]) -> Vec<Row> {
-    let us = |what: &str, part: &dyn Fn(&ClientGets) -> f64| {
-        row(format!("{name}: {what}"), "us", each_of(of, part))
-    };
+fn client_rows(name: &str, of: &ThroughClient) -> Vec<Row> {
+    let rows = |what: &str, unit, values| row(format!("{name}: {what}"), unit, values);
+    let around = |at: usize| each_of(&of.around, |around| around[at]);
     vec![
-        us("daemon CPU for a get", &|gets| gets.daemon),
-        us("client CPU for a get", &|gets| gets.client),
-        us("both", &|gets| gets.daemon + gets.client),
-        us("daemon CPU before and after", &|gets| gets.around),
+        rows(
+            "daemon CPU for a get",
+            "us",
+            each_of(&of.slices, |gets| gets.daemon),
+        ),
+        rows(
+            "client CPU for a get",
+            "us",
+            each_of(&of.slices, |gets| gets.client),
+        ),
+        rows("both", "us", of.both()),
+        rows("daemon CPU before and after", "ms", around(0)),
+        rows("client CPU before and after", "ms", around(1)),
     ]
 }
 
 /// A client with the benchmark in the place of `go`.
 struct Client {
     child: Child,
+    /// Of the client itself, which a shell in the place of `go` has started.
+    pid: u32,
     top: PathBuf,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -279,6 +431,7 @@ impl Client {
             stdin: child.stdin.take().unwrap(),
             stdout: BufReader::new(child.stdout.take().unwrap()),
             child,
+            pid: 0,
             top,
         };
         assert_eq!(client.answer(), "ready\n");
@@ -288,6 +441,9 @@ impl Client {
     fn begin(&mut self) {
         self.stdin.write_all(b"go\n").unwrap();
         self.answer();
+        let shell = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));
+        self.pid = children.unwrap().trim().parse().unwrap();
     }
 
     fn answer(&mut self) -> String {
@@ -318,9 +474,10 @@ impl Client {
         assert!(answer.contains("DiskPath"), "{answer}");
     }
 
-    fn get_all(&mut self) {
-        for id in 1..=ACTIONS {
-            let answer = self.get(id);
+    fn get_all(&mut self, actions: Range<u64>) {
+        for nth in actions {
+            // No request has the number zero.
+            let answer = self.get(nth + ACTIONS);
             assert!(answer.contains("DiskPath"), "{answer}");
         }
     }
@@ -331,50 +488,6 @@ impl Client {
         assert!(child.wait().unwrap().success());
         std::fs::remove_dir_all(&self.top).unwrap();
     }
-}
-
-/// The CPU time of gets through a client, in microseconds a get.
-struct ClientGets {
-    daemon: f64,
-    client: f64,
-    /// The daemon's before the first get and after the last: making outputs ready, and removing them.
-    around: f64,
-}
-
-/// Gets through a client, in a build of its own: of a name for whose builds all of it is made ready first, or of none.
-fn client_gets(of: &Version, name: Option<&str>) -> ClientGets {
-    let daemon = &of.daemon;
-    let daemon_cpu = || cpu(daemon.pid());
-    let remove = || {
-        daemon.wait_until("what was linked is removed", || {
-            builds(daemon).next().is_none()
-        })
-    };
-    remove();
-    let (before, clients_before) = (daemon_cpu(), children_cpu());
-    let mut client = Client::start(of, name);
-    if name.is_some() {
-        daemon.wait_until("the build finds something ready", || {
-            builds(daemon).any(|build| build.join("ready").exists())
-        });
-    }
-    let before_gets = daemon_cpu();
-    client.get_all();
-    client.end();
-    let of_gets = daemon_cpu() - before_gets;
-    remove();
-    let each = 1e6 / ACTIONS as f64;
-    ClientGets {
-        daemon: of_gets * each,
-        client: (children_cpu() - clients_before) * each,
-        around: (daemon_cpu() - before - of_gets) * each,
-    }
-}
-
-/// The build directories.
-fn builds(daemon: &Daemon) -> impl Iterator<Item = PathBuf> {
-    let entries = std::fs::read_dir(daemon.cache_dir().join("builds")).unwrap();
-    entries.map(|entry| entry.unwrap().path())
 }
 
 pub(crate) fn put(options: &Options) -> Report {
@@ -436,27 +549,28 @@ pub(crate) fn put(options: &Options) -> Report {
 }
 
 pub(crate) fn start(options: &Options) -> Report {
-    let mut versions = Version::all(options);
+    let versions = Version::all(options);
+    // In milliseconds.
+    let mut started = vec![Vec::new(); versions.len()];
     for at in 0..options.pairs * 10 {
         for version in turns(versions.len(), at) {
-            let of = &mut versions[version];
-            let mut client = Client::prepare(of, None);
+            let mut client = Client::prepare(&versions[version], None);
             let start = Instant::now();
             client.begin();
             assert!(client.get(at as u64).contains("DiskPath"));
-            of.started.push(start.elapsed().as_secs_f64() * 1e3);
+            started[version].push(start.elapsed().as_secs_f64() * 1e3);
             client.end();
         }
     }
     let mut rows = Vec::new();
-    for of in &versions {
+    for (of, started) in versions.iter().zip(&started) {
         let name = format!("{}: from start to first answer", of.name);
-        rows.push(row(name, "ms", of.started.clone()));
+        rows.push(row(name, "ms", started.clone()));
     }
-    let ours = &versions[0].started;
-    for earlier in &versions[1..] {
-        let name = format!("ours/{}", earlier.name);
-        rows.push(row(name, "ratio", ratios(ours, &earlier.started)));
+    let ours = &started[0];
+    for (of, earlier) in versions.iter().zip(&started).skip(1) {
+        let name = format!("ours/{}", of.name);
+        rows.push(row(name, "ratio", ratios(ours, earlier)));
     }
     let summary = format!("start: first answer after {:.2}ms", median(ours));
     Report { rows, summary }

@@ -183,7 +183,8 @@ fn build(program: &Program, behind: &[String], dir: &Path, prog: Option<&str>) -
     let out = dir.join("program");
     let _ = std::fs::remove_file(&out);
     let mut go = command(behind, &goroot.join("bin/go"));
-    go.args(["build", "-trimpath", "-o"])
+    // The program may lie in the repository of this project, whose state is not its own.
+    go.args(["build", "-trimpath", "-buildvcs=false", "-o"])
         .arg(&out)
         .arg(program.package)
         .current_dir(&program.dir)

@@ -31,13 +31,13 @@ use crate::client::source_tree::{Assembler, SourceTree};
 use crate::error::Result;
 use crate::id::{ActionId, BuildId};
 use crate::log;
+use crate::protocol::wire::Keys;
 use go_command::GoCommand;
 use identity::Identities;
 use record::Record;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -57,21 +57,6 @@ impl Prefix {
 
     fn key(&self, action: &ActionId) -> ActionId {
         ActionId(self.0.clone().chain_update(action.0).finalize().into())
-    }
-}
-
-/// The keys by which an action is looked up, in order of preference.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys {
-    keys: [ActionId; 3],
-    count: usize,
-}
-
-impl Deref for Keys {
-    type Target = [ActionId];
-
-    fn deref(&self) -> &[ActionId] {
-        &self.keys[..self.count]
     }
 }
 
@@ -235,18 +220,14 @@ impl Salt {
     /// All keys under which an action may be found, the pure one first, if it has one.
     pub fn keys_after(&self, pure: Option<ActionId>, action: &ActionId) -> Keys {
         let found = self.rest.found();
-        let mut keys = Keys {
-            keys: [*action; 3],
-            count: 0,
-        };
+        let mut keys = Keys::new();
         let others = [Some(&found.full), found.test.as_ref()];
         let others = others
             .into_iter()
             .flatten()
             .map(|prefix| prefix.key(action));
         for key in pure.into_iter().chain(others) {
-            keys.keys[keys.count] = key;
-            keys.count += 1;
+            keys.push(key);
         }
         keys
     }

@@ -3,6 +3,7 @@
 //! Nothing here parses C. Whatever could be a directive is taken for one, and where a file's name is computed, every
 //! file may be meant.
 
+use memchr::memmem;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -173,7 +174,7 @@ fn begins_with(text: &[u8], word: &[u8]) -> bool {
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
+    memmem::find(text, part)
 }
 
 /// Without the ends of lines that a backslash takes away.
