@@ -198,13 +198,16 @@ impl Machine {
     }
 
     fn remote(&self, what: &str) -> u64 {
+        self.stats()["remote"][what].as_u64().unwrap()
+    }
+
+    fn stats(&self) -> serde_json::Value {
         let output = Command::new(binary())
             .args(["stats", "--json", "--runtime-dir"])
             .arg(self.daemon.runtime_dir())
             .output()
             .unwrap();
-        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        told["remote"][what].as_u64().unwrap()
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     fn wait_for_uploads(&self) {
@@ -230,7 +233,7 @@ fn what_one_machine_puts_another_one_gets() {
     );
 
     let second = Machine::start(&shelf, "read-write");
-    let mut peer = second.peer("b");
+    let mut peer = second.peer("b-2.0");
     assert_eq!(peer.get(1), 'h');
     assert_eq!(peer.get(2), 'h');
     assert_eq!(peer.get(3), 'm');
@@ -239,6 +242,11 @@ fn what_one_machine_puts_another_one_gets() {
     drop(peer);
     let session = second.daemon.session_end();
     assert_eq!((session.gets, session.hits, session.misses), (3, 2, 1));
+    // All versions of a name are one user, whoever has answered the gets.
+    let stats = second.stats();
+    let users = stats["users"].as_array().unwrap();
+    let users: Vec<_> = users.iter().map(|user| &user[0]).collect();
+    assert_eq!(users, ["b"]);
     // What came from there is not sent back.
     second.wait_for_uploads();
     assert_eq!(second.remote("uploads"), 0);

@@ -130,7 +130,7 @@ impl Counter<'_> {
         let since = counts - self.counted;
         if since != Counts::default() {
             self.build.count(since);
-            self.open.count(&self.view.name, since);
+            self.open.count(self.view.family(), since);
             self.counted = counts;
         }
     }
@@ -212,8 +212,8 @@ pub struct View {
     mode: Mode,
     /// What the peer has said that its mode is.
     said: Mode,
-    /// What its counts are kept under.
-    name: String,
+    /// The family of names that its counts are kept under.
+    family: String,
 }
 
 impl View {
@@ -245,11 +245,16 @@ impl View {
             mode,
             said,
             // Nobody counts under the name of a build of Nix.
-            name: match tier {
+            family: match tier {
                 Tier::Shared => family(build.name()),
                 Tier::Own(..) => tier.name(),
             },
         })
+    }
+
+    /// The family of names that its counts are kept under.
+    pub fn family(&self) -> &str {
+        &self.family
     }
 
     /// A session that sees this.

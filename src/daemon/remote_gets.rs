@@ -251,7 +251,7 @@ impl<'a> RemoteGets<'a> {
         self.remote.waited(time, in_time);
         if counts != Counts::default() {
             self.build.count(counts);
-            open.count(self.build.name(), counts);
+            open.count(self.view.family(), counts);
         }
         let found = found.map(|found| found.map_or(Answer::Miss, |(_, entry)| Answer::Hit(entry)));
         let answer = conversation::answer(found, 1);
