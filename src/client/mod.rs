@@ -190,6 +190,14 @@ struct Client<'a> {
     closing: AtomicBool,
 }
 
+/// What a client finds by itself.
+enum Found {
+    /// An output that is ready: its entry, and its file.
+    Here(Entry, PathBuf),
+    /// Nothing; these are the keys to ask for.
+    Not(Keys),
+}
+
 struct State {
     /// What `go` has asked and the daemon has not answered.
     requests: Requests,
@@ -244,14 +252,14 @@ impl Client<'_> {
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
                     match self.find(&mut finder, &action) {
-                        Ok((entry, path)) => {
+                        Found::Here(entry, path) => {
                             self.push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
                                 self.flush(&mut out)?;
                                 self.send(&[self.parts(), frames].concat());
                             }
                         }
-                        Err(keys) => {
+                        Found::Not(keys) => {
                             self.flush(&mut out)?;
                             companions.asked(&action);
                             self.get(id, keys)?;
@@ -275,24 +283,23 @@ impl Client<'_> {
     }
 
     /// What is ready in the build directory stays there as long as our session. What is not ready is asked for by these keys.
-    fn find(
-        &self,
-        finder: &mut LocalHits,
-        action: &ActionId,
-    ) -> std::result::Result<(Entry, PathBuf), Keys> {
+    fn find(&self, finder: &mut LocalHits, action: &ActionId) -> Found {
         let is_there = finder.has_any() && (!self.state().alone || finder.is_there());
         let pure = self.salt.pure(action);
         if is_there
             && let Some(pure) = &pure
-            && let Some(found) = finder.find(pure)
+            && let Some((entry, path)) = finder.find(pure)
         {
-            return Ok(found);
+            return Found::Here(entry, path);
         }
         let keys = self.salt.keys_after(pure, action);
         let mut rest = keys[usize::from(pure.is_some())..]
             .iter()
             .filter(|_| is_there);
-        rest.find_map(|key| finder.find(key)).ok_or(keys)
+        match rest.find_map(|key| finder.find(key)) {
+            Some((entry, path)) => Found::Here(entry, path),
+            None => Found::Not(keys),
+        }
     }
 
     /// Answers a get. In a build there are no results of tests to be of a time, and `go` is quicker without.
