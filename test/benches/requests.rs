@@ -24,10 +24,27 @@ const ACTIONS: u64 = 10_000;
 /// second, in which no machine gets slower.
 const SLICE: u64 = 250;
 
-/// How many sessions get at the same time, how much each of them in a turn, and in all.
-const SESSIONS: u64 = 64;
-const SLICE_OF_MANY: u64 = 50;
-const GETS_OF_MANY: u64 = 2_500;
+/// Gets on the socket.
+struct Load {
+    /// How many sessions get at the same time.
+    sessions: u64,
+    /// How many gets each of them makes in a turn …
+    slice: u64,
+    /// … and in all.
+    gets: u64,
+}
+
+const ONE: Load = Load {
+    sessions: 1,
+    slice: SLICE,
+    gets: ACTIONS,
+};
+
+const MANY: Load = Load {
+    sessions: 64,
+    slice: 50,
+    gets: 2_500,
+};
 
 /// A version of ours, and its daemon with all actions in its cache.
 struct Version {
@@ -123,22 +140,25 @@ impl ThroughClient {
     }
 }
 
-/// Gets of builds that have one session each, some of all at a time, in `sessions` sessions of each version.
+/// Gets of builds that have one session each, the versions in turn.
 fn socket_gets(
     versions: &[Version],
     took: &mut [Took],
-    sessions: u64,
-    (each, slice): (u64, u64),
+    load: &Load,
     of: impl Fn(&mut Took) -> &mut Vec<Gets>,
 ) {
+    for version in versions {
+        wait_until_removed(&version.daemon);
+    }
+    let slice = load.slice;
     let mut builds: Vec<Vec<Build>> = versions
         .iter()
         .map(|of| {
             let top = |session| Build::new(&of.daemon, of.dir.path(), &format!("top-{session}"));
-            (0..sessions).map(top).collect()
+            (0..load.sessions).map(top).collect()
         })
         .collect();
-    for nth in 0..each / slice {
+    for nth in 0..load.gets / slice {
         for at in turns(versions.len(), nth as usize) {
             let actions = nth * slice..(nth + 1) * slice;
             let gets = slice_of_gets(&versions[at].daemon, &mut builds[at], actions);
@@ -287,13 +307,10 @@ pub(crate) fn get(options: &Options) -> Report {
     let mut took: Vec<Took> = versions.iter().map(|_| Took::default()).collect();
     for pair in 0..options.pairs {
         eprintln!("get: pair {} of {}", pair + 1, options.pairs);
-        let each = (GETS_OF_MANY, SLICE_OF_MANY);
-        socket_gets(&versions, &mut took, SESSIONS, each, |took| &mut took.many);
+        socket_gets(&versions, &mut took, &MANY, |took| &mut took.many);
         // Whether what wakes up does so on the same processor makes more difference than all that is measured.
         let _one = OneProcessor::bind(&versions);
-        socket_gets(&versions, &mut took, 1, (ACTIONS, SLICE), |took| {
-            &mut took.one
-        });
+        socket_gets(&versions, &mut took, &ONE, |took| &mut took.one);
         client_gets(&versions, &mut took, None, |took| &mut took.asked);
         client_gets(&versions, &mut took, Some("bench-1.1"), |took| {
             &mut took.ready
