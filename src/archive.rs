@@ -88,7 +88,7 @@ fn object(from: &mut impl Read) -> Option<Package> {
     const END_OF_TEXT: &[u8] = b"\n!\n";
     let mut bytes = Vec::new();
     from.take(HEAD_MAX).read_to_end(&mut bytes).ok()?;
-    let text = find(&bytes, END_OF_TEXT)? + END_OF_TEXT.len();
+    let text = memmem::find(&bytes, END_OF_TEXT)? + END_OF_TEXT.len();
     let head = bytes.get(text..)?;
     if !head.starts_with(MAGIC) {
         return None;
@@ -121,10 +121,6 @@ fn in_object(object: &[u8]) -> Option<Package> {
 fn checked(path: &str) -> Option<String> {
     let is_path = !path.is_empty() && path.len() <= PATH_MAX && !path.contains(char::is_control);
     is_path.then(|| path.into())
-}
-
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    memmem::find(bytes, what)
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<usize> {

@@ -2,13 +2,12 @@
 //! through the real sockets, from real users, to a daemon with a user of its own.
 
 use crate::peer::{Peer, body_of, get_frame, put_frame, raw_as};
-use crate::support::{BUILDER, Daemon, OWNER, TempDir, binary, text};
+use crate::support::{BUILDER, Daemon, OWNER, TempDir};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Users of the machine that are none of Nix's.
 const ALICE: u32 = 31_001;
@@ -89,16 +88,6 @@ impl Stage {
     fn record(&self, build: &str) -> serde_json::Value {
         let path = self.daemon.cache_dir().join("registered").join(build);
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
-
-    fn stats(&self) -> serde_json::Value {
-        let asked = Command::new(binary())
-            .args(["stats", "--json", "--runtime-dir"])
-            .arg(self.daemon.runtime_dir())
-            .output()
-            .unwrap();
-        serde_json::from_slice(&asked.stdout)
-            .unwrap_or_else(|e| panic!("{e}: {}", text(&asked.stderr)))
     }
 
     /// Everybody else is served as before.
@@ -532,7 +521,7 @@ const ATTACKS: &[Attack] = &[
                 .unwrap();
             assert_eq!(peer.put(1, &[1; 5000]), 's');
             drop(peer);
-            let users = s.stats()["users"].to_string();
+            let users = s.daemon.stats()["users"].to_string();
             assert!(!users.contains("hello"), "{users}");
         },
     ),
@@ -561,9 +550,9 @@ const ATTACKS: &[Attack] = &[
         assert_eq!(got(&mut peer, 1), None);
         drop(peer);
         s.daemon.wait_until("the session is counted", || {
-            s.stats()["since_start"]["gets"] == 1
+            s.daemon.stats()["since_start"]["gets"] == 1
         });
-        assert_eq!(s.stats()["since_start"]["bytes_read"], 0);
+        assert_eq!(s.daemon.stats()["since_start"]["bytes_read"], 0);
     }),
     ("a user says a hello of a megabyte", |s| {
         let mut stream = raw_as(&s.daemon, MALLORY);
@@ -912,9 +901,9 @@ fn an_audit_finds_what_is_wrong_in_the_cache_and_removes_it() {
     stage.put(BUILDER, 2, b"other bytes");
     drop(audit);
     stage.daemon.wait_until("it is counted", || {
-        stage.stats()["since_start"]["replaced"] == 1
+        stage.daemon.stats()["since_start"]["replaced"] == 1
     });
-    assert_eq!(stage.stats()["since_start"]["different"], 1);
+    assert_eq!(stage.daemon.stats()["since_start"]["different"], 1);
 }
 
 /// With few descriptors there are few connections.

@@ -288,15 +288,7 @@ fn a_remote_whose_credentials_come_late_is_taken_up_while_the_daemon_runs() {
         file.to_str().unwrap(),
     ];
     let daemon = Daemon::start_with(dir.path(), &args);
-    let has_remote = || {
-        let output = Command::new(binary())
-            .args(["stats", "--json", "--runtime-dir"])
-            .arg(daemon.runtime_dir())
-            .output()
-            .unwrap();
-        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        !told["remote"].is_null()
-    };
+    let has_remote = || !daemon.stats()["remote"].is_null();
     assert!(!has_remote());
     // A session that is open goes on.
     let mut peer = Peer::connect(&daemon);

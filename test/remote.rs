@@ -198,16 +198,7 @@ impl Machine {
     }
 
     fn remote(&self, what: &str) -> u64 {
-        self.stats()["remote"][what].as_u64().unwrap()
-    }
-
-    fn stats(&self) -> serde_json::Value {
-        let output = Command::new(binary())
-            .args(["stats", "--json", "--runtime-dir"])
-            .arg(self.daemon.runtime_dir())
-            .output()
-            .unwrap();
-        serde_json::from_slice(&output.stdout).unwrap()
+        self.daemon.stats()["remote"][what].as_u64().unwrap()
     }
 
     fn wait_for_uploads(&self) {
@@ -243,7 +234,7 @@ fn what_one_machine_puts_another_one_gets() {
     let session = second.daemon.session_end();
     assert_eq!((session.gets, session.hits, session.misses), (3, 2, 1));
     // All versions of a name are one user, whoever has answered the gets.
-    let stats = second.stats();
+    let stats = second.daemon.stats();
     let users = stats["users"].as_array().unwrap();
     let users: Vec<_> = users.iter().map(|user| &user[0]).collect();
     assert_eq!(users, ["b"]);

@@ -20,13 +20,9 @@ pub fn run(daemon: &Daemon, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn stats(daemon: &Daemon) -> serde_json::Value {
-    serde_json::from_str(&run(daemon, &["stats", "--json"])).unwrap()
-}
-
 /// The builds that have ended, which is all of them: somebody has to look at their lifelines first.
 pub fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
-    daemon.wait_until("all builds have ended", || stats(daemon)["builds"] == 0);
+    daemon.wait_until("all builds have ended", || daemon.stats()["builds"] == 0);
     let json = run(daemon, &["stats", "--builds", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(listed["schema"], 1);
@@ -37,7 +33,7 @@ pub fn ended(daemon: &Daemon) -> Vec<serde_json::Value> {
 pub fn wait_for_end(daemon: &Daemon) {
     daemon.session_end();
     daemon.wait_until("nothing is looked at any more", || {
-        stats(daemon)["sessions"] == 0
+        daemon.stats()["sessions"] == 0
     });
 }
 
@@ -118,8 +114,7 @@ fn a_hit_saves_what_compiling_took_in_whatever_build_and_after_a_restart() {
         .collect();
     assert!(saved[0] > 0, "its own");
     assert_eq!(saved, [saved[0]; 3]);
-    let stats: serde_json::Value =
-        serde_json::from_str(&run(&daemon, &["stats", "--json"])).unwrap();
+    let stats = daemon.stats();
     assert_eq!(stats["since_start"]["saved_ms"], 2 * saved[0]);
     assert_eq!(stats["last_day"]["saved_ms"], 3 * saved[0]);
     let metric = format!(

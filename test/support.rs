@@ -314,6 +314,15 @@ impl Daemon {
         self.child.id()
     }
 
+    /// What `stats --json` says of it.
+    pub fn stats(&self) -> serde_json::Value {
+        let mut stats = Command::new(binary());
+        stats.args(["stats", "--json", "--runtime-dir"]);
+        let asked = stats.arg(self.runtime_dir()).output().unwrap();
+        serde_json::from_slice(&asked.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", text(&asked.stderr)))
+    }
+
     /// The most memory that the daemon has had resident so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")

@@ -191,11 +191,11 @@ struct Client<'a> {
 }
 
 /// What a client finds by itself.
-enum Found {
+enum LocalAnswer {
     /// An output that is ready: its entry, and its file.
-    Here(Entry, PathBuf),
+    Hit(Entry, PathBuf),
     /// Nothing; these are the keys to ask for.
-    Not(Keys),
+    Miss(Keys),
 }
 
 struct State {
@@ -252,14 +252,14 @@ impl Client<'_> {
                 Command::Get(action) => {
                     Body::new(stdin, size).skip()?;
                     match self.find(&mut finder, &action) {
-                        Found::Here(entry, path) => {
+                        LocalAnswer::Hit(entry, path) => {
                             self.push_hit(&mut out, id, &entry, &path);
                             if let Some(frames) = finder.enough_to_tell() {
                                 self.flush(&mut out)?;
                                 self.send(&[self.parts(), frames].concat());
                             }
                         }
-                        Found::Not(keys) => {
+                        LocalAnswer::Miss(keys) => {
                             self.flush(&mut out)?;
                             companions.asked(&action);
                             self.get(id, keys)?;
@@ -283,22 +283,22 @@ impl Client<'_> {
     }
 
     /// What is ready in the build directory stays there as long as our session. What is not ready is asked for by these keys.
-    fn find(&self, finder: &mut LocalHits, action: &ActionId) -> Found {
+    fn find(&self, finder: &mut LocalHits, action: &ActionId) -> LocalAnswer {
         let is_there = finder.has_any() && (!self.state().alone || finder.is_there());
         let pure = self.salt.pure(action);
         if is_there
             && let Some(pure) = &pure
             && let Some((entry, path)) = finder.find(pure)
         {
-            return Found::Here(entry, path);
+            return LocalAnswer::Hit(entry, path);
         }
         let keys = self.salt.keys_after(pure, action);
         let mut rest = keys[usize::from(pure.is_some())..]
             .iter()
             .filter(|_| is_there);
         match rest.find_map(|key| finder.find(key)) {
-            Some((entry, path)) => Found::Here(entry, path),
-            None => Found::Not(keys),
+            Some((entry, path)) => LocalAnswer::Hit(entry, path),
+            None => LocalAnswer::Miss(keys),
         }
     }
 

@@ -250,7 +250,9 @@ impl Archive {
         let head = self.bytes.as_slice();
         let is_go = match self.members {
             1 => true,
-            2 => !CGO_MARKS.iter().any(|mark| contains(head, mark)),
+            2 => !CGO_MARKS
+                .iter()
+                .any(|mark| memmem::find(head, mark).is_some()),
             _ => head
                 .split_inclusive(|byte| *byte == b'\n')
                 .next()
@@ -300,10 +302,6 @@ impl LastLine {
         let package = self.line.strip_prefix(PASSED);
         self.is_ended && package.is_some_and(|package| package.contains(&b'\t'))
     }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    memmem::find(bytes, part).is_some()
 }
 
 /// The action of something that `go` keeps beside another action's output: for a package's archive "stdout" is what

@@ -74,14 +74,6 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// None yet.
-    pub fn new() -> Self {
-        Self {
-            keys: [ActionId([0; ID_LEN]); FIRST_MAX],
-            count: 0,
-        }
-    }
-
     /// Adds the next one; there are never more than [`FIRST_MAX`].
     pub fn push(&mut self, key: ActionId) {
         self.keys[self.count] = key;
@@ -90,8 +82,12 @@ impl Keys {
 }
 
 impl Default for Keys {
+    /// None yet.
     fn default() -> Self {
-        Self::new()
+        Self {
+            keys: [ActionId([0; ID_LEN]); FIRST_MAX],
+            count: 0,
+        }
     }
 }
 
@@ -262,7 +258,7 @@ pub fn read_request(from: &mut impl BufRead) -> Result<Option<Request>> {
                     "a get of {count} actions: it takes 1 to {FIRST_MAX}"
                 )));
             }
-            let mut actions = Keys::new();
+            let mut actions = Keys::default();
             for _ in 0..count {
                 actions.push(ActionId(take(from)?));
             }
@@ -515,7 +511,7 @@ mod tests {
 
     #[test]
     fn requests_read_back_as_they_were_written() {
-        let mut keys = Keys::new();
+        let mut keys = Keys::default();
         keys.push(ActionId([1; 32]));
         keys.push(ActionId([2; 32]));
         let requests = [

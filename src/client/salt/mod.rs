@@ -220,7 +220,7 @@ impl Salt {
     /// All keys under which an action may be found, the pure one first, if it has one.
     pub fn keys_after(&self, pure: Option<ActionId>, action: &ActionId) -> Keys {
         let found = self.rest.found();
-        let mut keys = Keys::new();
+        let mut keys = Keys::default();
         let others = [Some(&found.full), found.test.as_ref()];
         let others = others
             .into_iter()

@@ -45,7 +45,7 @@ impl Named {
             }
         }
         for line in text.split(|byte| *byte == b'\n') {
-            if let Some(start) = find(line, b"#cgo") {
+            if let Some(start) = memmem::find(line, b"#cgo") {
                 self.flags(&line[start + 4..]);
             }
         }
@@ -55,7 +55,7 @@ impl Named {
     pub fn flags(&mut self, flags: &[u8]) {
         for word in flags.split(|byte| byte.is_ascii_whitespace() || b"=,:;'\"".contains(byte)) {
             self.name(word);
-            let below = find(word, b"${SRCDIR}/").map(|at| &word[at + 10..]);
+            let below = memmem::find(word, b"${SRCDIR}/").map(|at| &word[at + 10..]);
             let option = [&b"-I"[..], b"-L", b"-B", b"@"]
                 .iter()
                 .find_map(|o| word.strip_prefix(*o));
@@ -123,7 +123,7 @@ impl Named {
     }
 
     fn path(&mut self, path: &[u8]) {
-        if (find(path, b"..").is_some() || path.starts_with(b"/"))
+        if (memmem::find(path, b"..").is_some() || path.starts_with(b"/"))
             && let Ok(path) = std::str::from_utf8(path)
         {
             self.upward.insert(PathBuf::from(path));
@@ -171,10 +171,6 @@ fn is_directive_before(line: &[u8]) -> bool {
 
 fn begins_with(text: &[u8], word: &[u8]) -> bool {
     text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word)
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    memmem::find(text, part)
 }
 
 /// Without the ends of lines that a backslash takes away.
@@ -275,7 +271,7 @@ impl<'a> Tokens<'a> {
                     .position(|byte| *byte == b'\n')
                     .unwrap_or(self.0.len())
             } else if self.0.starts_with(b"/*") {
-                find(&self.0[2..], b"*/")? + 4
+                memmem::find(&self.0[2..], b"*/")? + 4
             } else {
                 return Some(());
             };
@@ -371,7 +367,7 @@ fn without_comments(line: &[u8], in_comment: &mut bool) -> Option<Vec<u8>> {
     let mut rest = line;
     loop {
         if *in_comment {
-            let Some(end) = find(rest, b"*/") else {
+            let Some(end) = memmem::find(rest, b"*/") else {
                 return Some(code);
             };
             *in_comment = false;
@@ -416,7 +412,7 @@ fn string_length(text: &[u8], quote: u8) -> Option<usize> {
 /// Whether a file may have a build constraint, which leaves it out of what `go` hashes (`shouldBuild` in
 /// go/build/build.go).
 pub fn may_be_constrained(text: &[u8]) -> bool {
-    find(text, b"go:build").is_some() || find(text, b"+build").is_some()
+    memmem::find(text, b"go:build").is_some() || memmem::find(text, b"+build").is_some()
 }
 
 #[cfg(test)]
