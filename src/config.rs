@@ -142,6 +142,9 @@ pub const CONNECTIONS_PER_USER_PART: usize = 2;
 /// Descriptors for what is not a connection: a file that each thread has open for a moment, and the remote's.
 pub const DESCRIPTORS_BESIDE: u64 = 512;
 
+/// Descriptors of one connection: the socket, a duplicate by which it is cut off, and the build's directory.
+pub const DESCRIPTORS_PER_CONNECTION: u64 = 3;
+
 /// Sessions of one build at one time.
 pub const SESSIONS_PER_BUILD_MAX: usize = 256;
 

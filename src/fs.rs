@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::id::BuildId;
-use crate::sys;
+use crate::sys::{self, Status};
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -198,6 +198,62 @@ pub fn hard_link(original: &Path, link: &Path) -> Result<()> {
     attempt("link a file to", link, || {
         std::fs::hard_link(original, link)
     })
+}
+
+/// A directory that is held open: what is done to names in it does not walk along its path each time.
+#[derive(Debug)]
+pub struct OpenDirectory {
+    path: PathBuf,
+    file: File,
+}
+
+impl OpenDirectory {
+    /// Opens it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = attempt("open the directory", path, || {
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+                .open(path)
+        })?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+        })
+    }
+
+    /// Where it was when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a name in it another name of the file `original`.
+    pub fn hard_link(&self, original: &Path, name: &str) -> Result<()> {
+        self.attempt("link a file to", name, || {
+            sys::link_at(original, &self.file, name)
+        })
+    }
+
+    /// What `lstat` says of a name in it.
+    pub fn status(&self, name: &str) -> Result<Status> {
+        self.attempt("look at", name, || sys::status_at(&self.file, name))
+    }
+
+    /// Removes a name in it; one that is gone already is fine.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        remove_file(&self.path.join(name))
+    }
+
+    fn attempt<T>(
+        &self,
+        op: &'static str,
+        name: &str,
+        act: impl FnOnce() -> std::io::Result<T>,
+    ) -> Result<T> {
+        faults::before(op)
+            .and_then(|()| act())
+            .map_err(|e| Error::io(op, self.path.join(name), e))
+    }
 }
 
 /// Makes a symbolic link with this target.

@@ -2,12 +2,13 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
-use std::ffi::CString;
-use std::fs::File;
+use std::ffi::{CStr, CString};
+use std::fs::{File, Metadata};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -51,11 +52,7 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 /// Makes `to` share the blocks of `from`, on file systems that can.
 pub fn clone_file(from: &File, to: &File) -> io::Result<()> {
     // SAFETY: FICLONE takes two descriptors (ioctl_ficlone(2)), which are open as long as the files live.
-    if unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE as _, from.as_raw_fd()) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE as _, from.as_raw_fd()) })
 }
 
 /// Asks for the directories that will be made in this one to be kept apart from each other on the disk, as those at
@@ -82,10 +79,7 @@ pub fn spread_directories(dir: &Path) -> io::Result<()> {
 /// exclusive one.
 pub fn lock_shared(file: &File) -> io::Result<()> {
     // SAFETY: flock takes a descriptor, which is open as long as `file` lives.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) } == 0 {
-        return Ok(());
-    }
-    Err(io::Error::last_os_error())
+    done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) })
 }
 
 /// SIGTERM and SIGINT as a descriptor that becomes readable when one arrives.
@@ -220,31 +214,118 @@ pub fn set_mtime(path: &Path, mtime: Mtime) -> io::Result<()> {
 }
 
 fn utimensat(path: &Path, times: &[libc::timespec; 2]) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: `path` is a C string and `times` has the two elements that the call reads.
-    let done = unsafe {
-        libc::utimensat(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            times.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
-    };
-    if done == 0 {
+    with_c_path(path, |path| {
+        // SAFETY: `path` is a C string and `times` has the two elements that the call reads.
+        done(unsafe {
+            libc::utimensat(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                times.as_ptr(),
+                libc::AT_SYMLINK_NOFOLLOW,
+            )
+        })
+    })
+}
+
+/// What a file's inode says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its type and its permission bits.
+    pub mode: u32,
+    /// Who owns it.
+    pub uid: u32,
+    /// When it was last modified.
+    pub modified: SystemTime,
+}
+
+impl From<&Metadata> for Status {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            mode: metadata.mode(),
+            uid: metadata.uid(),
+            modified: modified(metadata),
+        }
+    }
+}
+
+/// When a file was last modified.
+pub fn modified(metadata: &Metadata) -> SystemTime {
+    // Linux always knows it.
+    metadata.modified().unwrap_or(UNIX_EPOCH)
+}
+
+/// What `fstatat` says of a name in an open directory; no link is followed.
+pub fn status_at(dir: &impl AsRawFd, name: &str) -> io::Result<Status> {
+    with_c_path(Path::new(name), |name| {
+        // SAFETY: an all-zero stat is a valid value.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        let (dir, no_follow) = (dir.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+        // SAFETY: the descriptor is open as long as `dir` lives, `name` is a C string and `stat` is writable.
+        done(unsafe { libc::fstatat(dir, name.as_ptr(), &raw mut stat, no_follow) })?;
+        Ok(Status {
+            size: stat.st_size as u64,
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            modified: time_of(stat.st_mtime, stat.st_mtime_nsec),
+        })
+    })
+}
+
+/// Makes a name in an open directory another name of the file `original`.
+pub fn link_at(original: &Path, dir: &impl AsRawFd, name: &str) -> io::Result<()> {
+    with_c_path(original, |original| {
+        with_c_path(Path::new(name), |name| {
+            // SAFETY: both names are C strings, and the descriptor is open as long as `dir` lives.
+            done(unsafe {
+                libc::linkat(
+                    libc::AT_FDCWD,
+                    original.as_ptr(),
+                    dir.as_raw_fd(),
+                    name.as_ptr(),
+                    0,
+                )
+            })
+        })
+    })
+}
+
+/// A time of the kernel's; one before 1970 is 1970.
+fn time_of(seconds: libc::time_t, nanoseconds: libc::c_long) -> SystemTime {
+    let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    UNIX_EPOCH + seconds + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+}
+
+/// What a call that gives 0 or -1 has to say.
+fn done(given: libc::c_int) -> io::Result<()> {
+    if given == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
 }
 
+/// Hands a path over as C wants it; a usual one does not go to the heap for that.
+fn with_c_path<T>(path: &Path, act: impl FnOnce(&CStr) -> io::Result<T>) -> io::Result<T> {
+    let bytes = path.as_os_str().as_bytes();
+    let mut buffer = [0; 256];
+    match buffer.get_mut(..=bytes.len()) {
+        Some(with_nul) => {
+            with_nul[..bytes.len()].copy_from_slice(bytes);
+            let path = CStr::from_bytes_with_nul(with_nul)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+            act(path)
+        }
+        None => act(&CString::new(bytes)?),
+    }
+}
+
 /// Writes all that is in memory of a file system to disk.
 pub fn syncfs(on: &File) -> io::Result<()> {
     // SAFETY: syncfs takes a descriptor, which is open as long as `on` lives.
-    if unsafe { libc::syncfs(on.as_raw_fd()) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    done(unsafe { libc::syncfs(on.as_raw_fd()) })
 }
 
 /// The size of the file system that a path is on.
@@ -262,15 +343,13 @@ pub struct Space {
 
 /// Asks a file system how full it is.
 pub fn space(path: &Path) -> Result<Space> {
-    let c_path = CString::new(path.as_os_str().as_bytes())
-        .map_err(|e| Error::io("look at", path, e.into()))?;
     // SAFETY: an all-zero statvfs is a valid value.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `c_path` is a C string and `stat` is writable.
-    if unsafe { libc::statvfs(c_path.as_ptr(), &mut stat) } != 0 {
-        let e = io::Error::last_os_error();
-        return Err(Error::io("ask for the free space of", path, e));
-    }
+    with_c_path(path, |path| {
+        // SAFETY: `path` is a C string and `stat` is writable.
+        done(unsafe { libc::statvfs(path.as_ptr(), &mut stat) })
+    })
+    .map_err(|e| Error::io("ask for the free space of", path, e))?;
     Ok(Space {
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -470,7 +549,7 @@ pub fn peer_user(stream: &UnixStream) -> io::Result<u32> {
 pub fn keep_alive(listener: &TcpListener) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer and the length are those of `on`.
-    let done = unsafe {
+    done(unsafe {
         libc::setsockopt(
             listener.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -478,12 +557,7 @@ pub fn keep_alive(listener: &TcpListener) -> io::Result<()> {
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
         )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    })
 }
 
 /// Allows as many open descriptors as the system lets this process have, and says how many.

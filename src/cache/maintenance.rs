@@ -229,6 +229,7 @@ fn reached(goal: &Goal, swept: &Swept) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::OpenDirectory;
     use crate::id::{ActionId, OutputId};
     use crate::test_dir::TestDir;
     use sha2::{Digest, Sha256};
@@ -257,8 +258,9 @@ mod tests {
             let action = ActionId([1; 32]);
             let put = store.put(&action, &output, 4, &mut &b"body"[..]);
             if is_live {
+                let directory = OpenDirectory::open(dir.path()).unwrap();
                 store
-                    .link(&action, &put.unwrap(), &dir.path().join("link"))
+                    .link(&action, &put.unwrap(), &directory, "link")
                     .unwrap();
             }
             let builds = Idle::default();

@@ -6,7 +6,7 @@ use crate::cache::prefetched::{FILE, Records, Secret};
 use crate::cache::store::Store;
 use crate::config::READY_WAITING_MAX;
 use crate::error::Result;
-use crate::fs;
+use crate::fs::{self, OpenDirectory};
 use crate::id::BuildId;
 use crate::log;
 use crate::sync::lock;
@@ -73,6 +73,7 @@ impl Prefetcher {
     }
 
     fn prepare(&self, store: &Store, build: &BuildDir, list: &[Use]) -> Result<usize> {
+        let directory = OpenDirectory::open(build.path())?;
         let mut ready = Vec::new();
         for (action, _) in list {
             if self.state().stopping {
@@ -82,7 +83,7 @@ impl Prefetcher {
                 continue;
             };
             let secret = Secret::of(action);
-            if store.link(action, &entry, &secret.path(build.path()))? {
+            if store.link(action, &entry, &directory, &secret.name())? {
                 ready.push((secret, entry));
             }
         }

@@ -19,7 +19,7 @@
 use crate::cache::history::ACTIONS_MAX;
 use crate::entry::{ENTRY_LEN, Entry};
 use crate::error::{Error, Result};
-use crate::id::{ActionId, hex_path};
+use crate::id::{ActionId, hex, hex_path};
 use sha2::{Digest, Sha512};
 use std::collections::HashMap;
 use std::fs::File;
@@ -59,9 +59,18 @@ impl Secret {
         std::array::from_fn(|at| self.0[at])
     }
 
-    /// The link in a build directory: the name is 96 bits that cannot be guessed.
+    /// The name of the link in a build directory: 96 bits that cannot be guessed.
+    pub fn name(&self) -> String {
+        hex(self.name_bytes())
+    }
+
+    /// The path of that link.
     pub fn path(&self, directory: &Path) -> PathBuf {
-        hex_path(directory, &self.0[TAG_LEN..64 - ENTRY_LEN])
+        hex_path(directory, self.name_bytes())
+    }
+
+    fn name_bytes(&self) -> &[u8] {
+        &self.0[TAG_LEN..64 - ENTRY_LEN]
     }
 
     /// Makes an entry unreadable, or readable again.

@@ -9,15 +9,17 @@ use crate::cache::tier::Tier;
 use crate::counts::Counts;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::id::{ActionId, OutputId};
+use crate::fs::OpenDirectory;
+use crate::id::{ActionId, OutputId, hex};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A build's access to a store: what it gets or puts appears in its directory.
 #[derive(Debug)]
 pub struct Session<'a> {
     store: &'a Store,
-    directory: PathBuf,
+    directory: Arc<OpenDirectory>,
     /// Where copies of outputs are, for a user who could change the store's own files.
     copies: Option<PathBuf>,
     tier: Tier,
@@ -30,10 +32,10 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// A session whose outputs appear in `directory`, which must be on the store's file
     /// system.
-    pub fn new(store: &'a Store, directory: &Path) -> Self {
+    pub fn new(store: &'a Store, directory: impl Into<Arc<OpenDirectory>>) -> Self {
         Self {
             store,
-            directory: directory.to_path_buf(),
+            directory: directory.into(),
             copies: None,
             tier: Tier::Shared,
             is_audit: false,
@@ -46,7 +48,11 @@ impl<'a> Session<'a> {
     ///
     /// `go build -o x.a` renames the file that it was handed, where the file's owner or root runs it (`moveOrCopyFile` in
     /// cmd/go), and makes it writable. With a directory for each session, no other session loses a name by that.
-    pub fn with_copies(store: &'a Store, directory: &Path, copies: &Path) -> Self {
+    pub fn with_copies(
+        store: &'a Store,
+        directory: impl Into<Arc<OpenDirectory>>,
+        copies: &Path,
+    ) -> Self {
         Self {
             copies: Some(copies.to_path_buf()),
             ..Self::new(store, directory)
@@ -140,10 +146,13 @@ impl<'a> Session<'a> {
 
     /// Makes an entry's output appear in the directory; `false` when it is missing or damaged.
     fn expose(&self, action: &ActionId, entry: &Entry) -> Result<bool> {
-        let name = output_name(&self.directory, &entry.output);
         match &self.copies {
-            None => self.store.link(action, entry, &name),
+            None => {
+                let name = hex(&entry.output.0);
+                self.store.link(action, entry, &self.directory, &name)
+            }
             Some(copies) => {
+                let name = output_name(self.directory.path(), &entry.output);
                 let copy = output_name(copies, &entry.output);
                 self.store.link_copy(action, entry, &copy, &name)
             }

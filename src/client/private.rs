@@ -10,7 +10,7 @@ use crate::cache::store::{Limits, Store};
 use crate::config::PRIVATE_UPKEEP_EVERY;
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::fs;
+use crate::fs::{self, OpenDirectory};
 use crate::id::BuildId;
 use crate::log;
 use crate::sys;
@@ -42,7 +42,8 @@ pub fn open(cache_dir: Option<&Path>) -> Result<(Session<'static>, PathBuf)> {
     let copies = files.clone();
     files.push(format!("s{}", BuildId::new()?));
     fs::create_dir(&files, 0o700)?;
-    Ok((Session::with_copies(store, &files, &copies), files))
+    let session = Session::with_copies(store, OpenDirectory::open(&files)?, &copies);
+    Ok((session, files))
 }
 
 /// Whether an earlier command of this build has begun one.
@@ -195,7 +196,7 @@ mod tests {
         std::fs::create_dir_all(&files).unwrap();
         let body = b"some output";
         let output = OutputId(Sha256::digest(body).into());
-        let put = Session::new(&store, &files)
+        let put = Session::new(&store, OpenDirectory::open(&files).unwrap())
             .put(
                 &ActionId([1; 32]),
                 &output,

@@ -15,7 +15,7 @@ use crate::daemon::sessions::OpenSession;
 use crate::daemon::uses::{Put, Uses};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::fs;
+use crate::fs::{self, OpenDirectory};
 use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::mode::Mode;
@@ -23,6 +23,7 @@ use crate::protocol::wire::{self, Answer, Hello, Request, Welcome};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The most that is kept of what a session says of its environment, in bytes.
@@ -184,7 +185,7 @@ fn greet(
         Ok((build, view)) => {
             is_shared &= view.tier == Tier::Shared && view.mode != Mode::Audit;
             welcome.build = build.id().to_string();
-            welcome.directory = view.directory.to_string_lossy().into_owned();
+            welcome.directory = view.directory.path().to_string_lossy().into_owned();
             welcome.first = true;
             welcome.parts = true;
             welcome.ready = is_shared && view.copies.is_none() && open.makes_ready(build.name());
@@ -205,7 +206,7 @@ fn greet(
 /// What a session sees of the cache and of its build, and what it may do.
 #[derive(Clone, Debug)]
 pub struct View {
-    directory: PathBuf,
+    directory: Arc<OpenDirectory>,
     /// Where the copies are of what is in it, for a peer that could change the store's own files.
     copies: Option<PathBuf>,
     tier: Tier,
@@ -239,7 +240,7 @@ impl View {
             fs::create_dir(&directory, 0o711)?;
         }
         Ok(Self {
-            directory,
+            directory: Arc::new(OpenDirectory::open(&directory)?),
             copies,
             tier,
             mode,
@@ -259,9 +260,10 @@ impl View {
 
     /// A session that sees this.
     pub fn session<'a>(&self, store: &'a Store) -> Session<'a> {
+        let directory = Arc::clone(&self.directory);
         let session = match &self.copies {
-            None => Session::new(store, &self.directory),
-            Some(copies) => Session::with_copies(store, &self.directory, copies),
+            None => Session::new(store, directory),
+            Some(copies) => Session::with_copies(store, directory, copies),
         };
         session
             .in_tier(self.tier)

@@ -4,7 +4,7 @@ use crate::cache::builds::BuildDir;
 use crate::cache::history::{self, Use};
 use crate::config::{
     CONNECTIONS_MAX, CONNECTIONS_PER_USER_PART, CONNECTIONS_RESERVED_PART, DESCRIPTORS_BESIDE,
-    STOP_LIMIT,
+    DESCRIPTORS_PER_CONNECTION, STOP_LIMIT,
 };
 use crate::counts::Counts;
 use crate::daemon::Daemon;
@@ -101,7 +101,7 @@ impl OpenSession {
 impl Sessions {
     /// None open yet, and never more than this many descriptors allow.
     pub fn within(descriptors: u64) -> Self {
-        let fit = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / 2;
+        let fit = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_PER_CONNECTION;
         Self {
             most: usize::try_from(fit)
                 .unwrap_or(usize::MAX)

@@ -13,7 +13,7 @@ use crate::cache::stats::Stats;
 use crate::cache::store::{Limits, Store};
 use crate::client::private;
 use crate::error::{Error, Result};
-use crate::fs;
+use crate::fs::{self, OpenDirectory};
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
 use crate::sync::lock;
@@ -79,7 +79,7 @@ impl StandaloneCache {
         let directory = self.links.join(BuildId::new()?.to_string());
         fs::create_dir(&directory, 0o700)?;
         Ok(StandaloneLink {
-            session: Session::new(&self.store, &directory),
+            session: Session::new(&self.store, OpenDirectory::open(&directory)?),
             cache: self,
             directory,
         })

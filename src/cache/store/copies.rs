@@ -9,7 +9,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::ActionId;
-use crate::sys;
+use crate::sys::{self, Status, modified};
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -72,14 +72,16 @@ impl Store {
     /// Whether there is a sound copy. The output's last use moves on all the same.
     fn has_copy(&self, entry: &Entry, copy: &Path) -> bool {
         let sound = |m: &Metadata| {
-            m.is_file() && self.damage(m, entry.size).is_none() && m.mtime() == COPIED as i64
+            m.is_file()
+                && self.damage(&Status::from(m), entry.size).is_none()
+                && m.mtime() == COPIED as i64
         };
         if !fs::symlink_metadata(copy).is_ok_and(|m| sound(&m)) {
             return false;
         }
         let path = self.output_path(&entry.output);
         if let Ok(metadata) = fs::metadata(&path) {
-            self.record_use(&path, &metadata, USE_RECORDED_EVERY);
+            self.record_use(|| path, modified(&metadata), USE_RECORDED_EVERY);
         }
         true
     }
@@ -101,7 +103,8 @@ impl Store {
         let metadata = from
             .metadata()
             .map_err(|e| Error::io("look at", &path, e))?;
-        if let Some(what) = self.damage(&metadata, entry.size) {
+        let status = Status::from(&metadata);
+        if let Some(what) = self.damage(&status, entry.size) {
             self.discard(action, entry, what)?;
             return Ok(false);
         }
@@ -114,7 +117,7 @@ impl Store {
         fs::set_times(&tmp.0, copied())?;
         fs::rename(&tmp.0, copy)?;
         tmp.keep();
-        self.record_uses(action, entry, &path, &metadata);
+        self.record_uses(action, entry, status.modified);
         Ok(true)
     }
 }
@@ -128,6 +131,7 @@ mod tests {
     use super::*;
     use crate::cache::builds::output_name;
     use crate::cache::session::Session;
+    use crate::fs::OpenDirectory;
     use crate::id::OutputId;
     use crate::test_dir::TestDir;
     use sha2::{Digest, Sha256};
@@ -164,7 +168,8 @@ mod tests {
         fn session(&self, name: &str) -> (Session<'_>, std::path::PathBuf) {
             let build = self.dir.path().join("build");
             let directory = build.join(name);
-            let session = Session::with_copies(&self.store, &directory, &build);
+            let opened = OpenDirectory::open(&directory).unwrap();
+            let session = Session::with_copies(&self.store, opened, &build);
             (session, output_name(&directory, &self.output))
         }
     }
@@ -204,8 +209,14 @@ mod tests {
         for _ in 0..2 {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
             let name = made.dir.path().join("name");
+            let directory = OpenDirectory::open(made.dir.path()).unwrap();
+            let link = |entry| {
+                made.store
+                    .link(&made.action, entry, &directory, "name")
+                    .unwrap()
+            };
             let entry = made.store.get(&made.action).unwrap().unwrap();
-            assert!(!made.store.link(&made.action, &entry, &name).unwrap());
+            assert!(!link(&entry));
             assert!(!name.exists() && made.store.get(&made.action).unwrap().is_none());
             made.store
                 .put(
@@ -215,7 +226,7 @@ mod tests {
                     &mut &BODY[..],
                 )
                 .unwrap();
-            assert!(made.store.link(&made.action, &entry, &name).unwrap());
+            assert!(link(&entry));
             std::fs::remove_file(&name).unwrap();
         }
     }

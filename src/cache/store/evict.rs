@@ -240,7 +240,11 @@ impl Store {
                 .duration_since(start)
                 .is_ok_and(|ahead| ahead > USE_RECORDED_EVERY)
             {
-                self.record_use(&self.output_path(&output), metadata, Duration::ZERO);
+                self.record_use(
+                    || self.output_path(&output),
+                    modified(metadata),
+                    Duration::ZERO,
+                );
             }
             counted.push(Sample {
                 bytes: size_on_disk(metadata.len()),

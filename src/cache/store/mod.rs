@@ -43,10 +43,10 @@ mod walk;
 use crate::config::{ACTION_USE_RECORDED_EVERY, USE_RECORDED_EVERY};
 use crate::entry::{Entry, SIZE_MAX};
 use crate::error::{Error, Result};
-use crate::fs;
+use crate::fs::{self, OpenDirectory};
 use crate::id::{ActionId, ID_LEN, OutputId, push_hex};
 use crate::log;
-use crate::sys;
+use crate::sys::{self, Status, modified};
 use accounting::Accounting;
 use crash_state::CrashGuard;
 pub use crash_state::Size;
@@ -55,10 +55,9 @@ pub use room::Room;
 use sha2::{Digest, Sha256};
 use shards::{Pin, Shards};
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -307,19 +306,25 @@ impl Store {
         Ok(Some(entry))
     }
 
-    /// Makes `name` another name of an entry's output. `false` when the output is
+    /// Makes `name`, in that directory, another name of an entry's output. `false` when the output is
     /// missing or damaged: the entry is forgotten then, and the action a miss.
     ///
     /// # Errors
     /// When the system fails to make the link.
-    pub fn link(&self, action: &ActionId, entry: &Entry, name: &Path) -> Result<bool> {
+    pub fn link(
+        &self,
+        action: &ActionId,
+        entry: &Entry,
+        directory: &OpenDirectory,
+        name: &str,
+    ) -> Result<bool> {
         let path = self.output_path(&entry.output);
         // Before the build can see it.
         if !self.is_trusted(&entry.output, &path)? {
             self.discard(action, entry, "has an output that a crash has damaged")?;
             return Ok(false);
         }
-        match fs::hard_link(&path, name) {
+        match directory.hard_link(&path, name) {
             Ok(()) => {}
             Err(e) => match e.kind() {
                 // This build has it already.
@@ -329,33 +334,35 @@ impl Store {
                         return Ok(false);
                     }
                     // Evicted and put again just now, or it is the build directory that is gone.
-                    fs::hard_link(&path, name)?;
+                    directory.hard_link(&path, name)?;
                 }
                 // This file has as many names as the file system allows: go on with a copy.
                 Some(ErrorKind::TooManyLinks) => {
                     self.renew(&path)?;
-                    fs::hard_link(&path, name)?;
+                    directory.hard_link(&path, name)?;
                 }
                 _ => return Err(e),
             },
         }
-        let metadata = fs::metadata(name)?;
-        if let Some(what) = self.damage(&metadata, entry.size) {
-            fs::remove_file(name)?;
+        let status = directory.status(name)?;
+        if let Some(what) = self.damage(&status, entry.size) {
+            directory.remove_file(name)?;
             self.discard(action, entry, what)?;
             return Ok(false);
         }
-        self.record_uses(action, entry, name, &metadata);
+        self.record_uses(action, entry, status.modified);
         Ok(true)
     }
 
-    /// Records that an output was used, by way of one of its names, and the action that led there.
-    fn record_uses(&self, action: &ActionId, entry: &Entry, name: &Path, metadata: &Metadata) {
-        self.record_use(name, metadata, USE_RECORDED_EVERY);
+    /// Records that an output was used, which is of this time, and the action that led there.
+    fn record_uses(&self, action: &ActionId, entry: &Entry, modified: SystemTime) {
+        let output = || self.output_path(&entry.output);
+        self.record_use(output, modified, USE_RECORDED_EVERY);
         if self.age(entry.put_at()) > ACTION_USE_RECORDED_EVERY {
-            let action = self.action_path(action);
-            if let Ok(metadata) = fs::symlink_metadata(&action) {
-                self.record_use(&action, &metadata, ACTION_USE_RECORDED_EVERY);
+            let path = self.action_path(action);
+            if let Ok(metadata) = fs::symlink_metadata(&path) {
+                let time = Status::from(&metadata).modified;
+                self.record_use(|| path, time, ACTION_USE_RECORDED_EVERY);
             }
         }
     }
@@ -401,7 +408,8 @@ impl Store {
         }
         let path = self.output_path(output);
         let _held = self.pin(output);
-        let present = fs::metadata(&path).is_ok_and(|m| self.damage(&m, size).is_none())
+        let present = fs::metadata(&path)
+            .is_ok_and(|m| self.damage(&Status::from(&m), size).is_none())
             && self.is_trusted(output, &path)?;
         let fresh = if present {
             // The body is checked all the same: who names an output must have it.
@@ -536,27 +544,24 @@ impl Store {
     }
 
     /// Moves the mtime of a file to now, if it lies further back than `every`.
-    fn record_use(&self, path: &Path, metadata: &Metadata, every: Duration) {
+    fn record_use(&self, path: impl FnOnce() -> PathBuf, modified: SystemTime, every: Duration) {
         let now = self.now();
-        if now
-            .duration_since(modified(metadata))
-            .is_ok_and(|age| age < every)
-        {
+        if now.duration_since(modified).is_ok_and(|age| age < every) {
             return;
         }
         // A use that could not be recorded makes an output look older than it is, no more.
-        if let Err(e) = fs::set_times(path, now) {
+        if let Err(e) = fs::set_times(&path(), now) {
             log::debug(|| format!("a use is not recorded: {}", e.chain()));
         }
     }
 
     /// What an output's file shows of a change that somebody made to it, as a user who could.
-    fn damage(&self, metadata: &Metadata, size: u64) -> Option<&'static str> {
-        if metadata.len() != size {
+    fn damage(&self, status: &Status, size: u64) -> Option<&'static str> {
+        if status.size != size {
             Some("has an output of the wrong size")
-        } else if metadata.mode() & 0o7777 != OUTPUT_MODE {
+        } else if status.mode & 0o7777 != OUTPUT_MODE {
             Some("has an output whose mode was changed")
-        } else if metadata.uid() != self.owner {
+        } else if status.uid != self.owner {
             Some("has an output that belongs to another user")
         } else {
             None
@@ -622,11 +627,6 @@ impl Store {
 /// What an output of this length takes on disk, in bytes.
 fn size_on_disk(length: u64) -> u64 {
     length.div_ceil(BLOCK) * BLOCK
-}
-
-fn modified(metadata: &Metadata) -> SystemTime {
-    // Linux always knows it.
-    metadata.modified().unwrap_or(UNIX_EPOCH)
 }
 
 /// Takes the lock of a cache directory and writes into it who has it.
@@ -749,12 +749,12 @@ mod tests {
     fn get(store: &Store, dir: &TestDir, action: u8) -> Option<Vec<u8>> {
         let action = ActionId([action; 32]);
         let entry = store.get(&action).unwrap()?;
-        let name = dir.path().join("linked");
-        fs::remove_file(&name).unwrap();
+        let directory = OpenDirectory::open(dir.path()).unwrap();
+        directory.remove_file("linked").unwrap();
         store
-            .link(&action, &entry, &name)
+            .link(&action, &entry, &directory, "linked")
             .unwrap()
-            .then(|| std::fs::read(&name).unwrap())
+            .then(|| std::fs::read(dir.path().join("linked")).unwrap())
     }
 
     fn tmp_is_empty(store: &Store) -> bool {

@@ -187,10 +187,12 @@ impl Run {
             return Ok(None);
         };
         self.links += 1;
-        let name = self.dir.path().join(format!("build/{}", self.links));
-        if !self.store.link(&action, &entry, &name)? {
+        let build = self.dir.path().join("build");
+        let (directory, name) = (OpenDirectory::open(&build)?, self.links.to_string());
+        if !self.store.link(&action, &entry, &directory, &name)? {
             return Ok(None);
         }
+        let name = build.join(name);
         let found = std::fs::read(&name).unwrap();
         // Some builds live on.
         if self.random.below(4) > 0 {
@@ -415,7 +417,7 @@ fn puts_and_gets_go_on_while_all_is_evicted_again_and_again() {
                         }
                         let build = dir.path().join(format!("build-{nth}-{round}"));
                         std::fs::create_dir(&build).unwrap();
-                        let mut session = Session::new(store, &build);
+                        let mut session = Session::new(store, OpenDirectory::open(&build).unwrap());
                         for _ in 0..50 {
                             // The same few outputs in all sessions, and the same actions.
                             let of = random.below(10);

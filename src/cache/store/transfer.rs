@@ -5,6 +5,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::fs;
 use crate::id::ActionId;
+use crate::sys::Status;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::time::UNIX_EPOCH;
@@ -33,7 +34,7 @@ impl Store {
         }
         match fs::open(&path) {
             Ok(file) => {
-                let sound = |m: &Metadata| self.damage(m, entry.size).is_none();
+                let sound = |m: &Metadata| self.damage(&Status::from(m), entry.size).is_none();
                 Ok(file.metadata().is_ok_and(|m| sound(&m)).then_some(file))
             }
             Err(e) if e.kind() == Some(ErrorKind::NotFound) => Ok(None),
