@@ -160,11 +160,14 @@ impl GoCommand {
         }
         let is_go = self.exe.file_name().is_some_and(|name| name == "go");
         if !is_go {
-            // An emulator, a loader: what it runs is among its arguments.
+            // An emulator, a loader: what it runs is among its arguments, and what follows `go` is for that.
             for word in self.words.iter().take(6) {
                 let path = Path::new(word);
                 if path.has_root() && path.is_file() {
                     add_program(record, identities, "runs", path);
+                    if path.file_name() == Some(OsStr::new("go")) {
+                        break;
+                    }
                 } else if told_goroot(variables).is_none() {
                     record.add("word", word.as_bytes());
                 }
@@ -328,5 +331,13 @@ mod tests {
             go("/bin/qemu", "qemu ./go", &[]),
             go("/bin/qemu", "qemu ../go", &[])
         );
+        // Its own flags are counted elsewhere, if they matter.
+        let emulated = dir.path().join("go");
+        std::fs::write(&emulated, "").unwrap();
+        let build = |flags: &str| {
+            let line = format!("qemu {} build {flags}", emulated.display());
+            go("/bin/qemu", &line, &with)
+        };
+        assert_eq!(build("."), build(&format!("-v -exec {} .", one.display())));
     }
 }
