@@ -2,8 +2,8 @@
 //! never checked again; none of them can ever hold a path separator or a dot.
 
 use crate::error::{Error, Result};
+use crate::sha256::Sha256;
 use crate::sys;
-use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -73,8 +73,7 @@ impl ActionId {
             Sha256::new()
                 .chain_update(label)
                 .chain_update(key)
-                .finalize()
-                .into(),
+                .finalize(),
         )
     }
 }

@@ -27,6 +27,7 @@ pub mod protocol;
 pub mod proxy;
 pub mod remote;
 pub mod report;
+pub mod sha256;
 pub mod size;
 pub mod stamp;
 pub mod sync;

@@ -20,7 +20,7 @@ use crate::cache::history::ACTIONS_MAX;
 use crate::entry::{ENTRY_LEN, Entry};
 use crate::error::{Error, Result};
 use crate::id::{ActionId, hex, hex_path};
-use sha2::{Digest, Sha512};
+use ring::digest::{Context, SHA512};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -47,11 +47,11 @@ pub struct Secret([u8; 64]);
 impl Secret {
     /// An action's.
     pub fn of(action: &ActionId) -> Self {
-        let hash = Sha512::new()
-            .chain_update(b"nix-gocacheprog: an action that is ready\0")
-            .chain_update(action.0)
-            .finalize();
-        Self(hash.into())
+        let mut hash = Context::new(&SHA512);
+        hash.update(b"nix-gocacheprog: an action that is ready\0");
+        hash.update(&action.0);
+        let hash = hash.finish();
+        Self(std::array::from_fn(|at| hash.as_ref()[at]))
     }
 
     /// By which its record is found.

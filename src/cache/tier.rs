@@ -6,8 +6,8 @@
 use crate::error::Result;
 use crate::fs;
 use crate::id::ActionId;
+use crate::sha256::Sha256;
 use crate::sys;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// What a key of a lower tier is made from.
@@ -57,8 +57,7 @@ impl Tier {
                     .chain_update(secret.0)
                     .chain_update(user.to_le_bytes())
                     .chain_update(action.0)
-                    .finalize()
-                    .into(),
+                    .finalize(),
             ),
         }
     }

@@ -5,7 +5,7 @@
 //! No secrets: what is neither a path of the Nix store nor a flag is known by its hash, but for variables that are known to
 //! hold none. `#` and some digits are a hash, alone or behind what it says more of.
 
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::fmt::Write;
 
 /// A name and a short value.
@@ -76,7 +76,7 @@ pub fn variable(name: &[u8], value: &[u8]) -> Part {
 
 /// `#` and some digits, by which one value is told from another.
 pub fn hash(value: &[u8]) -> String {
-    digits(&Sha256::digest(value).into())
+    digits(&Sha256::digest(value))
 }
 
 /// The same of a hash that is known.
@@ -125,7 +125,7 @@ pub fn bounded(parts: &[Part]) -> Vec<Part> {
         }
     }
     if has_rest {
-        kept.push(("other inputs".into(), digits(&rest.finalize().into())));
+        kept.push(("other inputs".into(), digits(&rest.finalize())));
     }
     kept
 }

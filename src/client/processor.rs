@@ -1,7 +1,7 @@
 //! Which processor this is. A C compiler asks for it when a flag says `-march=native` or the like, and makes other code on
 //! another one.
 
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 /// What such flags end with.
 const NATIVE: &[u8] = b"=native";
@@ -44,7 +44,7 @@ fn of(cpuinfo: &str) -> [u8; 32] {
             hash.update([0]);
         }
     }
-    hash.finalize().into()
+    hash.finalize()
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 //! of C: what the compiler reads, `go` has hashed.
 
 use crate::id::ActionId;
+use crate::sha256::Sha256;
 use memchr::memmem;
-use sha2::{Digest, Sha256};
 
 /// What an archive begins with.
 const ARCHIVE: &[u8] = b"!<arch>\n";
@@ -311,7 +311,7 @@ pub fn subkey(action: &ActionId, what: &str) -> ActionId {
     let hash = Sha256::new_with_prefix("subkey:")
         .chain_update(action.0)
         .chain_update(what);
-    ActionId(hash.finalize().into())
+    ActionId(hash.finalize())
 }
 
 #[cfg(test)]
@@ -511,7 +511,7 @@ mod tests {
         // GODEBUG=gocachehash=1 go build: HASH subkey 0707... "stdout" = ...
         let action = ActionId([7; 32]);
         let by_hand = Sha256::digest([&b"subkey:"[..], &[7; 32], b"stdout"].concat());
-        assert_eq!(subkey(&action, "stdout"), ActionId(by_hand.into()));
+        assert_eq!(subkey(&action, "stdout"), ActionId(by_hand));
         assert_ne!(subkey(&action, "stdout"), subkey(&action, "srcfiles"));
     }
 }

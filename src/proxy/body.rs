@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::OutputId;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -152,7 +152,7 @@ impl Spool {
             Some(file) => Body::File(Arc::new(file), self.length),
             None => Body::Memory(self.memory.into()),
         };
-        (body, OutputId(self.hash.finalize().into()))
+        (body, OutputId(self.hash.finalize()))
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
             }
             let (body, output) = spool.finish();
             assert_eq!(body.len(), size as u64);
-            assert_eq!(output.0, *Sha256::digest(&bytes));
+            assert_eq!(output.0, Sha256::digest(&bytes));
             for _ in 0..2 {
                 let mut found = Vec::new();
                 body.reader().read_to_end(&mut found).unwrap();

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::BuildId;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::path::Path;
 
 /// The shortest token that is accepted from a file, in characters.
@@ -51,7 +51,7 @@ impl Token {
     }
 
     fn of(text: &str) -> Self {
-        Self(Sha256::digest(text).into())
+        Self(Sha256::digest(text))
     }
 }
 

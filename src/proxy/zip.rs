@@ -3,9 +3,9 @@
 use super::body::Body;
 use crate::error::{Error, Result};
 use crate::id::hex;
+use crate::sha256::Sha256;
 use base64::Engine;
 use flate2::read::DeflateDecoder;
-use sha2::{Digest, Sha256};
 use std::io::{BufReader, Read};
 
 /// The largest directory of a zip that is looked at, in bytes: some 100,000 files.

@@ -13,8 +13,8 @@ use crate::config::{BODY_MAX, REMOTE_AHEAD_PART, REMOTE_AHEAD_UNVERIFIED};
 use crate::error::Error;
 use crate::id::ActionId;
 use crate::log;
+use crate::sha256::Sha256;
 use crate::sys;
-use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -257,7 +257,7 @@ impl Remote {
         body.take(history::LIST_MAX + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| Failure::new(format!("a list that is cut off: {e}")))?;
-        if *Sha256::digest(&bytes) != entry.output.0 {
+        if Sha256::digest(&bytes) != entry.output.0 {
             count(&self.counters.damaged, 1);
             return Err(Failure::new("wrong outputs"));
         }

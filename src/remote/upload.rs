@@ -10,9 +10,9 @@ use crate::cache::store::Store;
 use crate::entry::Entry;
 use crate::id::{ActionId, BuildId, OutputId};
 use crate::log;
+use crate::sha256::Sha256;
 use crate::sync::lock;
 use crate::sys;
-use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
 /// How long one that may send nothing waits before it looks again.
@@ -171,7 +171,7 @@ impl Remote {
         }
         let bytes = history::encode_actions(&self.lists.get(&key));
         let entry = Entry {
-            output: OutputId(Sha256::digest(&bytes).into()),
+            output: OutputId(Sha256::digest(&bytes)),
             size: bytes.len() as u64,
             time: 0,
         };

@@ -3,9 +3,9 @@
 use super::table::Row;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::sha256::Sha256;
 use crate::sync::lock;
 use crate::sys::Mtime;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::io::Read;

@@ -46,13 +46,13 @@ use crate::error::{Error, Result};
 use crate::fs::{self, OpenDirectory};
 use crate::id::{ActionId, ID_LEN, OutputId, push_hex};
 use crate::log;
+use crate::sha256::Sha256;
 use crate::sys::{self, Status, modified};
 use accounting::Accounting;
 use crash_state::CrashGuard;
 pub use crash_state::Size;
 pub use evict::{Goal, Limits};
 pub use room::Room;
-use sha2::{Digest, Sha256};
 use shards::{Pin, Shards};
 use std::ffi::OsString;
 use std::fs::File;
@@ -682,7 +682,7 @@ fn receive(
         }
         left -= n as u64;
     }
-    let found = OutputId(hash.finalize().into());
+    let found = OutputId(hash.finalize());
     if found != *output {
         return Err(Error::peer(format!(
             "the body's SHA-256 is {found}, not {output} as announced"
@@ -733,7 +733,7 @@ mod tests {
     use crate::test_dir::TestDir;
 
     fn id_of(body: &[u8]) -> OutputId {
-        OutputId(Sha256::digest(body).into())
+        OutputId(Sha256::digest(body))
     }
 
     fn put(store: &Store, action: u8, body: &[u8]) -> Result<Entry> {

@@ -54,7 +54,7 @@ impl Random {
 }
 
 fn id_of(body: &[u8]) -> OutputId {
-    OutputId(Sha256::digest(body).into())
+    OutputId(Sha256::digest(body))
 }
 
 /// A body is known by its number.

@@ -8,7 +8,7 @@ use crate::fs;
 use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::report::Verified;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -56,7 +56,7 @@ pub fn hash_file(path: &Path) -> Result<OutputId> {
     let mut chunk = vec![0; super::CHUNK];
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(OutputId(hash.finalize().into())),
+            Ok(0) => return Ok(OutputId(hash.finalize())),
             Ok(n) => hash.update(&chunk[..n]),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(Error::io("read", path, e)),

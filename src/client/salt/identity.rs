@@ -5,7 +5,7 @@
 //! as it is for Make and its like, since to read a compiler at each `go` command would take too long.
 
 use super::record::Record;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::fs::{File, Metadata};
 use std::io::{BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -145,7 +145,7 @@ fn hash(path: &Path) -> std::io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut file = BufReader::new(File::open(path)?);
     std::io::copy(&mut file, &mut hash)?;
-    Ok(hash.finalize().into())
+    Ok(hash.finalize())
 }
 
 #[cfg(test)]

@@ -32,10 +32,10 @@ use crate::error::Result;
 use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::protocol::wire::Keys;
+use crate::sha256::Sha256;
 use go_command::GoCommand;
 use identity::Identities;
 use record::Record;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -56,7 +56,7 @@ impl Prefix {
     }
 
     fn key(&self, action: &ActionId) -> ActionId {
-        ActionId(self.0.clone().chain_update(action.0).finalize().into())
+        ActionId(self.0.clone().chain_update(action.0).finalize())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Things by which actions are told apart, hashed one after the other, and what a person is told of them.
 
 use crate::client::parts::{self, Part};
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 
 /// Named values, in the order in which they are added. No two lists of them have the same bytes.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl Record {
         self.word = Some(Word::default());
         add(self);
         let Word { first, rest } = self.word.take().unwrap_or_default();
-        let rest = rest.map(|rest| parts::digits(&rest.finalize().into()));
+        let rest = rest.map(|rest| parts::digits(&rest.finalize()));
         first.unwrap_or_default() + &rest.unwrap_or_default()
     }
 
@@ -71,7 +71,7 @@ impl Record {
 
     /// What all of it comes to.
     pub fn finish(self) -> [u8; 32] {
-        self.hash.finalize().into()
+        self.hash.finalize()
     }
 }
 

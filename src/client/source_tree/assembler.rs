@@ -10,8 +10,8 @@ use super::text::{assembler_includes, kind, may_be_constrained};
 use super::walk::{Class, Walk};
 use super::{SAID_MAX, TEXT_MAX, add_name};
 use crate::client::parts::{self, Part};
+use crate::sha256::Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -148,7 +148,7 @@ impl Followed {
                         });
                         match read_text(&path) {
                             Some(bytes) => {
-                                let hash = Sha256::digest(bytes).into();
+                                let hash = Sha256::digest(bytes);
                                 self.included.insert(path.clone(), hash);
                                 left.push(path);
                             }
@@ -265,7 +265,7 @@ impl Included {
         }
         said.truncate(SAID_MAX);
         Self {
-            digest: (!files.is_empty()).then(|| hash.finalize().into()),
+            digest: (!files.is_empty()).then(|| hash.finalize()),
             said,
         }
     }

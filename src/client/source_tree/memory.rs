@@ -7,10 +7,10 @@
 
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::sha256::Sha256;
 use crate::sys;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -101,7 +101,7 @@ impl Memory {
     pub fn get<T: DeserializeOwned>(&self, question: &[u8; 32]) -> Option<T> {
         let bytes = std::fs::read(self.path(question)).ok()?;
         let (rest, hash) = bytes.split_last_chunk::<32>()?;
-        if Sha256::digest(rest) != (*hash).into() {
+        if Sha256::digest(rest) != *hash {
             return None;
         }
         let rest = rest.strip_prefix(&[VERSION])?;
@@ -116,7 +116,7 @@ impl Memory {
         {
             look.add(Path::new(OsStr::from_bytes(path)));
         }
-        match look.hash.finalize() == (*state).into() {
+        match look.hash.finalize() == *state {
             true => serde_json::from_slice(found).ok(),
             false => None,
         }

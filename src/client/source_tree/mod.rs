@@ -24,6 +24,7 @@ use assembler::Assemblers;
 
 use crate::client::parts::Part;
 use crate::error::{Error, Result};
+use crate::sha256::Sha256;
 use crate::sync::lock;
 use memory::{Memory, Moment};
 use modules::Modules;
@@ -31,7 +32,6 @@ use roots::Roots;
 use scan::{Budget, Scan};
 use serde::{Deserialize, Serialize};
 use settings::Settings;
-use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

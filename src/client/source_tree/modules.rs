@@ -7,7 +7,7 @@ use super::assembler::Followed;
 use super::roots::Roots;
 use super::settings::Settings;
 use super::walk::{Class, Except, FILES_MAX, Walk};
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Modules {
                 hash.update(line);
                 hash.update([0]);
             }
-            found.digest = Some(hash.finalize().into());
+            found.digest = Some(hash.finalize());
         }
         found
     }

@@ -10,7 +10,7 @@ use super::{Answer, Inputs, SAID_MAX, TEXT_MAX, add_name};
 use crate::client::parts::{self, Part};
 use crate::client::processor;
 use crate::error::{Error, Result};
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -184,7 +184,7 @@ impl Scan {
         hash.update(format!("{:?} {except:?} {top:?} ", self.roots));
         hash.update(format!("{:?} {} ", self.places, self.by_link));
         hash.update(format!("{} {} {}", self.cgo, self.is_plain, self.told));
-        hash.finalize().into()
+        hash.finalize()
     }
 
     /// What an earlier command has found in the same tree.
@@ -250,7 +250,7 @@ impl Scan {
             let mut hash = Sha256::new_with_prefix("nix-gocacheprog: what assembler reads\0");
             hash.update(digest);
             self.add_places(&mut hash);
-            hash.finalize().into()
+            hash.finalize()
         });
         Some(Inputs {
             digest: digest.unwrap_or(nothing().digest),
@@ -417,7 +417,7 @@ impl Scan {
             self.named.any |= is_text;
             let mut hash = Sha256::new_with_prefix(&text);
             return match std::io::copy(&mut file, &mut hash) {
-                Ok(_) => hash.finalize().into(),
+                Ok(_) => hash.finalize(),
                 Err(_) => UNREADABLE,
             };
         }
@@ -427,7 +427,7 @@ impl Scan {
         if is_text {
             self.note_named(path, &text);
         }
-        Sha256::digest(&text).into()
+        Sha256::digest(&text)
     }
 
     /// Notes what a text names; what it names upward, from the folder of its file. Of what it names by an absolute path only
@@ -495,7 +495,7 @@ impl Scan {
         let groups = groups.into_iter();
         Some(
             groups
-                .map(|(name, hash)| (name, parts::digits(&hash.finalize().into())))
+                .map(|(name, hash)| (name, parts::digits(&hash.finalize())))
                 .collect(),
         )
     }
@@ -525,7 +525,7 @@ impl Scan {
         if self.asks_for_processor {
             hash.update(processor::hash());
         }
-        hash.finalize().into()
+        hash.finalize()
     }
 }
 
@@ -565,7 +565,7 @@ fn relative(from: &Path, to: &Path) -> PathBuf {
 /// The inputs of all trees without any.
 pub(super) fn nothing() -> Inputs {
     Inputs {
-        digest: Sha256::digest("nix-gocacheprog: no inputs of C in a source tree\0").into(),
+        digest: Sha256::digest("nix-gocacheprog: no inputs of C in a source tree\0"),
         has_c: false,
         said: Vec::new(),
     }
@@ -606,7 +606,6 @@ fn target(path: &Path) -> [u8; 32] {
     Sha256::new_with_prefix("link\0")
         .chain_update(target.as_os_str().as_bytes())
         .finalize()
-        .into()
 }
 
 /// Stands for the bytes of a file that is not read: they do not change without these.
@@ -624,7 +623,7 @@ fn times(found: &Metadata) -> [u8; 32] {
     for number in numbers {
         hash.update(number.to_le_bytes());
     }
-    hash.finalize().into()
+    hash.finalize()
 }
 
 /// Whether a name is like those of programs and tests that `go build` and `go test -c` write.

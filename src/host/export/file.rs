@@ -18,7 +18,7 @@ use crate::id::{ActionId, ID_LEN, OutputId};
 use crate::remote::packing::Unpacked;
 use crate::remote::result::{action_key, list_key};
 use crate::remote::signing::Keys;
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -267,7 +267,7 @@ fn of_list(name: &str, actions: &[ActionId]) -> (String, Entry) {
     let mut hash = Sha256::new();
     actions.iter().for_each(|action| hash.update(action.0));
     let entry = Entry {
-        output: OutputId(hash.finalize().into()),
+        output: OutputId(hash.finalize()),
         size: (actions.len() * ID_LEN) as u64,
         time: 0,
     };
@@ -302,7 +302,7 @@ mod tests {
 
     fn entry(body: &[u8]) -> Entry {
         Entry {
-            output: OutputId(Sha256::digest(body).into()),
+            output: OutputId(Sha256::digest(body)),
             size: body.len() as u64,
             time: 1_700_000_000_000_001_000,
         }
