@@ -18,6 +18,7 @@ use crate::sync::lock;
 use crate::sys;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The sessions that are open, so that the daemon can wait for them and end them.
@@ -27,11 +28,12 @@ pub struct Sessions {
     most: usize,
     pub(super) table: Mutex<Table>,
     closed: Condvar,
+    /// They are to end.
+    stopping: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    stopping: bool,
     serial: u64,
     open: HashMap<u64, Connection>,
 }
@@ -41,8 +43,8 @@ struct Connection {
     stream: UnixStream,
     /// Whom limits count the peer as.
     account: u32,
-    /// A request is running.
-    busy: bool,
+    /// A request is running. It is outside of the table's lock, which all sessions would take twice for each request.
+    busy: Arc<AtomicBool>,
 }
 
 /// One open session; it is closed when this is dropped.
@@ -50,6 +52,7 @@ pub struct OpenSession {
     pub(super) daemon: Arc<Daemon>,
     serial: u64,
     user: u32,
+    busy: Arc<AtomicBool>,
 }
 
 impl OpenSession {
@@ -81,12 +84,13 @@ impl OpenSession {
             .map_err(|e| Error::io("hold on to", "the connection", e))?;
         table.serial += 1;
         let serial = table.serial;
+        let busy = Arc::new(AtomicBool::new(false));
         table.open.insert(
             serial,
             Connection {
                 stream,
                 account,
-                busy: false,
+                busy: Arc::clone(&busy),
             },
         );
         drop(table);
@@ -94,6 +98,7 @@ impl OpenSession {
             daemon: Arc::clone(daemon),
             serial,
             user,
+            busy,
         })
     }
 }
@@ -108,6 +113,7 @@ impl Sessions {
                 .clamp(16, CONNECTIONS_MAX),
             table: Mutex::default(),
             closed: Condvar::new(),
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -119,9 +125,11 @@ impl Sessions {
     /// Ends the sessions: those between two requests at once, the others after the one
     /// that is running, for which it waits a bounded time; says whether all have ended.
     pub fn stop(&self) -> bool {
-        let mut table = self.table();
-        table.stopping = true;
-        for connection in table.open.values().filter(|c| !c.busy) {
+        let table = self.table();
+        // Whoever ends a request sees this, or is seen to be idle here.
+        self.stopping.store(true, Ordering::SeqCst);
+        let is_idle = |c: &&Connection| !c.busy.load(Ordering::SeqCst);
+        for connection in table.open.values().filter(is_idle) {
             // The peer may have closed it just now.
             let _ = connection.stream.shutdown(std::net::Shutdown::Both);
         }
@@ -158,18 +166,13 @@ impl OpenSession {
 
     /// A request has begun.
     pub fn begin(&self) {
-        if let Some(connection) = self.daemon.sessions.table().open.get_mut(&self.serial) {
-            connection.busy = true;
-        }
+        self.busy.store(true, Ordering::SeqCst);
     }
 
     /// It is answered; `false` when the session is to end now.
     pub fn end(&self) -> bool {
-        let mut table = self.daemon.sessions.table();
-        if let Some(connection) = table.open.get_mut(&self.serial) {
-            connection.busy = false;
-        }
-        !table.stopping
+        self.busy.store(false, Ordering::SeqCst);
+        !self.daemon.sessions.stopping.load(Ordering::SeqCst)
     }
 
     /// So much has happened in a build whose name is of this family.
