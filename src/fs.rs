@@ -188,6 +188,16 @@ pub fn metadata(path: &Path) -> Result<Metadata> {
     attempt("look at", path, || std::fs::metadata(path))
 }
 
+/// What `stat` says, following links; `None` only when nothing is there. That it cannot be looked at is an error, so
+/// that nobody takes a file for gone that is merely hard to read.
+pub fn metadata_if_there(path: &Path) -> Result<Option<Metadata>> {
+    match metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if e.kind() == Some(std::io::ErrorKind::NotFound) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// What `lstat` says.
 pub fn symlink_metadata(path: &Path) -> Result<Metadata> {
     attempt("look at", path, || std::fs::symlink_metadata(path))

@@ -166,7 +166,7 @@ impl Store {
         // Builds must be able to reach CACHE/builds, and list nothing on the way.
         fs::ensure_dir(root, 0o711)?;
         let lock = take_lock(root)?;
-        let is_new = fs::metadata(&root.join("format")).is_err();
+        let is_new = fs::metadata_if_there(&root.join("format"))?.is_none();
         let mut store = Self::open_shared(root)?;
         store.now = machine.now;
         store._lock = Some(lock);
@@ -354,15 +354,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Records that an output was used, which is of this time, and the action that led there.
-    fn record_uses(&self, action: &ActionId, entry: &Entry, modified: SystemTime) {
+    /// Records a use of an output, last used then, and of the action that led there.
+    fn record_uses(&self, action: &ActionId, entry: &Entry, last_used: SystemTime) {
         let output = || self.output_path(&entry.output);
-        self.record_use(output, modified, USE_RECORDED_EVERY);
+        self.record_use(output, last_used, USE_RECORDED_EVERY);
         if self.age(entry.put_at()) > ACTION_USE_RECORDED_EVERY {
             let path = self.action_path(action);
             if let Ok(metadata) = fs::symlink_metadata(&path) {
-                let time = Status::from(&metadata).modified;
-                self.record_use(|| path, time, ACTION_USE_RECORDED_EVERY);
+                self.record_use(|| path, modified(&metadata), ACTION_USE_RECORDED_EVERY);
             }
         }
     }
@@ -424,7 +423,7 @@ impl Store {
         };
         let _shard = self.shards.lock(output);
         if let Some(tmp) = fresh {
-            let before = fs::metadata(&path).ok();
+            let before = fs::metadata_if_there(&path)?;
             in_dir(&path, || fs::rename(&tmp.0, &path))?;
             tmp.keep();
             if let Some(survival) = &self.survival {
@@ -478,10 +477,8 @@ impl Store {
     /// Removes an entry whose output is missing; `false` when the output is there.
     fn forget_dangling(&self, action: &ActionId, entry: &Entry) -> Result<bool> {
         let _shard = self.shards.lock(&entry.output);
-        match fs::metadata(&self.output_path(&entry.output)) {
-            Ok(_) => return Ok(false),
-            Err(e) if e.kind() == Some(ErrorKind::NotFound) => {}
-            Err(e) => return Err(e),
+        if fs::metadata_if_there(&self.output_path(&entry.output))?.is_some() {
+            return Ok(false);
         }
         // Evicted just now, both of them, or the output alone is lost.
         if self.get(action)? == Some(*entry) {
@@ -503,7 +500,8 @@ impl Store {
     /// Removes an output's file. The caller has the lock of its shard.
     fn remove_output(&self, output: &OutputId) -> Result<()> {
         let path = self.output_path(output);
-        let Ok(metadata) = fs::metadata(&path) else {
+        // One that is damaged, and taken for removed while it is there, would be trusted from then on.
+        let Some(metadata) = fs::metadata_if_there(&path)? else {
             return Ok(());
         };
         fs::remove_file(&path)?;
@@ -518,11 +516,9 @@ impl Store {
         let Some(survival) = self.survival.as_ref().filter(|s| s.is_suspicious()) else {
             return Ok(true);
         };
-        let metadata = match fs::metadata(path) {
-            Ok(metadata) => metadata,
+        let Some(metadata) = fs::metadata_if_there(path)? else {
             // Nothing to distrust: whoever wants it finds out.
-            Err(e) if e.kind() == Some(ErrorKind::NotFound) => return Ok(true),
-            Err(e) => return Err(e),
+            return Ok(true);
         };
         if !survival.suspects(output, modified(&metadata)) {
             return Ok(true);

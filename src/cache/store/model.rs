@@ -384,6 +384,77 @@ fn the_store_is_as_its_model_whatever_fails_and_stops() {
     }
 }
 
+/// Lets one operation fail after the other while a store that a crash has damaged is worked on, until none is left that
+/// could: the damaged output must not be served then, nor later.
+fn is_never_served(work: impl Fn(&Store, &Path) -> Result<()>) {
+    for failing in 0.. {
+        CLOCK.set(2_000_000_000_000_000);
+        let dir = TestDir::in_memory();
+        let build = dir.path().join("build");
+        std::fs::create_dir(&build).unwrap();
+        let body = body(3);
+        let put = |store: &Store| {
+            store
+                .put(&action(0), &id_of(&body), body.len() as u64, &mut &body[..])
+                .unwrap();
+        };
+        put(&open(&dir, 0).unwrap());
+        let [path] = &files(&dir.path().join("cache/outputs"))[..] else {
+            panic!("not one output");
+        };
+        let last_used = modified(&std::fs::metadata(path).unwrap());
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, vec![0; body.len()]).unwrap();
+        std::fs::set_permissions(
+            path,
+            std::os::unix::fs::PermissionsExt::from_mode(OUTPUT_MODE),
+        )
+        .unwrap();
+        sys::set_times(path, last_used).unwrap();
+        let store = open(&dir, 1).unwrap();
+        faults::inject(failing, Fault::Fails(libc::EIO));
+        let done = work(&store, &build);
+        let has_failed = !faults::clear();
+        let served = |name: &str| std::fs::read(build.join(name)).is_ok_and(|found| found != body);
+        assert!(
+            !served("during"),
+            "while operation {failing} failed: {done:?}"
+        );
+        if let Some(entry) = store.get(&action(0)).unwrap() {
+            let directory = OpenDirectory::open(&build).unwrap();
+            store.link(&action(0), &entry, &directory, "after").unwrap();
+            assert!(
+                !served("after"),
+                "after operation {failing} failed: {done:?}"
+            );
+        }
+        put(&store);
+        let stop = AtomicBool::new(false);
+        assert_eq!(store.verify(false, &stop, |_| ()).unwrap().damaged, 0);
+        if !has_failed {
+            done.unwrap();
+            assert!(failing > 2, "nothing could fail");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_damaged_output_is_not_trusted_whatever_fails_while_it_is_verified() {
+    is_never_served(|store, _| store.verify_suspects(&AtomicBool::new(false)).map(|_| ()));
+}
+
+#[test]
+fn a_damaged_output_is_not_served_whatever_fails_while_it_is_asked_for() {
+    is_never_served(|store, build| {
+        let entry = store.get(&action(0))?.unwrap();
+        let directory = OpenDirectory::open(build)?;
+        store
+            .link(&action(0), &entry, &directory, "during")
+            .map(|_| ())
+    });
+}
+
 /// A body that takes its time, so that others come in between.
 struct Slow<'a>(&'a [u8]);
 
