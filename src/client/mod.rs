@@ -73,6 +73,7 @@ pub struct Options {
 /// # Errors
 /// When `go` says something that is no request, or no longer listens.
 pub fn run(options: &Options) -> Result<()> {
+    sys::share_heap();
     // For each answer somebody waits.
     sys::request_short_slice();
     let mut stdout = sys::stdout();

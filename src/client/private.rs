@@ -28,6 +28,8 @@ static LOCK: OnceLock<File> = OnceLock::new();
 ///
 /// # Errors
 /// When no directory can be made or written.
+// See `tidy`.
+#[inline(never)]
 pub fn open(cache_dir: Option<&Path>) -> Result<(Session<'static>, PathBuf)> {
     let root = directory(cache_dir)?;
     let store: &'static Store = Box::leak(Box::new(Store::open_shared(&root)?));
@@ -102,6 +104,9 @@ pub fn tidy_up(cache_dir: Option<&Path>) {
     }
 }
 
+// A store is large. In the frame of the client's main function it would cost each client, of which few get here, new pages
+// of the stack.
+#[inline(never)]
 fn tidy(root: &Path, lock: &File, now: SystemTime) -> Result<()> {
     let mark = root.join("tidied");
     let last = fs::metadata(&mark).ok().and_then(|m| m.modified().ok());

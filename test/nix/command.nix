@@ -1,8 +1,9 @@
 # What nix-gocacheprog adds to a `go` command that has nothing to do, and to a build that runs none.
-# `step` makes each build a derivation of its own, of which the cache cannot tell.
+# `step` makes each build a derivation of its own, of which the cache cannot tell; `least` is test/least.c, compiled.
 {
   step,
   pairs ? 0,
+  least ? "",
   withHook ? true,
   ...
 }@args:
@@ -34,7 +35,10 @@ packages.buildGoModule {
       ''
         slice() {
             local program=$GOCACHEPROG from to
-            [[ $1 == ours ]] || unset GOCACHEPROG
+            case $1 in
+            own) unset GOCACHEPROG ;;
+            least) export GOCACHEPROG=${builtins.storePath least} LEAST=$GOCACHE ;;
+            esac
             times >times.before
             from=$EPOCHREALTIME
             for _ in {1..20}; do
@@ -48,8 +52,9 @@ packages.buildGoModule {
         export GOCACHE=$PWD/../gocache
         slice own
         slice ours
+        slice least
         for ((i = 0; i < ${toString pairs}; i++)); do
-            if ((i % 2)); then slice own; slice ours; else slice ours; slice own; fi
+            if ((i % 2)); then slice own; slice least; slice ours; else slice ours; slice least; slice own; fi
         done
       '';
   installPhase = ''
