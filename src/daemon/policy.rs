@@ -7,10 +7,12 @@
 use crate::cache::tier::{Secret, Tier};
 use crate::error::Result;
 use crate::fs;
+use crate::log;
 use crate::mode::Mode;
 use crate::sync::lock;
 use crate::sys;
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
@@ -70,9 +72,24 @@ pub struct Policy {
 struct Builders {
     users: HashSet<u32>,
     trusted: HashSet<u32>,
-    /// Users that other users may become, and which ones.
-    subordinate: Vec<(Range<u32>, u32)>,
+    /// Users that other users may become; `None` when the file that says so cannot be read.
+    subordinate: Option<Vec<Subordinate>>,
     read: Option<Instant>,
+}
+
+/// Users that another one may become in a user namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Subordinate {
+    users: Range<u32>,
+    /// Who may; `None` for one whom only a name service knows.
+    owner: Option<u32>,
+}
+
+impl Subordinate {
+    /// The user whom limits count all of these as.
+    fn account(&self) -> u32 {
+        self.owner.unwrap_or(self.users.start)
+    }
 }
 
 impl Policy {
@@ -91,16 +108,28 @@ impl Policy {
 
     /// Whether a user is one that Nix builds as.
     pub fn is_builder(&self, user: u32) -> bool {
-        let is_allocated = self.options.build_uids.contains(&user) && self.account(user) == user;
-        is_allocated || self.is_in(|builders| &builders.users, user)
+        self.is_allocated(user) || self.is_in(|builders| &builders.users, user)
+    }
+
+    /// Whether Nix allocates this user to a build, and nobody else could have become it. Nobody is, as long as that is not known.
+    fn is_allocated(&self, user: u32) -> bool {
+        if !self.options.build_uids.contains(&user) {
+            return false;
+        }
+        self.refresh();
+        let builders = lock(&self.builders);
+        let subordinate = builders.subordinate.as_deref();
+        subordinate.is_some_and(|all| all.iter().all(|one| !one.users.contains(&user)))
     }
 
     /// The user whom limits count this one as: whoever may become it in a user namespace, for tens of thousands of users would
     /// have limits of their own otherwise.
     pub fn account(&self, user: u32) -> u32 {
         let builders = lock(&self.builders);
-        let of = |(range, owner): &(Range<u32>, u32)| range.contains(&user).then_some(*owner);
-        builders.subordinate.iter().find_map(of).unwrap_or(user)
+        let mut subordinate = builders.subordinate.iter().flatten();
+        subordinate
+            .find(|one| one.users.contains(&user))
+            .map_or(user, Subordinate::account)
     }
 
     /// Whether builds of this user that registered themselves feed Nix's builds.
@@ -153,35 +182,53 @@ impl Policy {
     }
 
     fn is_in(&self, which: fn(&Builders) -> &HashSet<u32>, user: u32) -> bool {
-        let builders = lock(&self.builders);
-        if which(&builders).contains(&user) {
-            return true;
+        which(&lock(&self.builders)).contains(&user) || {
+            self.refresh();
+            which(&lock(&self.builders)).contains(&user)
         }
-        let is_fresh = builders
-            .read
-            .is_some_and(|read| read.elapsed() < READ_AGAIN_AFTER);
-        drop(builders);
-        if is_fresh {
-            return false;
+    }
+
+    /// Reads who the users are again, if that was some time ago.
+    fn refresh(&self) {
+        let read = lock(&self.builders).read;
+        if read.is_none_or(|read| read.elapsed() >= READ_AGAIN_AFTER) {
+            self.read_again();
         }
-        self.read_again();
-        which(&lock(&self.builders)).contains(&user)
     }
 
     /// Reads who the users are: from the files that every host has, and not by way of a name service, which may not answer.
     fn read_again(&self) {
-        let read = |path: &str| -> Result<String> { fs::read_to_string(Path::new(path)) };
+        let read = |path: &str| text(fs::read(Path::new(path)));
         let group = read("/etc/group").unwrap_or_default();
         let passwd = read("/etc/passwd").unwrap_or_default();
         let members = members(&group, &passwd, &self.options.build_users_group);
         let trusted = self.options.trusted_users.iter();
         let trusted = trusted.filter_map(|user| user.parse().ok().or_else(|| uid(&passwd, user)));
-        *lock(&self.builders) = Builders {
+        let subuid = read("/etc/subuid");
+        let mut builders = lock(&self.builders);
+        if let Err(e) = &subuid
+            && (builders.subordinate.is_some() || builders.read.is_none())
+        {
+            log::warn(format!(
+                "not trusting the users that Nix allocates to builds, since somebody else may be able to become them: {}",
+                e.chain()
+            ));
+        }
+        *builders = Builders {
             users: members.unwrap_or_default(),
             trusted: trusted.collect(),
-            subordinate: subordinate(&read("/etc/subuid").unwrap_or_default(), &passwd),
+            subordinate: subuid.ok().map(|subuid| subordinate(&subuid, &passwd)),
             read: Some(Instant::now()),
         };
+    }
+}
+
+/// What a file says, whatever is in its comments; nothing when it is not there.
+fn text(read: Result<Vec<u8>>) -> Result<String> {
+    match read {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(e) if e.kind() == Some(ErrorKind::NotFound) => Ok(String::new()),
+        Err(e) => Err(e),
     }
 }
 
@@ -210,16 +257,19 @@ fn uid(passwd: &str, user: &str) -> Option<u32> {
     })
 }
 
-/// The ranges of users that others may become, with those others, as subuid(5) has them: name or uid, first uid, count. What
-/// is root's is nobody else's: the Nix of a container may build as such users.
-fn subordinate(subuid: &str, passwd: &str) -> Vec<(Range<u32>, u32)> {
+/// The users that others may become, as subuid(5) has them: name or uid, first uid, count. What is root's is nobody
+/// else's: the Nix of a container may build as such users.
+fn subordinate(subuid: &str, passwd: &str) -> Vec<Subordinate> {
     let range = |line: &str| {
         let mut fields = line.split(':');
         let owner = fields.next()?;
-        let owner = uid(passwd, owner).or_else(|| owner.parse().ok())?;
+        let owner = uid(passwd, owner).or_else(|| owner.parse().ok());
         let first: u32 = fields.next()?.parse().ok()?;
         let count: u32 = fields.next()?.trim().parse().ok()?;
-        (owner != 0).then_some((first..first.saturating_add(count), owner))
+        (owner != Some(0)).then_some(Subordinate {
+            users: first..first.saturating_add(count),
+            owner,
+        })
     };
     subuid.lines().filter_map(range).collect()
 }
@@ -250,6 +300,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     const GROUP: &str = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2,gone\nnixbldother:x:5:alice\n";
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nnixbld1:x:30001:30000::/:/bin/false\nnixbld2:x:30002:9::/:\n\
@@ -268,21 +319,63 @@ mod tests {
     #[test]
     fn users_that_a_user_may_become_are_that_users() {
         let text = "alice:100000:65536\n1001:200000:10\nroot:872415232:100\nnonsense\nbob:1:2\n\n1002:4294967290:100\n";
+        let of = |users, owner| Subordinate { users, owner };
         assert_eq!(
             subordinate(text, PASSWD),
             [
-                (100_000..165_536, 1000),
-                (200_000..200_010, 1001),
-                (4_294_967_290..u32::MAX, 1002)
+                of(100_000..165_536, Some(1000)),
+                of(200_000..200_010, Some(1001)),
+                of(1..3, None),
+                of(4_294_967_290..u32::MAX, Some(1002))
             ]
         );
         let policy = Policy::new(Options::default(), Secret::default());
         let first = Options::default().build_uids.start;
-        lock(&policy.builders).subordinate = vec![(first..first + 10, 1000)];
+        let known = |all| {
+            let mut builders = lock(&policy.builders);
+            builders.subordinate = all;
+            builders.read = Some(Instant::now());
+        };
+        known(Some(vec![
+            of(first..first + 10, Some(1000)),
+            of(first + 20..first + 30, None),
+        ]));
         assert_eq!(policy.account(first + 9), 1000);
-        assert!(!policy.is_builder(first + 9) && !policy.is_trusted(first + 9));
+        assert_eq!(policy.account(first + 29), first + 20);
         assert_eq!(policy.account(first + 10), first + 10);
         assert!(policy.is_builder(first + 10));
+        // Whoever may become one of them is none of Nix's, also the first of those whose owner nobody knows.
+        for user in [first, first + 9, first + 20, first + 29] {
+            assert!(
+                !policy.is_builder(user) && !policy.is_trusted(user),
+                "{user}"
+            );
+        }
+        known(None);
+        assert!(
+            !policy.is_builder(first + 10),
+            "nobody knows who may become it"
+        );
+    }
+
+    #[test]
+    fn a_file_says_what_it_says_unless_it_cannot_be_read() {
+        let failed = |errno| {
+            Error::io(
+                "read",
+                "/etc/subuid",
+                std::io::Error::from_raw_os_error(errno),
+            )
+        };
+        assert_eq!(
+            text(Ok(b"# \xff\nalice:1:2".to_vec()))
+                .unwrap()
+                .lines()
+                .count(),
+            2
+        );
+        assert_eq!(text(Err(failed(libc::ENOENT))).unwrap(), "");
+        assert!(text(Err(failed(libc::EACCES))).is_err());
     }
 
     #[test]
