@@ -50,6 +50,14 @@ impl Error {
         Self::Peer(text.into())
     }
 
+    /// The same I/O error, on something that whoever raised it could not name.
+    pub fn on(self, path: impl AsRef<Path>) -> Self {
+        match self {
+            Self::Io { op, source, .. } => Self::io(op, path, source),
+            other => other,
+        }
+    }
+
     /// The kind of the I/O error, if it is one.
     pub fn kind(&self) -> Option<io::ErrorKind> {
         match self {

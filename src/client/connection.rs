@@ -269,9 +269,10 @@ fn greet(
     if hello.build.is_none() && in_sandbox {
         hello.build = registered_build().map(|id| id.to_string());
     }
-    wire::write_line(&mut stream, &hello)?;
+    wire::write_line(&mut stream, &hello).map_err(|e| e.on("the daemon"))?;
     let mut reader = BufReader::with_capacity(1 << 10, &stream);
-    let welcome: Welcome = wire::read_line_within(&mut reader, wire::RECORDS_MAX)?
+    let welcome: Welcome = wire::read_line_within(&mut reader, wire::RECORDS_MAX)
+        .map_err(|e| e.on("the daemon"))?
         .ok_or_else(|| Error::peer("the daemon closed the connection at once"))?;
     if let Some(error) = welcome.error {
         return Err(Error::peer(format!("the daemon says: {error}")));

@@ -498,7 +498,8 @@ impl Client<'_> {
                 _ => return Err(Error::io("hear from", "the daemon", e)),
             }
         }
-        wire::read_answer(reader)?
+        wire::read_answer(reader)
+            .map_err(|e| e.on("the daemon"))?
             .ok_or_else(|| Error::peer("the daemon has closed the connection"))
     }
 

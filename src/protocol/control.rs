@@ -181,10 +181,11 @@ pub fn ask(
         .set_read_timeout(Some(limit))
         .and_then(|()| stream.set_write_timeout(Some(limit)))
         .map_err(|e| Error::io("set the time limit of", socket, e))?;
-    wire::write_line(&mut stream, question)?;
+    let unreachable = |e: Error| e.on("the daemon");
+    wire::write_line(&mut stream, question).map_err(unreachable)?;
     let mut reader = BufReader::new(&stream);
     loop {
-        match wire::read_line_within(&mut reader, ANSWER_MAX)? {
+        match wire::read_line_within(&mut reader, ANSWER_MAX).map_err(unreachable)? {
             Some(Reply::Failed { error }) => {
                 return Err(Error::peer(format!("the daemon says: {error}")));
             }

@@ -432,7 +432,7 @@ pub fn read_line_within<T: for<'a> Deserialize<'a>>(
     let mut line = Vec::new();
     from.take(limit)
         .read_until(b'\n', &mut line)
-        .map_err(failed)?;
+        .map_err(unheard)?;
     if line.is_empty() {
         return Ok(None);
     }
@@ -453,7 +453,7 @@ pub fn read_line_within<T: for<'a> Deserialize<'a>>(
 pub fn write_line(to: &mut impl Write, what: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(what).map_err(|e| Error::input(e.to_string()))?;
     line.push(b'\n');
-    to.write_all(&line).map_err(failed)
+    to.write_all(&line).map_err(|e| failed("send to", e))
 }
 
 fn read_tag(from: &mut impl BufRead) -> Result<Option<u8>> {
@@ -466,7 +466,7 @@ fn read_tag(from: &mut impl BufRead) -> Result<Option<u8>> {
                 return Ok(Some(tag));
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failed(e)),
+            Err(e) => return Err(unheard(e)),
         }
     }
 }
@@ -481,11 +481,16 @@ fn cut(e: std::io::Error) -> Error {
     if e.kind() == std::io::ErrorKind::UnexpectedEof {
         Error::peer("the connection ended within a frame")
     } else {
-        failed(e)
+        unheard(e)
     }
 }
 
-fn failed(e: std::io::Error) -> Error {
+fn unheard(e: std::io::Error) -> Error {
+    failed("hear from", e)
+}
+
+/// Whose connection it is, the caller knows: see [`Error::on`].
+fn failed(op: &'static str, e: std::io::Error) -> Error {
     // What a socket's time limit comes to.
     let e = match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => std::io::Error::new(
@@ -494,7 +499,7 @@ fn failed(e: std::io::Error) -> Error {
         ),
         _ => e,
     };
-    Error::io("use", "the connection", e)
+    Error::io(op, "the other side", e)
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ fn read_answer(daemon: &Daemon) -> Result<Answer> {
             _ => return Err(Error::io("hear from", "the daemon", e)),
         }
     }
-    match wire::read_answer(&mut reader)? {
+    match wire::read_answer(&mut reader).map_err(|e| e.on("the daemon"))? {
         Some((_, answer)) => Ok(answer),
         None => Err(Error::peer("the daemon has closed the connection")),
     }

@@ -224,7 +224,8 @@ impl Build {
     }
 
     fn answer(&self) -> Result<Answer> {
-        let answer = wire::read_answer(&mut self.session.reader())?;
+        let answer = wire::read_answer(&mut self.session.reader());
+        let answer = answer.map_err(|e| e.on("the daemon"))?;
         let (_, answer) = answer.ok_or_else(|| Error::peer("the daemon has ended the session"))?;
         Ok(answer)
     }
