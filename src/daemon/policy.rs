@@ -182,9 +182,10 @@ impl Policy {
     }
 
     fn is_in(&self, which: fn(&Builders) -> &HashSet<u32>, user: u32) -> bool {
-        which(&lock(&self.builders)).contains(&user) || {
+        let is_listed = || which(&lock(&self.builders)).contains(&user);
+        is_listed() || {
             self.refresh();
-            which(&lock(&self.builders)).contains(&user)
+            is_listed()
         }
     }
 
