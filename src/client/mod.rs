@@ -25,6 +25,7 @@ mod salt;
 pub mod source_tree;
 mod spooled;
 pub mod summary;
+mod unknown;
 
 use crate::client::connection::{Daemon, Shared};
 use crate::config::{READ_BUFFER, RUNTIME_DIR};

@@ -211,7 +211,7 @@ fn add_program(record: &mut Record, identities: &Identities, name: &str, path: &
     if !identities.is_fixed(real) {
         match real.metadata() {
             Ok(found) => add_state(record, &found),
-            Err(_) => record.add(name, "missing"),
+            Err(e) => record.add_failure(name, real, &e),
         }
     }
 }

@@ -45,8 +45,9 @@ impl Identities {
 
     /// Adds a program, or a file that it is told of by path.
     pub fn add_file(&self, record: &mut Record, name: &str, path: &Path) {
-        let Ok(real) = path.canonicalize() else {
-            return record.add(name, "missing");
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(e) => return record.add_failure(name, path, &e),
         };
         record.add(name, real.as_os_str().as_bytes());
         if self.is_fixed(&real) {
@@ -55,14 +56,15 @@ impl Identities {
         match real.metadata() {
             Ok(found) if found.is_dir() => self.add_folder(record, name, &real, true),
             Ok(found) => self.add_content(record, &real, &found),
-            Err(_) => record.add(name, "unreadable"),
+            Err(e) => record.add_failure(name, &real, &e),
         }
     }
 
     /// Adds a folder, with all that is below it if it is `deep`.
     pub fn add_folder(&self, record: &mut Record, name: &str, path: &Path, deep: bool) {
-        let Ok(real) = path.canonicalize() else {
-            return record.add(name, "missing");
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(e) => return record.add_failure(name, path, &e),
         };
         record.add(name, real.as_os_str().as_bytes());
         if !self.is_fixed(&real) {
@@ -78,10 +80,11 @@ impl Identities {
     }
 
     fn walk(&self, record: &mut Record, folder: &Path, deep: bool, left: &mut usize) {
-        let Ok(entries) = std::fs::read_dir(folder) else {
-            return record.add("folder", "unreadable");
+        let listed = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<_>>);
+        let mut entries: Vec<_> = match listed {
+            Ok(entries) => entries,
+            Err(e) => return record.add_failure("folder", folder, &e),
         };
-        let mut entries: Vec<_> = entries.flatten().collect();
         entries.sort_unstable_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             *left = left.saturating_sub(1);
@@ -103,7 +106,8 @@ impl Identities {
                     record.add("end", "");
                 }
                 Ok(found) if found.is_file() => self.add_content(record, &path, &found),
-                _ => {}
+                Ok(_) => {}
+                Err(e) => record.add_failure("entry", &path, &e),
             }
         }
     }
@@ -120,7 +124,7 @@ impl Identities {
         if found.is_file() && (self.is_own(path) || is_script()) {
             match hash(path) {
                 Ok(bytes) => record.add("bytes", bytes),
-                Err(_) => record.add("bytes", "unreadable"),
+                Err(e) => record.add_failure("bytes", path, &e),
             }
         } else {
             add_state(record, found);

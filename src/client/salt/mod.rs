@@ -28,8 +28,9 @@ mod variables;
 use crate::client::parts::{self, Part};
 use crate::client::purity::Kind;
 use crate::client::source_tree::{Assembler, SourceTree};
+use crate::client::unknown;
 use crate::error::Result;
-use crate::id::{ActionId, BuildId};
+use crate::id::ActionId;
 use crate::log;
 use crate::protocol::wire::Keys;
 use crate::sha256::Sha256;
@@ -317,10 +318,15 @@ impl Rest {
         }
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
-            let settings = std::fs::read(file).unwrap_or_default();
-            record.add("GOENV", &settings);
-            if !settings.is_empty() {
-                record.say("go env -w", parts::hash(&settings));
+            match std::fs::read(file) {
+                Ok(settings) => {
+                    record.add("GOENV", &settings);
+                    if !settings.is_empty() {
+                        record.say("go env -w", parts::hash(&settings));
+                    }
+                }
+                Err(e) if unknown::is_nothing(Path::new(file), &e) => record.add("GOENV", ""),
+                Err(_) => record.add_nonce(),
             }
         }
         let mut told = Told {
@@ -356,7 +362,7 @@ impl Rest {
 
 fn add_toolchain(record: &mut Record, variables: &Variables, identities: &Identities) {
     if !toolchain::add(record, variables, identities) {
-        add_nonce(record);
+        record.add_nonce();
     }
 }
 
@@ -371,7 +377,7 @@ fn add_tree(record: &mut Record, tree: Option<&Result<SourceTree>>) {
         }
         failed => {
             log::debug(|| format!("nothing of C is shared: {failed:?}"));
-            let nonce = record.word(add_nonce);
+            let nonce = record.word(Record::add_nonce);
             record.say(
                 "the source, which cannot be looked through,",
                 parts::hash(nonce.as_bytes()),
@@ -390,7 +396,7 @@ fn add_modules(record: &mut Record, tree: Option<&Result<SourceTree>>) {
             record.say("modules with C or assembler", parts::digits(&modules));
         }
         Ok(None) => {}
-        Err(_) => add_nonce(record),
+        Err(_) => record.add_nonce(),
     }
 }
 
@@ -406,18 +412,9 @@ fn which_go(command: Option<&GoCommand>, variables: &Variables, identities: &Ide
     match command {
         Some(command) => command.add_go(&mut record, identities, variables),
         // Nothing that this client puts is ever found again.
-        None => record.add(
-            "unknown",
-            BuildId::new().map(|id| id.to_string()).unwrap_or_default(),
-        ),
+        None => record.add_nonce(),
     }
     record
-}
-
-/// Makes keys that nobody else ever has.
-fn add_nonce(record: &mut Record) {
-    let nonce = BuildId::new().map(|id| id.to_string());
-    record.add("unknown", nonce.unwrap_or_default());
 }
 
 /// Flags of the compiler's that name a file to be read (cmd/compile/internal/base/flag.go).
@@ -461,7 +458,7 @@ fn add_flags(
         let named = named_by(&[b"-I"], word, &mut words);
         // Of which package's folder it would be one is not known.
         if named.is_some_and(|folder| !folder.is_absolute()) {
-            add_nonce(record);
+            record.add_nonce();
         }
         let folder = named.map(Path::to_path_buf);
         if let Some(folder) = folder.or_else(|| flags::path_in(word)) {
@@ -492,7 +489,7 @@ fn add_files_of_compiler(
         is_told = true;
         match path.is_absolute() {
             true => identities.add_file(record, "gcflags", path),
-            false => add_nonce(record),
+            false => record.add_nonce(),
         }
     }
     is_told

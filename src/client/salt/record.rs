@@ -1,7 +1,9 @@
 //! Things by which actions are told apart, hashed one after the other, and what a person is told of them.
 
 use crate::client::parts::{self, Part};
+use crate::client::unknown;
 use crate::sha256::Sha256;
+use std::path::Path;
 
 /// Named values, in the order in which they are added. No two lists of them have the same bytes.
 #[derive(Clone, Debug)]
@@ -48,6 +50,19 @@ impl Record {
     /// Adds a number.
     pub fn add_number(&mut self, name: &str, value: u64) {
         self.add(name, value.to_le_bytes());
+    }
+
+    /// Adds what makes keys that nobody else ever has.
+    pub fn add_nonce(&mut self) {
+        self.add("unknown", unknown::nonce());
+    }
+
+    /// Adds that a file or a folder could not be looked at.
+    pub fn add_failure(&mut self, name: &str, path: &Path, failure: &std::io::Error) {
+        match unknown::is_nothing(path, failure) {
+            true => self.add(name, "missing"),
+            false => self.add_nonce(),
+        }
     }
 
     /// Adds what `add` adds, and gives it in a word: its first value, and whatever else there is as a hash.

@@ -4,6 +4,7 @@
 //! there is one folder too many here: a go.work counts even where GOFLAGS turns it off.
 
 use super::settings::Settings;
+use crate::client::unknown;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -144,11 +145,23 @@ impl Roots {
             .into_iter()
             .flatten()
         {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let text = self.read(&file);
             self.add_replaced(&text, folder, settings);
             self.has_requirements |= !directives(&text, "require").is_empty();
             self.sums.push(file.with_extension("sum"));
         }
+    }
+
+    /// What a go.mod or go.work says. `go` reads it whatever its comments hold; a word that is not text is not understood here.
+    fn read(&mut self, file: &Path) -> String {
+        let bytes = std::fs::read(file).unwrap_or_else(|e| {
+            self.is_odd |= !unknown::is_nothing(file, &e);
+            Vec::new()
+        });
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut words = text.lines().flat_map(words);
+        self.is_odd |= words.any(|word| word.contains(char::REPLACEMENT_CHARACTER));
+        text
     }
 
     /// Adds what the `replace` directives of a file say that is in this folder: of each the right side, which is a path where
@@ -182,7 +195,7 @@ impl Roots {
 
     fn add_work<F: Fn(&str) -> Option<OsString>>(&mut self, file: &Path, settings: &Settings<F>) {
         let folder = file.parent().unwrap_or(Path::new("/"));
-        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let text = self.read(file);
         for words in directives(&text, "use") {
             let Some(path) = words.first() else { continue };
             let module = normal(&folder.join(path));
@@ -230,8 +243,8 @@ pub fn normal(path: &Path) -> PathBuf {
 
 /// The release of Go that a go.mod or go.work says, as far as it matters.
 fn release(file: &Path) -> Option<(u32, u32)> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let words = directives(&text, "go").pop()?;
+    let text = std::fs::read(file).ok()?;
+    let words = directives(&String::from_utf8_lossy(&text), "go").pop()?;
     let mut numbers = words.first()?.splitn(3, |c: char| !c.is_ascii_digit());
     let mut number = || numbers.next()?.parse().ok();
     Some((number()?, number()?))
@@ -475,5 +488,22 @@ mod tests {
         std::fs::write(dir.path().join("go.work"), "use ./b\n").unwrap();
         let roots = find(&dir, &[], "a", &[], &[("GOENV", "DIR/env")]);
         assert_eq!(names(&dir, &roots), ["a"]);
+    }
+
+    #[test]
+    fn a_comment_that_is_not_text_hides_nothing() {
+        let dir = TestDir::new();
+        let of = |name: &str, bytes: &[u8]| {
+            let folder = dir.path().join("a");
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), bytes).unwrap();
+            let roots = find(&dir, &[], "a", &[], &[]);
+            (roots.is_odd, names(&dir, &roots).contains(&"b".to_string()))
+        };
+        let go_mod = b"module a // caf\xe9\nreplace b => ../b\n";
+        assert_eq!(of("go.mod", go_mod), (false, true));
+        assert_eq!(of("go.mod", b"module a\n"), (false, false));
+        assert_eq!(of("go.work", b"// \xe9\nuse ../b\n"), (false, true));
+        assert!(of("go.work", b"use ../\xe9\n").0);
     }
 }

@@ -9,6 +9,7 @@ use super::walk::{Class, Except, FILES_MAX, Found, Walk};
 use super::{Answer, Inputs, SAID_MAX, TEXT_MAX, add_name};
 use crate::client::parts::{self, Part};
 use crate::client::processor;
+use crate::client::unknown;
 use crate::error::{Error, Result};
 use crate::sha256::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
@@ -399,8 +400,9 @@ impl Scan {
             (&mut file).take(TEXT_HEAD).read_to_end(&mut head)?;
             Ok((file.metadata()?.len(), head, file))
         };
-        let Ok((size, mut text, mut file)) = read() else {
-            return UNREADABLE;
+        let (size, mut text, mut file) = match read() {
+            Ok(read) => read,
+            Err(e) => return unread(path, &e),
         };
         if !is_named && may_be_program(path) && text.starts_with(b"\x7fELF") {
             return PROGRAM;
@@ -410,7 +412,8 @@ impl Scan {
             && (is_named || text.starts_with(b"#!") || is_source_of_c(&kind(name)));
         let Some(left) = self.bytes_left.checked_sub(size) else {
             self.named.any |= is_text;
-            return file.metadata().map_or(UNREADABLE, |found| times(&found));
+            let found = file.metadata();
+            return found.map_or_else(|e| unread(path, &e), |found| times(&found));
         };
         self.bytes_left = left;
         if size > TEXT_MAX {
@@ -418,11 +421,11 @@ impl Scan {
             let mut hash = Sha256::new_with_prefix(&text);
             return match std::io::copy(&mut file, &mut hash) {
                 Ok(_) => hash.finalize(),
-                Err(_) => UNREADABLE,
+                Err(e) => unread(path, &e),
             };
         }
-        if file.read_to_end(&mut text).is_err() {
-            return UNREADABLE;
+        if let Err(e) = file.read_to_end(&mut text) {
+            return unread(path, &e);
         }
         if is_text {
             self.note_named(path, &text);
@@ -526,6 +529,14 @@ impl Scan {
             hash.update(processor::hash());
         }
         hash.finalize()
+    }
+}
+
+/// What stands for a file's bytes that could not be read.
+fn unread(path: &Path, failure: &std::io::Error) -> [u8; 32] {
+    match unknown::is_nothing(path, failure) {
+        true => UNREADABLE,
+        false => unknown::nonce(),
     }
 }
 

@@ -37,7 +37,8 @@ impl<F: Fn(&str) -> Option<OsString>> Settings<F> {
                 config.join("go/env")
             }
         };
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = std::fs::read(path).ok()?;
+        let text = String::from_utf8_lossy(&text);
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Some(
             pairs

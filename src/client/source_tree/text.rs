@@ -6,6 +6,8 @@
 use memchr::memmem;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Files that C or assembler text names.
@@ -123,10 +125,8 @@ impl Named {
     }
 
     fn path(&mut self, path: &[u8]) {
-        if (memmem::find(path, b"..").is_some() || path.starts_with(b"/"))
-            && let Ok(path) = std::str::from_utf8(path)
-        {
-            self.upward.insert(PathBuf::from(path));
+        if memmem::find(path, b"..").is_some() || path.starts_with(b"/") {
+            self.upward.insert(PathBuf::from(OsStr::from_bytes(path)));
         }
     }
 }

@@ -5,7 +5,7 @@ use super::text::kind;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::FileType;
+use std::fs::{DirEntry, FileType};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -441,16 +441,15 @@ impl Walk {
     fn walk(&mut self, root: usize, start: PathBuf, is_deep: bool) -> Result<()> {
         let mut folders = vec![start];
         while let Some(folder) = folders.pop() {
-            let Ok(entries) = std::fs::read_dir(&folder) else {
+            let listed = std::fs::read_dir(&folder).and_then(Iterator::collect);
+            let Ok::<Vec<DirEntry>, _>(entries) = listed else {
                 self.folders.push(folder.clone());
                 self.push(root, folder, true)?;
                 continue;
             };
             let mut entries: Vec<(OsString, Option<FileType>)> = entries
-                .map(|entry| match entry {
-                    Ok(entry) => (entry.file_name(), entry.file_type().ok()),
-                    Err(_) => (OsString::from("?"), None),
-                })
+                .into_iter()
+                .map(|entry| (entry.file_name(), entry.file_type().ok()))
                 .collect();
             entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             for (name, kind) in entries {
