@@ -179,16 +179,22 @@ impl Builds {
         for entry in fs::read_dir(&builds.records)? {
             let path = entry?.path();
             match builds.read_record(&path) {
-                Some((id, build)) => {
+                Ok(Some((id, build))) => {
                     table.insert(id, build);
                 }
-                None => fs::remove_file(&path)?,
+                Ok(None) => fs::remove_file(&path)?,
+                // The build may be running, and was told of files in its directory.
+                Err(e) => log::warn(format!(
+                    "keeping a build's directory without knowing whose it is: {}",
+                    e.chain()
+                )),
             }
         }
         for entry in fs::read_dir(&builds.directories)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(BuildId::parse);
-            if id.is_none_or(|id| !table.contains_key(&id)) {
+            let record = id.map(|id| builds.records.join(id.to_string()));
+            if !matches!(record, Some(record) if fs::metadata_if_there(&record)?.is_some()) {
                 remove_directory(&entry.path())?;
             }
         }
@@ -562,13 +568,28 @@ impl Builds {
         }
     }
 
-    fn read_record(&self, path: &Path) -> Option<(BuildId, Build)> {
-        let id = BuildId::parse(path.file_name()?.to_str()?)?;
-        let record: Record = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        let created = path.metadata().ok()?.modified().ok()?;
+    /// What an earlier daemon has recorded; `None` for what is no build's record any more.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what another release wrote there not long ago.
+    fn read_record(&self, path: &Path) -> Result<Option<(BuildId, Build)>> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(id) = name.and_then(BuildId::parse) else {
+            return Ok(None);
+        };
+        let created = changed(&fs::metadata(path)?);
+        let text = fs::read(path)?;
+        let Some(directory) = fs::metadata_if_there(&self.directory(id))? else {
+            return Ok(None);
+        };
+        let record: Record = match serde_json::from_slice(&text) {
+            Ok(record) => record,
+            Err(_) if is_older(created, BUILD_LIMIT, (self.now)()) => return Ok(None),
+            Err(e) => return Err(Error::input(format!("{}: {e}", path.display()))),
+        };
         // Each new link in the directory was a use.
-        let last_used = self.directory(id).metadata().ok()?.modified().ok()?;
-        Some((
+        let last_used = changed(&directory);
+        Ok(Some((
             id,
             Build {
                 record,
@@ -580,7 +601,7 @@ impl Builds {
                 counts: Arc::default(),
                 noted: Arc::default(),
             },
-        ))
+        )))
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<BuildId, Build>> {
@@ -618,7 +639,7 @@ impl Build {
     }
 
     fn has_ended(&self, sight: Sight, now: SystemTime) -> bool {
-        let older = |time, limit| now.duration_since(time).is_ok_and(|age| age > limit);
+        let older = |time, limit| is_older(time, limit, now);
         older(self.created.max(self.last_used), BUILD_LIMIT)
             || match sight {
                 Sight::There => false,
@@ -627,6 +648,16 @@ impl Build {
                 Sight::Unknown => older(self.last_used, UNSEEN_BUILD_LIMIT),
             }
     }
+}
+
+fn is_older(time: SystemTime, limit: Duration, now: SystemTime) -> bool {
+    now.duration_since(time).is_ok_and(|age| age > limit)
+}
+
+/// When a file or a directory was last changed.
+fn changed(metadata: &Metadata) -> SystemTime {
+    // Every system that this runs on has that time.
+    metadata.modified().unwrap_or(UNIX_EPOCH)
 }
 
 /// Which lifelines are looked at.
@@ -944,6 +975,31 @@ mod tests {
         assert_eq!(&**builds.enter(running).unwrap().name(), "a");
         assert!(output.exists());
         assert!(!stray.exists());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_takes_no_file_from_a_build() {
+        let dir = TestDir::new();
+        let before = builds(&dir);
+        let [unreadable, of_another_release, old] = ["a", "b", "c"].map(|name| {
+            let id = before
+                .register(registration(name, Some(dir.path()), None))
+                .unwrap();
+            let output = output_name(&before.directory(id), &OutputId([1; 32]));
+            std::fs::write(&output, "kept").unwrap();
+            (dir.path().join("registered").join(id.to_string()), output)
+        });
+        drop(before);
+        std::fs::remove_file(&unreadable.0).unwrap();
+        std::fs::create_dir(&unreadable.0).unwrap();
+        for (record, _) in [&of_another_release, &old] {
+            std::fs::write(record, r#"{"name":"b","mode":"unheard of"}"#).unwrap();
+        }
+        let long_ago = SystemTime::now() - BUILD_LIMIT - Duration::from_secs(1);
+        crate::sys::set_times(&old.0, long_ago).unwrap();
+        drop(builds(&dir));
+        assert!(unreadable.1.exists() && of_another_release.1.exists());
+        assert!(!old.0.exists() && !old.1.exists());
     }
 
     #[test]
