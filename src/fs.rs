@@ -91,6 +91,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     replaced
 }
 
+/// Writes all that is in memory of a file system to disk; `dir` is a directory on it, and `path` is for the error.
+pub fn sync_file_system(dir: &File, path: &Path) -> Result<()> {
+    attempt("sync", path, || sys::syncfs(dir))
+}
+
 /// Opens a new file for reading and writing, in the temporary directory and without a name: it
 /// is gone when it is closed.
 pub fn nameless_file() -> Result<File> {

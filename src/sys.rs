@@ -328,6 +328,14 @@ pub fn syncfs(on: &File) -> io::Result<()> {
     done(unsafe { libc::syncfs(on.as_raw_fd()) })
 }
 
+/// Lets go of what is in memory of a file and on disk as well, or should be, so that whoever reads it next reads the disk.
+pub fn forget_pages(file: &File) {
+    // SAFETY: takes a descriptor, which is open as long as `file` lives, and numbers. Where it fails nothing has changed.
+    unsafe {
+        libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+    }
+}
+
 /// The size of the file system that a path is on.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {

@@ -78,7 +78,7 @@ impl Maintenance {
     /// The thread.
     pub fn run(&self, store: &Store, stats: &Stats, limits: &Limits, builds: &dyn BuildsOfUsers) {
         sys::lower_priority();
-        if let Err(e) = self.check_after_crash(store)
+        if let Err(e) = self.check_suspects(store)
             && !matches!(e, Error::Stopped)
         {
             log::warn(e.chain());
@@ -115,7 +115,11 @@ impl Maintenance {
             // It stalls whoever writes meanwhile.
             let is_due = synced.elapsed() >= SYNC_EVERY && !builds.have_sessions();
             if is_due || synced.elapsed() >= SYNC_AT_LEAST_EVERY {
-                if let Err(e) = store.sync() {
+                // Again and again, until the disk takes it: then what it has not taken before is found.
+                let done = store.sync().and_then(|()| self.check_suspects(store));
+                if let Err(e) = done
+                    && !matches!(e, Error::Stopped)
+                {
                     log::warn(e.chain());
                 }
                 stats.save();
@@ -126,11 +130,12 @@ impl Maintenance {
         }
     }
 
-    fn check_after_crash(&self, store: &Store) -> Result<()> {
+    /// Reads what a crash or a failed write may have damaged, if there is any.
+    fn check_suspects(&self, store: &Store) -> Result<()> {
         let checked = store.verify_suspects(&self.stop)?;
         if checked > 0 {
             log::info(format!(
-                "verified {checked} outputs that a crash may have damaged"
+                "verified {checked} outputs that a crash or a failed write may have damaged"
             ));
         }
         Ok(())

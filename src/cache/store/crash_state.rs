@@ -7,6 +7,9 @@
 //! so. After a crash of the machine, outputs from that time on are suspect until their
 //! hash has been checked.
 //!
+//! The same holds when the disk refuses what is in memory. The kernel says that once, to whoever waits for the disk next,
+//! and goes on as if the data were there: so a later sync that succeeds says nothing of what was written before.
+//!
 //! The state must be on disk before the first put: it is what says that there are any.
 
 use crate::config::SYNC_SLACK;
@@ -15,9 +18,9 @@ use crate::fs;
 use crate::id::OutputId;
 use crate::log;
 use crate::sync::lock;
-use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -53,6 +56,8 @@ pub struct Size {
 #[derive(Debug)]
 pub struct CrashGuard {
     path: PathBuf,
+    /// The directory, opened before anything is written: the kernel tells of a failed write by descriptors that were open then.
+    directory: File,
     boot: String,
     /// Guards the file too.
     state: Mutex<State>,
@@ -80,6 +85,7 @@ impl CrashGuard {
         now: SystemTime,
         is_new: bool,
     ) -> Result<(Self, Size)> {
+        let directory = fs::open(path.parent().unwrap_or(&path))?;
         let before: Option<State> = match fs::read_to_string(&path) {
             // What cannot be understood was damaged by a crash.
             Ok(text) => serde_json::from_str(&text).ok(),
@@ -118,6 +124,7 @@ impl CrashGuard {
         Ok((
             Self {
                 path,
+                directory,
                 boot,
                 suspect_from: AtomicI64::new(state.suspect_from.unwrap_or(i64::MAX)),
                 state: Mutex::new(state),
@@ -201,9 +208,13 @@ impl CrashGuard {
         if last && !self.writing.load(Ordering::Acquire) && state.clean {
             return Ok(());
         }
+        let dir = self.path.parent().unwrap_or(&self.path);
+        if let Err(e) = fs::sync_file_system(&self.directory, dir) {
+            self.unsynced.store(true, Ordering::Relaxed);
+            self.suspect_unsynced(&mut state);
+            return Err(e);
+        }
         let synced = (|| {
-            let dir = self.path.parent().unwrap_or(&self.path);
-            sys::syncfs(&fs::open(dir)?).map_err(|e| Error::io("sync", dir, e))?;
             let next = State {
                 clean: last,
                 synced: seconds(now),
@@ -218,6 +229,22 @@ impl CrashGuard {
             self.unsynced.store(true, Ordering::Relaxed);
         }
         synced
+    }
+
+    /// What was written since the last sync point may not be on disk, and never come there.
+    fn suspect_unsynced(&self, state: &mut State) {
+        let from = state.suspect_from.unwrap_or(i64::MAX).min(state.synced);
+        *state = State {
+            clean: false,
+            suspect_from: Some(from),
+            ..state.clone()
+        };
+        self.suspect_from.store(from, Ordering::Release);
+        // What was known of them was known from memory.
+        *self.verified() = HashSet::new();
+        if let Err(e) = self.write(state) {
+            log::warn(e.chain());
+        }
     }
 
     fn write(&self, state: &State) -> Result<()> {

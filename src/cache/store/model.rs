@@ -399,18 +399,7 @@ fn is_never_served(work: impl Fn(&Store, &Path) -> Result<()>) {
                 .unwrap();
         };
         put(&open(&dir, 0).unwrap());
-        let [path] = &files(&dir.path().join("cache/outputs"))[..] else {
-            panic!("not one output");
-        };
-        let last_used = modified(&std::fs::metadata(path).unwrap());
-        std::fs::remove_file(path).unwrap();
-        std::fs::write(path, vec![0; body.len()]).unwrap();
-        std::fs::set_permissions(
-            path,
-            std::os::unix::fs::PermissionsExt::from_mode(OUTPUT_MODE),
-        )
-        .unwrap();
-        sys::set_times(path, last_used).unwrap();
+        lose(&dir, body.len());
         let store = open(&dir, 1).unwrap();
         faults::inject(failing, Fault::Fails(libc::EIO));
         let done = work(&store, &build);
@@ -453,6 +442,52 @@ fn a_damaged_output_is_not_served_whatever_fails_while_it_is_asked_for() {
             .link(&action(0), &entry, &directory, "during")
             .map(|_| ())
     });
+}
+
+/// The kernel says once that the disk did not take something, and then goes on as if it had.
+#[test]
+fn what_the_disk_did_not_take_is_read_before_it_is_served() {
+    for is_restarted in [false, true] {
+        CLOCK.set(2_000_000_000_000_000);
+        let dir = TestDir::in_memory();
+        let mut store = open(&dir, 0).unwrap();
+        let body = body(3);
+        store
+            .put(&action(0), &id_of(&body), body.len() as u64, &mut &body[..])
+            .unwrap();
+        faults::inject(0, Fault::Fails(libc::EIO));
+        store.sync().unwrap_err();
+        faults::clear();
+        lose(&dir, body.len());
+        store.sync().unwrap();
+        if is_restarted {
+            store.close().unwrap();
+            drop(store);
+            store = open(&dir, 0).unwrap();
+        }
+        let entry = store.get(&action(0)).unwrap().unwrap();
+        let directory = OpenDirectory::open(dir.path()).unwrap();
+        assert!(!store.link(&action(0), &entry, &directory, "file").unwrap());
+        assert_eq!(store.get(&action(0)).unwrap(), None);
+        store.verify_suspects(&AtomicBool::new(false)).unwrap();
+        assert!(!store.survival.as_ref().unwrap().is_suspicious());
+    }
+}
+
+/// The only output is of zeros now, and looks as before.
+fn lose(dir: &TestDir, length: usize) {
+    let [path] = &files(&dir.path().join("cache/outputs"))[..] else {
+        panic!("not one output");
+    };
+    let last_used = modified(&std::fs::metadata(path).unwrap());
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, vec![0; length]).unwrap();
+    std::fs::set_permissions(
+        path,
+        std::os::unix::fs::PermissionsExt::from_mode(OUTPUT_MODE),
+    )
+    .unwrap();
+    sys::set_times(path, last_used).unwrap();
 }
 
 /// A body that takes its time, so that others come in between.

@@ -9,6 +9,7 @@ use crate::id::{ActionId, OutputId};
 use crate::log;
 use crate::report::Verified;
 use crate::sha256::Sha256;
+use crate::sys;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -46,12 +47,13 @@ pub enum Event {
     Damage(Damage),
 }
 
-/// The SHA-256 of a file.
+/// The SHA-256 of a file, as it is on disk: what is in memory may be what the disk did not take.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn hash_file(path: &Path) -> Result<OutputId> {
     let mut file = fs::open(path)?;
+    sys::forget_pages(&file);
     let mut hash = Sha256::new();
     let mut chunk = vec![0; super::CHUNK];
     loop {
@@ -132,7 +134,7 @@ impl Store {
                     None => survival.trust(&output),
                     Some(why) => {
                         log::warn(format!(
-                            "removing output {output}, which {why} after a crash"
+                            "removing output {output}, which {why} after a crash or a failed write to disk"
                         ));
                         left += u64::from(!self.remove_damaged(&output));
                     }
