@@ -5,7 +5,7 @@
 //! trusted. Everybody else reads that tier and has one of their own.
 
 use crate::cache::tier::{Secret, Tier};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs;
 use crate::log;
 use crate::mode::Mode;
@@ -205,7 +205,12 @@ impl Policy {
         let members = members(&group, &passwd, &self.options.build_users_group);
         let trusted = self.options.trusted_users.iter();
         let trusted = trusted.filter_map(|user| user.parse().ok().or_else(|| uid(&passwd, user)));
-        let subuid = read("/etc/subuid");
+        let subuid = read("/etc/nsswitch.conf").and_then(|switch| match says_subuid(&switch) {
+            true => read("/etc/subuid"),
+            false => Err(Error::input(
+                "/etc/nsswitch.conf has another source of subordinate users than /etc/subuid",
+            )),
+        });
         let mut builders = lock(&self.builders);
         if let Err(e) = &subuid
             && (builders.subordinate.is_some() || builders.read.is_none())
@@ -222,6 +227,15 @@ impl Policy {
             read: Some(Instant::now()),
         };
     }
+}
+
+/// Whether /etc/subuid says all, as nsswitch.conf(5) has it.
+fn says_subuid(nsswitch: &str) -> bool {
+    let mut lines = nsswitch
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let sources = lines.find_map(|line| line.trim().strip_prefix("subid:"));
+    sources.is_none_or(|sources| sources.split_whitespace().eq(["files"]))
 }
 
 /// What a file says, whatever is in its comments; nothing when it is not there.
@@ -265,14 +279,31 @@ fn subordinate(subuid: &str, passwd: &str) -> Vec<Subordinate> {
         let mut fields = line.split(':');
         let owner = fields.next()?;
         let owner = uid(passwd, owner).or_else(|| owner.parse().ok());
-        let first: u32 = fields.next()?.parse().ok()?;
-        let count: u32 = fields.next()?.trim().parse().ok()?;
+        let mut number = || strtoul(fields.next()?);
+        let (first, count) = (number()?, number()?);
+        let user = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
         (owner != Some(0)).then_some(Subordinate {
-            users: first..first.saturating_add(count),
+            users: user(first)..user(first.saturating_add(count)),
             owner,
         })
     };
     subuid.lines().filter_map(range).collect()
+}
+
+/// A number as newuidmap(1) reads it, with strtoul(3): also hexadecimal and octal ones, and with blanks before them.
+fn strtoul(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, radix) = match text.strip_prefix('0').unwrap_or_default() {
+        "" => (text, 10),
+        rest => match rest.strip_prefix(['x', 'X']) {
+            Some(digits) => (digits, 16),
+            None => (rest, 8),
+        },
+    };
+    // What is too large for it is the largest.
+    let is_number = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+    is_number.then(|| u64::from_str_radix(digits, radix).unwrap_or(u64::MAX))
 }
 
 /// Whether a name matches a pattern in which `*` stands for anything.
@@ -301,7 +332,6 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     const GROUP: &str = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2,gone\nnixbldother:x:5:alice\n";
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nnixbld1:x:30001:30000::/:/bin/false\nnixbld2:x:30002:9::/:\n\
@@ -357,6 +387,35 @@ mod tests {
             !policy.is_builder(first + 10),
             "nobody knows who may become it"
         );
+    }
+
+    #[test]
+    fn ranges_are_read_as_newuidmap_reads_them() {
+        for (text, number) in [
+            ("100000", Some(100_000)),
+            (" 100000 ", Some(100_000)),
+            ("+5", Some(5)),
+            ("0x34000000", Some(872_415_232)),
+            ("010", Some(8)),
+            ("0", Some(0)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("", None),
+            ("0x", None),
+            ("-1", None),
+            ("1a", None),
+        ] {
+            assert_eq!(strtoul(text), number, "{text:?}");
+        }
+        let found = subordinate("alice:0x34000000:5000000000\n", PASSWD);
+        assert_eq!(found[0].users, 872_415_232..u32::MAX);
+        for (text, does) in [
+            ("", true),
+            ("passwd: files sss\nsubid: files # no others\n", true),
+            ("subid: sss\n", false),
+            (" subid:\tfiles sss\n", false),
+        ] {
+            assert_eq!(says_subuid(text), does, "{text}");
+        }
     }
 
     #[test]

@@ -224,19 +224,22 @@ impl Answers {
                 if path.is_immutable() {
                     self.counts.immutable.fetch_add(1, Ordering::Relaxed);
                 }
+                let place = || (self.action(KEPT, index, path), self.audience(index, path));
+                let before = place();
                 let fetched = self.upstreams.fetch(&url.join(&path.url_path()))?;
                 self.counts.fetched.fetch_add(1, Ordering::Relaxed);
                 let checked = check(path, &fetched.body).and_then(|()| match &self.serves {
                     Serves::Build(hashes) => hashes.check(path, &fetched.body),
-                    Serves::Team { .. } => Ok(()),
+                    Serves::Team { .. } => Ok(true),
                 });
-                if let Err(why) = checked {
+                let is_checked = checked.map_err(|why| {
                     let why = format!("{url}: {path} is {}", why.chain());
-                    return Err(Response::not_the_file(&why));
-                }
-                if path.is_immutable() && fetched.complete {
-                    let action = self.action(KEPT, index, path);
-                    let audience = self.audience(index, path);
+                    Response::not_the_file(&why)
+                })?;
+                // Where credentials have come or gone meanwhile, nobody knows which of them it was fetched with.
+                let is_placed = place() == before;
+                if path.is_immutable() && fetched.complete && is_checked && is_placed {
+                    let (action, audience) = before;
                     self.cache
                         .put(&action, &fetched.output, &fetched.body, audience);
                     self.counts.kept.fetch_add(1, Ordering::Relaxed);
@@ -262,11 +265,15 @@ impl Answers {
         }
         let audience = self.audience(index, path);
         let body = self.cache.get(&self.action(KEPT, index, path), audience)?;
-        if let Serves::Build(hashes) = &self.serves
-            && let Err(why) = hashes.check(path, &body)
-        {
-            log::warn(format!("{path}: removed from the cache: {}", why.chain()));
-            return None;
+        if let Serves::Build(hashes) = &self.serves {
+            match hashes.check(path, &body) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(why) => {
+                    log::warn(format!("{path}: removed from the cache: {}", why.chain()));
+                    return None;
+                }
+            }
         }
         self.counts.cached.fetch_add(1, Ordering::Relaxed);
         Some(Response::file(path.content_type(), body))

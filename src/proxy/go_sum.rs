@@ -9,6 +9,7 @@ use super::zip;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -58,16 +59,16 @@ impl ExpectedHashes {
         }
     }
 
-    /// Compares a file with what is expected of it.
+    /// Compares a file with what is expected of it; `false` when that is not known, because a go.sum cannot be read now.
     ///
     /// # Errors
     /// When it has another hash, or none.
-    pub fn check(&self, path: &ModulePath, body: &Body) -> Result<()> {
+    pub fn check(&self, path: &ModulePath, body: &Body) -> Result<bool> {
         let ModulePath::File(module, version, kind) = path else {
-            return Ok(());
+            return Ok(true);
         };
         let (key, hash): (_, fn(&Body) -> Result<String>) = match kind {
-            Kind::Info => return Ok(()),
+            Kind::Info => return Ok(true),
             Kind::Mod => (
                 format!("{} {}/go.mod", module.as_str(), version.as_str()),
                 zip::hash_go_mod,
@@ -77,13 +78,13 @@ impl ExpectedHashes {
                 zip::hash,
             ),
         };
-        let expected = self.expected(&key);
+        let (expected, is_all) = self.expected(&key);
         if expected.is_empty() {
-            return Ok(());
+            return Ok(is_all);
         }
         let found = hash(body)?;
         if expected.contains(&found) {
-            return Ok(());
+            return Ok(true);
         }
         Err(Error::peer(format!(
             "a file with the hash {found}, where go.sum or the checksum database has {}",
@@ -91,20 +92,28 @@ impl ExpectedHashes {
         )))
     }
 
-    fn expected(&self, key: &str) -> Vec<String> {
+    /// The hashes that are expected, and whether these are all of them.
+    fn expected(&self, key: &str) -> (Vec<String>, bool) {
         let mut found = lock(&self.told).get(key).cloned().unwrap_or_default();
+        let mut is_all = true;
         let mut read = lock(&self.read);
         for file in &self.files {
             let stamp = std::fs::metadata(file).and_then(|m| Ok((m.modified()?, m.len())));
-            let Ok(stamp) = stamp else {
-                continue;
+            let stamp = match stamp {
+                Ok(stamp) => stamp,
+                Err(e) => {
+                    is_all &= e.kind() == ErrorKind::NotFound;
+                    continue;
+                }
             };
             let known = read.get(file).is_some_and(|(at, _)| *at == stamp);
             if !known && stamp.1 <= SIZE_MAX {
+                let Ok(text) = std::fs::read(file) else {
+                    is_all = false;
+                    continue;
+                };
                 let mut hashes = Hashes::new();
-                if let Ok(text) = std::fs::read(file) {
-                    add(&mut hashes, &String::from_utf8_lossy(&text));
-                }
+                add(&mut hashes, &String::from_utf8_lossy(&text));
                 read.insert(file.clone(), (stamp, hashes));
             }
             if let Some((_, hashes)) = read.get(file) {
@@ -113,7 +122,7 @@ impl ExpectedHashes {
         }
         found.sort();
         found.dedup();
-        found
+        (found, is_all)
     }
 }
 
@@ -168,5 +177,21 @@ mod tests {
         assert_eq!(found, HASH);
         write("top/source/module/go.sum", HASH);
         sums.check(&path, &body).unwrap();
+    }
+
+    #[test]
+    fn a_go_sum_that_cannot_be_read_vouches_for_nothing() {
+        let dir = TestDir::new();
+        let path = ModulePath::parse("/example.test/m/@v/v1.0.0.mod").unwrap();
+        let body = Body::Memory(GO_MOD.into());
+        let sums = ExpectedHashes::of_build(dir.path(), Some(dir.path()));
+        assert!(sums.check(&path, &body).unwrap(), "there is none");
+        let go_sum = dir.path().join("go.sum");
+        std::fs::create_dir(&go_sum).unwrap();
+        assert!(!sums.check(&path, &body).unwrap());
+        // As soon as it can be read it counts.
+        std::fs::remove_dir(&go_sum).unwrap();
+        std::fs::write(&go_sum, "example.test/m v1.0.0/go.mod h1:x\n").unwrap();
+        sums.check(&path, &body).unwrap_err();
     }
 }

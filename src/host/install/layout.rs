@@ -315,7 +315,9 @@ pub fn user_ids() -> Option<(u32, u32)> {
 
 /// The numbers that one of the system's lists has for that name, if it is there.
 pub fn ids_in(list: &str) -> Option<Vec<u32>> {
-    let list = std::fs::read_to_string(list).ok()?;
+    // Somebody's name in it may be in another encoding.
+    let list = std::fs::read(list).ok()?;
+    let list = String::from_utf8_lossy(&list);
     list.lines().find_map(|line| {
         let mut fields = line.split(':');
         if fields.next()? != USER {
