@@ -52,20 +52,47 @@ impl Flags {
     }
 }
 
-/// The words of GOFLAGS: divided by blanks, with quotes around what holds some (`quoted.Split` in cmd/internal/quoted).
+/// The words of GOFLAGS: divided by blanks, or between quotes where a word begins with one. Quotes further inside do not count
+/// (`Split` in cmd/internal/quoted).
 fn split(text: &[u8]) -> Vec<OsString> {
+    let is_blank = |byte: &u8| b" \t\n\r".contains(byte);
     let mut words = Vec::new();
-    let mut word = Vec::new();
-    let mut quote = None;
-    for byte in text {
-        match (quote, byte) {
-            (Some(open), byte) if open == *byte => quote = None,
-            (None, b'\'' | b'"') => quote = Some(*byte),
-            (None, byte) if byte.is_ascii_whitespace() => words.push(std::mem::take(&mut word)),
-            (_, byte) => word.push(*byte),
+    let mut rest = text;
+    while let Some(begin) = rest.iter().position(|byte| !is_blank(byte)) {
+        rest = &rest[begin..];
+        let (word, after) = match rest[0] {
+            // `go` ends where the second quote is missing.
+            quote @ (b'\'' | b'"') => {
+                let end = rest[1..].iter().position(|byte| *byte == quote);
+                let end = end.map_or(rest.len(), |at| at + 1);
+                (&rest[1..end], rest.get(end + 1..).unwrap_or_default())
+            }
+            _ => rest.split_at(rest.iter().position(is_blank).unwrap_or(rest.len())),
+        };
+        words.push(OsString::from_vec(word.to_vec()));
+        rest = after;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_count_where_a_word_begins() {
+        for (text, words) in [
+            ("", &[][..]),
+            (" -a\t-b\n", &["-a", "-b"]),
+            ("'-ldflags=-X a=b' -v", &["-ldflags=-X a=b", "-v"]),
+            ("\"-tags=a b\"-v", &["-tags=a b", "-v"]),
+            (
+                "-ldflags=-X=main.by=O'Brien -toolexec=/build/w.sh",
+                &["-ldflags=-X=main.by=O'Brien", "-toolexec=/build/w.sh"],
+            ),
+            ("'' '-x", &["", "-x"]),
+        ] {
+            assert_eq!(split(text.as_bytes()), words, "{text}");
         }
     }
-    words.push(word);
-    let words = words.into_iter().filter(|word| !word.is_empty());
-    words.map(OsString::from_vec).collect()
 }

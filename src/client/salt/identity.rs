@@ -6,6 +6,7 @@
 
 use super::record::Record;
 use crate::sha256::Sha256;
+use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::io::{BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -69,7 +70,8 @@ impl Identities {
         record.add(name, real.as_os_str().as_bytes());
         if !self.is_fixed(&real) {
             let mut left = FILES_MAX;
-            self.walk(record, &real, deep, &mut left);
+            let mut followed = HashSet::from([real.clone()]);
+            self.walk(record, &real, deep, &mut left, &mut followed);
             if left == 0 {
                 record.add(
                     "too many files",
@@ -79,7 +81,14 @@ impl Identities {
         }
     }
 
-    fn walk(&self, record: &mut Record, folder: &Path, deep: bool, left: &mut usize) {
+    fn walk(
+        &self,
+        record: &mut Record,
+        folder: &Path,
+        deep: bool,
+        left: &mut usize,
+        followed: &mut HashSet<PathBuf>,
+    ) {
         let listed = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<_>>);
         let mut entries: Vec<_> = match listed {
             Ok(entries) => entries,
@@ -94,14 +103,24 @@ impl Identities {
             let path = entry.path();
             record.add("entry", entry.file_name().as_bytes());
             if let Ok(target) = std::fs::read_link(&path) {
-                // A folder that a link leads to is not walked: it may lead back here.
                 record.add("link", target.as_os_str().as_bytes());
             }
             match path.metadata() {
                 Ok(found) if found.is_dir() => {
-                    let is_walked = deep && entry.file_type().is_ok_and(|kind| kind.is_dir());
-                    if is_walked {
-                        self.walk(record, &path, deep, left);
+                    let is_link = !entry.file_type().is_ok_and(|kind| kind.is_dir());
+                    // What a link leads to is walked once, for it may lead back here, and only in the build's own directories:
+                    // elsewhere it may lead anywhere.
+                    let leads_to = is_link.then(|| path.canonicalize().unwrap_or_default());
+                    let is_followed =
+                        |real: &PathBuf| self.is_own(real) && followed.insert(real.clone());
+                    if deep && leads_to.as_ref().is_none_or(is_followed) {
+                        self.walk(
+                            record,
+                            leads_to.as_ref().unwrap_or(&path),
+                            deep,
+                            left,
+                            followed,
+                        );
                     }
                     record.add("end", "");
                 }
@@ -184,6 +203,24 @@ mod tests {
         write(&file, "#define V 1").unwrap();
         write(folder.join("other.h"), "").unwrap();
         assert_ne!(of(&own, &folder), first[1]);
+    }
+
+    #[test]
+    fn what_a_link_in_an_own_folder_leads_to_counts_and_may_lead_back() {
+        let dir = TestDir::new();
+        let top = dir.path().canonicalize().unwrap();
+        let own = Identities::new(vec![top.clone()]);
+        for folder in ["staged", "library/include"] {
+            std::fs::create_dir_all(top.join(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink("../library/include", top.join("staged/library")).unwrap();
+        std::os::unix::fs::symlink("../../staged", top.join("library/include/back")).unwrap();
+        let of_version = |version: &str| {
+            write(top.join("library/include/v.h"), version).unwrap();
+            of(&own, &top.join("staged"))
+        };
+        assert_eq!(of_version("1"), of_version("1"));
+        assert_ne!(of_version("1"), of_version("2"));
     }
 
     #[test]

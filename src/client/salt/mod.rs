@@ -418,7 +418,19 @@ fn which_go(command: Option<&GoCommand>, variables: &Variables, identities: &Ide
 }
 
 /// Flags of the compiler's that name a file to be read (cmd/compile/internal/base/flag.go).
-const FILES_OF_COMPILER: [&[u8]; 4] = [b"-pgoprofile", b"-embedcfg", b"-importcfg", b"-symabis"];
+const FILES_OF_COMPILER: [&[u8]; 5] = [
+    b"-coveragecfg",
+    b"-embedcfg",
+    b"-importcfg",
+    b"-pgoprofile",
+    b"-symabis",
+];
+
+/// Whether a word of flags for Go's tools may name a file with more flags in it (`expandArgs` in cmd/internal/objabi/flag.go).
+/// A pattern of packages may stand before it.
+fn names_flags(word: &[u8]) -> bool {
+    word.starts_with(b"@") || memchr::memmem::find(word, b"=@").is_some()
+}
 
 /// What flags have Go's own tools read, beside what `go` hashes.
 #[derive(Clone, Copy, Debug)]
@@ -457,7 +469,7 @@ fn add_flags(
     while let Some(word) = words.next() {
         let named = named_by(&[b"-I"], word, &mut words);
         // Of which package's folder it would be one is not known.
-        if named.is_some_and(|folder| !folder.is_absolute()) {
+        if named.is_some_and(|folder| !folder.is_absolute()) || names_flags(word) {
             record.add_nonce();
         }
         let folder = named.map(Path::to_path_buf);
@@ -483,6 +495,10 @@ fn add_files_of_compiler(
     let gcflags = command.values("gcflags");
     let mut words = words_of(&gcflags).into_iter();
     while let Some(word) = words.next() {
+        if names_flags(word) {
+            is_told = true;
+            record.add_nonce();
+        }
         let Some(path) = named_by(&FILES_OF_COMPILER, word, &mut words) else {
             continue;
         };

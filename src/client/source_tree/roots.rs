@@ -94,8 +94,9 @@ impl Roots {
         let mode = settings.flag("mod");
         let has_vendor = vendor.is_some_and(|(file, since)| {
             let is_told = || mode.is_some_and(|mode| mode == "vendor");
-            file.with_file_name("vendor/modules.txt").exists()
-                && (is_told() || release(&file) >= Some(since))
+            let list = file.with_file_name("vendor/modules.txt");
+            let is_fit = || vendors_workspace(&list) == Some(work.is_some());
+            list.exists() && (is_told() || release(&file) >= Some(since) && is_fit())
         });
         let is_told = mode.is_some_and(|mode| mode != "vendor");
         // `go install example.com/command@version` builds from no go.mod.
@@ -241,6 +242,16 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
+/// Whether a modules.txt is that of a go.work: else `go` takes it only where it is told to, and the other way round
+/// (`modulesTextIsForWorkspace` in cmd/go/internal/modload/init.go).
+fn vendors_workspace(list: &Path) -> Option<bool> {
+    let text = std::fs::read(list).ok()?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let notes = line.strip_prefix(b"## ").unwrap_or_default();
+    let mut notes = notes.split(|byte| *byte == b';');
+    Some(notes.any(|note| note.trim_ascii() == b"workspace"))
+}
+
 /// The release of Go that a go.mod or go.work says, as far as it matters.
 fn release(file: &Path) -> Option<(u32, u32)> {
     let text = std::fs::read(file).ok()?;
@@ -264,9 +275,14 @@ fn directives(text: &str, directive: &str) -> Vec<Vec<String>> {
             }
             Some(_) if block.is_empty() => {
                 let kind = words.remove(0);
-                if words.first().is_some_and(|word| word == "(") {
-                    block = kind;
-                    continue;
+                // Anything else behind a parenthesis makes a line of its own of it (`parseStmt` in x/mod/modfile/read.go).
+                match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                    ["("] => {
+                        block = kind;
+                        continue;
+                    }
+                    ["(", ")"] => continue,
+                    _ => {}
                 }
                 if kind != directive {
                     continue;
@@ -465,7 +481,7 @@ mod tests {
         // A workspace has a vendor folder of its own.
         let work = [("go.work", "go 1.24\nuse ./a\n")];
         assert!(uses(&work, &[], &[]));
-        assert!(!uses(&[("vendor/modules.txt", "")], &[], &[]));
+        assert!(!uses(&[("vendor/modules.txt", "## workspace\n")], &[], &[]));
         let roots = find(
             &dir,
             &[],
@@ -488,6 +504,33 @@ mod tests {
         std::fs::write(dir.path().join("go.work"), "use ./b\n").unwrap();
         let roots = find(&dir, &[], "a", &[], &[("GOENV", "DIR/env")]);
         assert_eq!(names(&dir, &roots), ["a"]);
+    }
+
+    #[test]
+    fn an_empty_block_on_one_line_hides_nothing() {
+        let dir = TestDir::new();
+        let text = "module a\nrequire ( )\nreplace b => ../b\nexclude (\n)\nreplace c => ../c\n";
+        let roots = find(&dir, &[("a/go.mod", text)], "a", &[], &[]);
+        assert_eq!(names(&dir, &roots), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_vendor_folder_of_the_other_kind_is_not_used_unless_go_is_told_to() {
+        let of = |work: bool, list: &str, args: &[&str]| {
+            let dir = TestDir::new();
+            let mut files = vec![
+                ("a/go.mod", "module a\ngo 1.24\n"),
+                ("a/vendor/modules.txt", list),
+            ];
+            if work {
+                files.push(("a/go.work", "go 1.24\nuse .\n"));
+            }
+            find(&dir, &files, "a", args, &[]).uses_module_cache
+        };
+        let of_work = "## workspace\n# b v1.0.0\n";
+        assert!(!of(false, "# b v1.0.0\n", &[]) && !of(true, of_work, &[]));
+        assert!(of(true, "# b v1.0.0\n", &[]) && of(false, of_work, &[]));
+        assert!(!of(false, of_work, &["build", "-mod=vendor"]));
     }
 
     #[test]

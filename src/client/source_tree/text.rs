@@ -80,11 +80,17 @@ impl Named {
         if let Some(rest) = after.strip_prefix(b"(") {
             after = rest.trim_ascii_start();
         }
-        // Within a string, quotes are escaped.
+        // Within a string, quotes are escaped. One that is not ends the string, and what comes then is a macro.
+        let is_escaped = after.starts_with(b"\\");
         let after = after.strip_prefix(b"\\").unwrap_or(after);
-        let (Some((open, rest)), true) = (after.split_first(), true) else {
+        let Some((open, rest)) = after.split_first() else {
             return;
         };
+        let quotes = line.iter().filter(|byte| **byte == b'"').count();
+        if *open == b'"' && !is_escaped && line.ends_with(b".") && quotes % 2 == 1 {
+            self.any = true;
+            return;
+        }
         let close = match open {
             b'"' | b'\'' => *open,
             b'<' => b'>',
@@ -97,12 +103,16 @@ impl Named {
             .iter()
             .position(|byte| *byte == close || *byte == b'\n');
         let name = &rest[..end.unwrap_or(rest.len())];
+        // The string may end before the name does.
+        let is_closed = !is_escaped || name.ends_with(b"\\");
         let name = name.strip_suffix(b"\\").unwrap_or(name);
         // A backslash stands before the parameter of a macro; a name that ends in a dot goes on in another string.
         let is_plain = |byte: &u8| {
             byte.is_ascii_alphanumeric() || b"_./+-@~$ ".contains(byte) || *byte >= 0x80
         };
-        let is_whole = !name.is_empty()
+        let is_whole = is_closed
+            && !name.ends_with(b"/")
+            && !name.is_empty()
             && !name.ends_with(b".")
             && name.trim_ascii() == name
             && name.iter().all(is_plain);
@@ -466,6 +476,9 @@ mod tests {
             "#embed FILE",
             ".macro x file\n.incbin \"\\file\"\n.endm\nx logo.json\n",
             "asm(\".incbin \\\"logo.\" KIND \"\\\"\");",
+            "asm(\".incbin \\\"logo\" KIND \"\\\"\");",
+            "#define X(s, f) asm(#s \": .incbin \\\"assets/\" f \"\\\"\\n\")\nX(a, \"logo.png\")",
+            "asm(\".incbin \"FILE\"\\n\");",
             "??=include MACRO",
         ] {
             assert!(named(text).any, "{text}");
