@@ -127,9 +127,12 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
             parts::hash(word.as_bytes()),
         );
     }
-    let mut is_all = true;
+    let mut flags = variables
+        .iter()
+        .filter(|(name, _)| has_flags(name.as_bytes()));
+    let mut is_all = !flags.any(|(_, value)| flags::words(value.as_bytes()).any(leads_upward));
     let beside = record.word(|record| {
-        is_all = surroundings::add(record, variables, identities, starts.into_iter());
+        is_all &= surroundings::add(record, variables, identities, starts.into_iter());
     });
     if !beside.is_empty() {
         record.say("files beside the source", parts::hash(beside.as_bytes()));
@@ -160,14 +163,32 @@ fn named_by_flags(variables: &Variables) -> BTreeSet<PathBuf> {
         if is_list {
             let folders = value.split(|byte| *byte == b':').map(OsStr::from_bytes);
             found.extend(folders.map(PathBuf::from).filter(|path| path.has_root()));
-        } else if flags::Use::of(name).is_some()
-            || name.starts_with(b"NIX_CXXSTDLIB_")
-            || (name.starts_with(b"CGO_") && name.ends_with(b"FLAGS"))
-        {
-            found.extend(flags::words(value).filter_map(flags::path_in));
+        } else if has_flags(name) {
+            // A path alone behind a program's name is looked at as a program is.
+            let words = flags::words(value);
+            let words = words.filter(|word| !is_program(name) || !word.starts_with(b"/"));
+            found.extend(words.filter_map(flags::path_in));
         }
     }
     found
+}
+
+/// Whether a variable has flags for a C compiler or linker, alone or behind the program's name.
+fn has_flags(name: &[u8]) -> bool {
+    flags::Use::of(name).is_some()
+        || name.starts_with(b"NIX_CXXSTDLIB_")
+        || (name.starts_with(b"CGO_") && name.ends_with(b"FLAGS"))
+        || is_program(name)
+}
+
+fn is_program(name: &[u8]) -> bool {
+    NAMED.iter().any(|program| program.as_bytes() == name)
+}
+
+/// Whether a flag leads out of the folder that the compiler runs in, which is another one for each package.
+fn leads_upward(word: &[u8]) -> bool {
+    let end = word.iter().position(|byte| *byte == b'/');
+    word[..end.unwrap_or(word.len())].ends_with(b"..")
 }
 
 #[cfg(test)]
@@ -200,12 +221,34 @@ mod tests {
             ("NIX_CFLAGS_COMPILE", format!("-isystem {shown}")),
             ("NIX_CFLAGS_COMPILE_FOR_BUILD", format!("-I{shown}")),
             ("CGO_CFLAGS", format!("-O2 -I{shown}")),
+            ("CC", format!("gcc -I{shown} -O2")),
+            (
+                "PKG_CONFIG",
+                format!("pkg-config --define-variable=prefix={shown}"),
+            ),
         ] {
             write(include.join("v.h"), "#define V 1").unwrap();
             let first = of(&top, &[(name, &value)]);
             assert_eq!(of(&top, &[(name, &value)]), first, "{name}");
             write(include.join("v.h"), "#define V 2").unwrap();
             assert_ne!(of(&top, &[(name, &value)]), first, "{name}");
+        }
+    }
+
+    #[test]
+    fn flags_that_lead_upward_from_no_known_folder_share_nothing() {
+        let shares = |name: &str, value: &str| {
+            let variables = Variables::new([(name.into(), value.into())].into_iter());
+            add(&mut Record::new("test"), &variables, &Identities::default())
+        };
+        assert!(shares("CGO_CFLAGS", "-O2 -I/nix/store/a/../b -Iinclude"));
+        assert!(shares("OTHER", "-I../b"));
+        for (name, value) in [
+            ("CGO_CFLAGS", "-O2 -I../b"),
+            ("NIX_CFLAGS_COMPILE", "-isystem ../b/include"),
+            ("CC", "gcc -L.."),
+        ] {
+            assert!(!shares(name, value), "{name}={value}");
         }
     }
 
