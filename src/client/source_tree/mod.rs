@@ -112,7 +112,7 @@ impl SourceTree {
         let roots = Roots::find(cwd, &settings);
         if roots.is_odd {
             return Err(Error::input(
-                "go.mod or go.work has a path with escapes between quotes",
+                "go.mod or go.work cannot be read, or has a word with escapes between quotes or that is not UTF-8",
             ));
         }
         let memory = memory(&settings);

@@ -22,7 +22,7 @@ pub struct Roots {
     pub has_module: bool,
     /// The command was started in a folder that a link leads to, and may go by either path.
     pub by_link: bool,
-    /// A go.mod or go.work says a path in a way that is not understood here.
+    /// A go.mod or go.work cannot be read, or says a path in a way that is not understood here.
     pub is_odd: bool,
     /// Modules may be taken from the module cache.
     pub uses_module_cache: bool,
