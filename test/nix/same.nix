@@ -586,6 +586,28 @@ let
         '';
       };
     };
+    header-around = {
+      change = "a header that preBuild makes beside the source, found from the folder around both";
+      short = true;
+      make = v: {
+        files."main.go" = saysV "// #cgo CFLAGS: -I\${SRCDIR}/..\n// #include <generated/deep/v.h>";
+        preBuild = ''
+          mkdir -p ../generated/deep
+          echo "#define V ${v}" >../generated/deep/v.h
+        '';
+      };
+    };
+    header-around-twice = {
+      change = "a header that preBuild makes beside the source, included by one above the source";
+      make = v: {
+        files."main.go" = saysV "// #include \"../all.h\"";
+        preBuild = ''
+          mkdir ../generated
+          echo "#define V ${v}" >../generated/v.h
+          echo '#include "generated/v.h"' >../all.h
+        '';
+      };
+    };
     incbin-in-macro = {
       change = "bytes that a macro of the assembler's takes in, by the name that it is called with";
       make = v: {
@@ -1047,6 +1069,52 @@ let
           '';
         };
     };
+    compiler-sdk = {
+      change = "a header that a script finds by its own place, which CC names, both beside the source";
+      short = true;
+      make =
+        v:
+        probing
+        // {
+          preBuild = ''
+            mkdir -p ../sdk/bin ../sdk/include
+            echo "#define V ${v}" >../sdk/include/value.h
+            printf '#!%s\nexec gcc -include "$(dirname "$0")/../include/value.h" "$@"\n' "$SHELL" >../sdk/bin/cc
+            chmod +x ../sdk/bin/cc
+            export CC=$NIX_BUILD_TOP/sdk/bin/cc
+          '';
+        };
+    };
+    compiler-variable = {
+      change = "a file that a script finds by a variable";
+      make =
+        v:
+        probing
+        // {
+          preBuild = ''
+            mkdir ../tools ../flags
+            echo "-DV=${v}" >../flags/all
+            printf '#!%s\nexec gcc @"$FLAGS/all" "$@"\n' "$SHELL" >../tools/cc
+            chmod +x ../tools/cc
+            export FLAGS=$PWD/../flags CC=$PWD/../tools/cc
+          '';
+        };
+    };
+    compiler-anywhere = {
+      change = "a file that a script finds in the build directory";
+      make =
+        v:
+        probing
+        // {
+          preBuild = ''
+            mkdir ../tools ../flags
+            echo "-DV=${v}" >../flags/all
+            printf '#!%s\nname=flags\nexec gcc @"$NIX_BUILD_TOP/$name/all" "$@"\n' "$SHELL" >../tools/cc
+            chmod +x ../tools/cc
+            export CC=$NIX_BUILD_TOP/tools/cc
+          '';
+        };
+    };
     compiler-parts = {
       change = "GCC_EXEC_PREFIX, where gcc finds its parts";
       make = variable "GCC_EXEC_PREFIX" "${gccParts "1"}/" "${gccParts "2"}/" probing;
@@ -1377,6 +1445,21 @@ let
       make = installed {
         prefix = "$NIX_BUILD_TOP/prefix";
         said = "$prefix";
+      };
+    };
+    pkg-config-own-place = {
+      change = "a header beside the source, to which a .pc file in the module's root leads by its own place";
+      make = v: {
+        files = {
+          "main.go" = saysV "// #cgo pkg-config: v\n// #include <v.h>";
+          "v.pc" = "Name: v\nDescription: v\nVersion: 1\nCflags: -I\${pcfiledir}/../lib/include\n";
+        };
+        nativeBuildInputs = [ c.pkgConfig ];
+        preBuild = ''
+          mkdir -p ../lib/include
+          echo "#define V ${v}" >../lib/include/v.h
+          export PKG_CONFIG_PATH=$PWD
+        '';
       };
     };
     pkg-config-installed-top = {

@@ -1,5 +1,6 @@
 //! The flags for compiler and linker that variables hold: which of them count, and what they name.
 
+use crate::client::programs::words;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -63,13 +64,6 @@ pub fn counting(value: &[u8], used: Use, own: &[&Path]) -> Vec<u8> {
         }
     }
     kept.join(&b' ')
-}
-
-/// What is divided by blanks.
-pub fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
 }
 
 /// The absolute path in a flag such as `-I/usr/include`, `-Wl,-rpath,/opt/lib` or `/build/libx.a`.

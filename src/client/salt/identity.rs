@@ -35,7 +35,8 @@ impl Identities {
         Self { own }
     }
 
-    fn is_own(&self, path: &Path) -> bool {
+    /// Whether this build fills it itself.
+    pub fn is_own(&self, path: &Path) -> bool {
         self.own.iter().any(|own| path.starts_with(own))
     }
 
@@ -129,12 +130,6 @@ impl Identities {
                 Err(e) => record.add_failure("entry", &path, &e),
             }
         }
-    }
-
-    /// Whether it is a script of the build's own.
-    pub fn is_script(&self, path: &Path) -> bool {
-        let is_small = || path.metadata().is_ok_and(|found| found.len() <= SCRIPT_MAX);
-        self.is_own(path) && is_small() && begins_as_script(path)
     }
 
     /// Adds what a file holds: its bytes, or what says that they have not changed.

@@ -26,6 +26,7 @@ mod toolchain;
 mod variables;
 
 use crate::client::parts::{self, Part};
+use crate::client::programs;
 use crate::client::purity::Kind;
 use crate::client::source_tree::{Assembler, SourceTree};
 use crate::client::unknown;
@@ -314,7 +315,7 @@ impl Rest {
         record.add("key", "full");
         variables.add_counting(&mut record, outputs, self.in_build);
         if self.runs_c() {
-            add_toolchain(&mut record, variables, identities);
+            add_toolchain(&mut record, variables, identities, self.folder.as_deref());
         }
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
@@ -347,7 +348,7 @@ impl Rest {
             of_tests.add("key", "test");
             if !self.runs_c() {
                 // A test may look for a compiler all the same.
-                add_toolchain(&mut of_tests, variables, identities);
+                add_toolchain(&mut of_tests, variables, identities, self.folder.as_deref());
             }
             variables.add_of_tests(&mut of_tests, outputs);
         }
@@ -360,9 +361,18 @@ impl Rest {
     }
 }
 
-fn add_toolchain(record: &mut Record, variables: &Variables, identities: &Identities) {
-    if !toolchain::add(record, variables, identities) {
-        record.add_nonce();
+fn add_toolchain(
+    record: &mut Record,
+    variables: &Variables,
+    identities: &Identities,
+    folder: Option<&Path>,
+) {
+    if !toolchain::add(record, variables, identities, folder) {
+        let nonce = record.word(Record::add_nonce);
+        record.say(
+            "what the C toolchain reads, which cannot be told,",
+            parts::hash(nonce.as_bytes()),
+        );
     }
 }
 
@@ -455,7 +465,7 @@ fn add_flags(
     let path = variables.get("PATH").unwrap_or_default();
     for word in words_of(&command.values("toolexec")) {
         record.add("toolexec", word);
-        if let Some(program) = toolchain::find(OsStr::from_bytes(word), path) {
+        if let Some(program) = programs::find(OsStr::from_bytes(word), path) {
             let said = record.word(|record| identities.add_file(record, "toolexec", &program));
             record.say("-toolexec", said);
         }
@@ -531,7 +541,7 @@ fn named_by<'a>(
 fn words_of<'a>(values: &[&'a OsStr]) -> Vec<&'a [u8]> {
     values
         .iter()
-        .flat_map(|value| flags::words(value.as_bytes()))
+        .flat_map(|value| programs::words(value.as_bytes()))
         .collect()
 }
 

@@ -1,158 +1,138 @@
-//! What a build has put beside its source for its C toolchain: scripts in a compiler's place with what lies beside them, and
-//! libraries that were installed there, which .pc files name.
+//! Libraries that a build has put beside its source, and that flags and .pc files lead a C toolchain to.
 //!
-//! All of it is below the build's own directory, where every build has the same paths. Nobody knows what a script reads, so
-//! its whole folder counts, and whatever of this build it names, and so on from there. The source itself is in the hands
-//! of `source_tree`.
+//! All of it is below the build's own directory, where every build has the same paths. The source itself is in the hands
+//! of `source_tree`, and so is all the rest when a program of the toolchain is the build's own.
 
 use super::identity::Identities;
 use super::record::Record;
 use super::variables::Variables;
+use crate::client::pkg_config;
+use crate::client::source_tree::normal;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A larger file is not looked at for what it names, in bytes.
-const TEXT_MAX: u64 = 64 << 10;
-
 /// How many files and folders are followed. A build with more shares nothing of C.
 const FOLLOWED_MAX: usize = 10_000;
-
-/// Folders of a build that hold nothing for C, or that `go` looks after.
-const OF_GO: [&str; 4] = ["GOPATH", "GOCACHE", "GOMODCACHE", "GOBIN"];
 
 /// The folders of an installed library.
 const OF_PREFIX: [&str; 4] = ["include", "lib", "lib64", "share"];
 
-/// Adds what these lead to; those that are not the build's own lead nowhere. `false` if that is too much.
+/// Adds what these paths lead to; those that are not the build's own lead nowhere. `go` runs in `folder`. `false` if that is
+/// too much, or cannot be told.
 pub fn add(
     record: &mut Record,
     variables: &Variables,
     identities: &Identities,
-    starts: impl Iterator<Item = PathBuf>,
+    folder: Option<&Path>,
+    paths: impl Iterator<Item = PathBuf>,
 ) -> bool {
-    let Some(top) = variables.get("NIX_BUILD_TOP").map(Path::new) else {
+    let top = variables.get("NIX_BUILD_TOP").map(Path::new);
+    let Some(top) = top.filter(|top| top.parent().is_some()).map(normal) else {
         return true;
     };
-    let path = variables.get("PATH").unwrap_or_default();
     let mut search = Search {
-        top,
-        except: OF_GO
-            .iter()
-            .filter_map(|name| variables.get(name))
-            .map(PathBuf::from)
-            .collect(),
-        left: std::env::split_paths(path).collect(),
+        source: folder.and_then(|folder| source(&top, folder)),
+        top: &top,
+        left: paths.collect(),
         followed: BTreeSet::new(),
+        is_beyond: false,
     };
-    search.left.extend(starts);
     while let Some(path) = search.left.pop_first() {
         if search.followed.len() >= FOLLOWED_MAX {
             return false;
         }
-        search.follow(record, identities, &path);
+        search.follow(record, identities, &normal(&path));
     }
-    true
+    !search.is_beyond
+}
+
+/// The folder right in the build's own directory that `go` runs below.
+fn source(top: &Path, folder: &Path) -> Option<PathBuf> {
+    let below = folder.strip_prefix(top).ok()?;
+    Some(top.join(below.components().next()?))
 }
 
 struct Search<'a> {
     top: &'a Path,
-    except: Vec<PathBuf>,
+    source: Option<PathBuf>,
     left: BTreeSet<PathBuf>,
     followed: BTreeSet<PathBuf>,
+    /// Nobody can tell what else is read.
+    is_beyond: bool,
 }
 
 impl Search<'_> {
     fn follow(&mut self, record: &mut Record, identities: &Identities, path: &Path) {
-        let is_excepted = || self.except.iter().any(|folder| path.starts_with(folder));
-        if !path.starts_with(self.top) || is_excepted() || !self.followed.insert(path.to_path_buf())
-        {
+        if !path.starts_with(self.top) || !self.followed.insert(path.to_path_buf()) {
             return;
         }
+        let is_source = self
+            .source
+            .as_ref()
+            .is_some_and(|source| path.starts_with(source));
         let Ok(found) = path.metadata() else {
             return record.add("missing", path.as_os_str().as_bytes());
         };
-        if found.is_dir() {
-            self.folder(record, identities, path);
-        } else {
+        // What flags name is added by whoever looks at them; the top would be all.
+        if !is_source && path != self.top {
             identities.add_file(record, "beside", path);
-            if found.is_file() && found.len() <= TEXT_MAX {
-                self.named_in(path);
-            }
-            self.left.extend(path.parent().map(Path::to_path_buf));
         }
-    }
-
-    fn folder(&mut self, record: &mut Record, identities: &Identities, folder: &Path) {
-        let has_module = |folder: &Path| folder.join("go.mod").is_file();
-        if has_module(folder) {
-            return;
+        if !found.is_dir() {
+            return self.pc_file(path);
         }
-        if folder == self.top {
-            return self.files_of_top(record, identities);
-        }
-        // Of the source, no more than the files beside a script.
-        let is_source = folder
-            .ancestors()
-            .take_while(|above| *above != self.top)
-            .any(has_module);
-        identities.add_folder(record, "beside", folder, !is_source);
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()) {
-            let is_text = |path: &Path| {
-                path.extension().is_some_and(|extension| extension == "pc")
-                    || identities.is_script(path)
-            };
-            if is_text(&path) {
-                self.named_in(&path);
-            }
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            self.pc_file(&entry.path());
         }
         // A .pc file can name its library by its own place.
-        if folder.file_name().is_some_and(|name| name == "pkgconfig") {
-            match folder.ancestors().nth(2) {
-                // Where the source is, too, and all that Nix and `go` have there.
-                Some(top) if top == self.top => {
-                    self.left.extend(OF_PREFIX.map(|name| top.join(name)));
-                }
+        if path.ends_with("pkgconfig") {
+            match path.ancestors().nth(2) {
+                Some(prefix) if prefix == self.top => self.add_prefix_at_top(),
                 prefix => self.left.extend(prefix.map(Path::to_path_buf)),
             }
         }
     }
 
-    /// Adds the files of the build's own directory that are not Nix's, stdenv's or ours.
-    fn files_of_top(&self, record: &mut Record, identities: &Identities) {
-        let entries = std::fs::read_dir(self.top).into_iter().flatten().flatten();
-        let files: BTreeSet<_> = entries
-            .map(|entry| entry.path())
-            .filter(|path| path.is_file())
-            .collect();
-        for file in files {
-            let name = file.file_name().unwrap_or_default().as_bytes();
-            let is_known = [&b".attrs."[..], b".nix-gocacheprog"];
-            if name != b"env-vars" && !is_known.iter().any(|known| name.starts_with(known)) {
-                identities.add_file(record, "beside", &file);
+    /// Adds a library that is where the source is, too, and all that Nix and `go` have there.
+    fn add_prefix_at_top(&mut self) {
+        let folders = OF_PREFIX.map(|name| self.top.join(name));
+        self.left.extend(folders);
+    }
+
+    /// Adds what pkg-config tells a compiler, if this is a .pc file.
+    fn pc_file(&mut self, path: &Path) {
+        if path.extension().is_none_or(|extension| extension != "pc") {
+            return;
+        }
+        let values = || {
+            let folder = path.parent()?.to_str()?;
+            pkg_config::values(&std::fs::read(path).ok()?, folder)
+        };
+        let Some(values) = values() else {
+            return self.is_beyond = true;
+        };
+        for value in values {
+            let words = value.split_whitespace();
+            let paths: Vec<_> = words.filter_map(path_in).collect();
+            for path in paths {
+                if path != self.top {
+                    self.left.insert(path);
+                } else if value.starts_with('/') {
+                    // The prefix itself, which no compiler is told of.
+                    self.add_prefix_at_top();
+                } else {
+                    self.is_beyond = true;
+                }
             }
         }
     }
+}
 
-    /// Whatever of this build a text names.
-    fn named_in(&mut self, file: &Path) {
-        let Ok(text) = std::fs::read(file) else {
-            return;
-        };
-        let top = self.top.as_os_str().as_bytes();
-        let mut rest = text.as_slice();
-        while let Some(at) = rest.windows(top.len()).position(|part| part == top) {
-            let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._+-@".contains(byte);
-            let length = rest[at..].iter().position(|byte| !is_part(byte));
-            let end = length.map_or(rest.len(), |length| at + length);
-            let path = Path::new(OsStr::from_bytes(&rest[at..end]));
-            // By its parts: without a slash at its end.
-            self.left.insert(path.components().collect());
-            rest = &rest[end.max(at + top.len())..];
-        }
-    }
+/// The absolute path in a word of a .pc file, whatever option stands before it.
+fn path_in(word: &str) -> Option<PathBuf> {
+    let path = word[word.find('/')?..].trim_end_matches(['"', '\'']);
+    Some(normal(Path::new(OsStr::new(path))))
 }
 
 #[cfg(test)]
@@ -160,7 +140,7 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
 
-    /// A build's own directory, in which PATH and flags lead somewhere.
+    /// A build's own directory, in which flags lead somewhere.
     struct Build {
         _dir: TestDir,
         top: PathBuf,
@@ -179,54 +159,27 @@ mod tests {
             std::fs::write(path, text.replace("TOP", self.top.to_str().unwrap())).unwrap();
         }
 
-        fn found(&self, start: &str) -> [u8; 32] {
+        /// `None` if that cannot be told.
+        fn find(&self, start: &str) -> Option<[u8; 32]> {
             let top = self.top.to_str().unwrap();
-            let gopath = format!("{top}/go");
-            let path = format!("/nix/store/a/bin:{gopath}/bin");
-            let vars = [("NIX_BUILD_TOP", top), ("PATH", &path), ("GOPATH", &gopath)];
+            let vars = [("NIX_BUILD_TOP", top)];
             let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
             let identities = Identities::new(vec![self.top.clone()]);
             let mut record = Record::new("test");
-            let start = std::iter::once(self.top.join(start));
-            assert!(add(&mut record, &variables, &identities, start));
-            record.finish()
+            let folder = self.top.join("source/go");
+            let starts = std::iter::once(self.top.join(start));
+            let is_all = add(&mut record, &variables, &identities, Some(&folder), starts);
+            is_all.then(|| record.finish())
         }
 
         /// Whether this file counts for what that leads to.
         fn counts(&self, name: &str, start: &str) -> bool {
             self.write(name, "1");
-            let first = self.found(start);
-            assert_eq!(self.found(start), first);
+            let first = self.find(start).unwrap();
+            assert_eq!(self.find(start), Some(first));
             self.write(name, "2");
-            self.found(start) != first
+            self.find(start) != Some(first)
         }
-    }
-
-    #[test]
-    fn what_lies_beside_a_script_counts_and_what_it_names() {
-        let build = Build::new();
-        build.write(
-            "tools/cc",
-            "#!/bin/sh\nexec TOP/more/cc -I\"TOP/include/\" \"$@\"\n",
-        );
-        build.write("more/cc", "#!/bin/sh\nexec gcc @TOP/flags/all \"$@\"\n");
-        build.write("flags/all", "-I'TOP/other'");
-        for name in [
-            "tools/flags",
-            "tools/deep/x",
-            "more/x",
-            "flags/x",
-            "include/v.h",
-            "other/deep/v.h",
-        ] {
-            assert!(build.counts(name, "tools/cc"), "{name}");
-        }
-        for name in ["unrelated/x", "go/bin/x", "env-vars", "x"] {
-            assert!(!build.counts(name, "tools/cc"), "{name}");
-        }
-        build.write("cc", "#!/bin/sh\nexec gcc $(cat \"${0%/*}/x\") \"$@\"\n");
-        assert!(build.counts("x", "cc"));
-        assert!(!build.counts("env-vars", "cc"));
     }
 
     #[test]
@@ -238,8 +191,12 @@ mod tests {
             "prefix=TOP/installed\nCflags: -I${prefix}/include\n",
         );
         assert!(build.counts("prefix/include/x.h", "prefix/lib/pkgconfig"));
-        assert!(build.counts("prefix/lib/libx.a", "prefix/lib/pkgconfig"));
+        assert!(build.counts("prefix/lib/libx.a", "source/../prefix/lib/pkgconfig"));
         assert!(build.counts("installed/include/y.h", "pc"));
+        assert!(
+            build.counts("installed/go.mod", "pc"),
+            "a library with Go in it"
+        );
         assert!(!build.counts("installed/include/y.h", "prefix/lib/pkgconfig"));
         build.write("lib/pkgconfig/z.pc", "prefix=${pcfiledir}/../..\n");
         assert!(build.counts("include/z.h", "lib/pkgconfig"));
@@ -248,13 +205,28 @@ mod tests {
     }
 
     #[test]
-    fn of_the_source_only_what_lies_beside_a_script_counts() {
+    fn a_library_counts_wherever_its_pc_file_is() {
         let build = Build::new();
-        build.write("source/go.mod", "module x");
-        build.write("source/cc", "#!/bin/sh\n");
-        build.write("source/tools/cc", "#!/bin/sh\n");
-        assert!(!build.counts("source/main.go", "source/cc"));
-        assert!(build.counts("source/tools/flags.txt", "source/tools/cc"));
-        assert!(!build.counts("source/tools/deep/main.go", "source/tools/cc"));
+        for (folder, up) in [("pc/x", "../.."), ("source/pc", "../.."), ("source", "..")] {
+            let prefix = format!("prefix=${{pcfiledir}}/{up}/staged");
+            let name = format!("{folder}/x.pc");
+            build.write(&name, &(prefix + "\nCflags: \"-I${prefix}/include\" -DX\n"));
+            assert!(build.counts("staged/include/deep/x.h", folder), "{folder}");
+            assert!(build.counts("staged/include/deep/x.h", &name), "{name}");
+            std::fs::remove_file(build.top.join(name)).unwrap();
+            assert!(!build.counts("staged/include/deep/x.h", folder), "{folder}");
+        }
+        for text in ["Cflags: -ITOP", "Cflags: -I${prefix}/x"] {
+            build.write("pc/x/x.pc", text);
+            assert_eq!(build.find("pc/x"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_source_is_in_other_hands() {
+        let build = Build::new();
+        assert!(!build.counts("source/lib/x.h", "source/lib"));
+        assert!(!build.counts("source/lib/pkgconfig/x.h", "source/lib/pkgconfig"));
+        assert!(build.counts("sourced/lib/x.h", "sourced/lib"));
     }
 }

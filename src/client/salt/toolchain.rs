@@ -7,51 +7,11 @@ use super::record::Record;
 use super::surroundings;
 use super::variables::Variables;
 use crate::client::parts;
+use crate::client::programs::{self, NAMED, USUAL};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-/// Variables that name a program, with arguments perhaps.
-const NAMED: [&str; 14] = [
-    "CC",
-    "CXX",
-    "FC",
-    "AR",
-    "AS",
-    "LD",
-    "NM",
-    "RANLIB",
-    "STRIP",
-    "OBJCOPY",
-    "GCCGO",
-    "PKG_CONFIG",
-    "SWIG",
-    "CC_FOR_TARGET",
-];
-
-/// What `go` and a compiler start without being told where it is.
-const USUAL: [&str; 18] = [
-    "gcc",
-    "g++",
-    "clang",
-    "clang++",
-    "cc",
-    "c++",
-    "gfortran",
-    "ld",
-    "ld.bfd",
-    "ld.gold",
-    "ld.lld",
-    "as",
-    "ar",
-    "objcopy",
-    "pkg-config",
-    "pkgconf",
-    "swig",
-    "gccgo",
-];
 
 /// Lists of folders, divided by colons.
 const FOLDERS: [&str; 7] = [
@@ -78,22 +38,40 @@ const OF_HOST: [&str; 10] = [
     "/usr/share/pkgconfig",
 ];
 
-/// Adds the programs, what flags name, and what that leads to; `false` if there is too much of it.
-pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) -> bool {
+/// Flags that let a compiler start programs or read more flags, by what they begin with.
+const OF_MORE: [&[u8]; 7] = [
+    b"-B",
+    b"@",
+    b"-Wl,@",
+    b"-fplugin",
+    b"-specs",
+    b"--specs",
+    b"--config",
+];
+
+/// Lists of folders where a compiler finds programs, divided by colons.
+const OF_PROGRAMS: [&str; 2] = ["COMPILER_PATH", "GCC_EXEC_PREFIX"];
+
+/// Adds the programs, what flags name, and what that leads to. `go` runs in `folder`. `false` if there is too much of it, or
+/// it cannot be told.
+pub fn add(
+    record: &mut Record,
+    variables: &Variables,
+    identities: &Identities,
+    folder: Option<&Path>,
+) -> bool {
     let path = variables.get("PATH").unwrap_or_default();
     let mut is_of_host = false;
     let programs = NAMED.iter().filter_map(|name| variables.get(name));
-    let programs = programs.flat_map(|value| flags::words(value.as_bytes()));
+    let programs = programs.flat_map(|value| programs::words(value.as_bytes()));
     let usual = USUAL.iter().map(|name| name.as_bytes());
     let named = named_by_flags(variables);
-    let mut starts = named.clone();
     let mut tools = BTreeSet::new();
     for word in programs.chain(usual).collect::<BTreeSet<_>>() {
         let name = String::from_utf8_lossy(word);
-        if let Some(program) = find(OsStr::from_bytes(word), path) {
+        if let Some(program) = programs::find(OsStr::from_bytes(word), path) {
             is_of_host |= !program.starts_with("/nix/store");
             tools.insert(record.word(|record| identities.add_file(record, &name, &program)));
-            starts.insert(program);
         }
     }
     // Many of one package are one.
@@ -105,10 +83,10 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
             record.say(name, word);
         }
     }
-    for path in named {
+    for path in &named {
         let name = path.to_string_lossy();
-        if !identities.is_fixed(&path) && path.exists() {
-            let word = record.word(|record| identities.add_file(record, &name, &path));
+        if !identities.is_fixed(path) && path.exists() {
+            let word = record.word(|record| identities.add_file(record, &name, path));
             let hash = word.rfind('#').map_or("", |at| &word[at..]);
             record.say(&name, hash.into());
         }
@@ -127,31 +105,16 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
             parts::hash(word.as_bytes()),
         );
     }
-    let mut flags = variables
+    let mut is_all = !variables
         .iter()
-        .filter(|(name, _)| has_flags(name.as_bytes()));
-    let mut is_all = !flags.any(|(_, value)| flags::words(value.as_bytes()).any(leads_upward));
+        .any(|(name, value)| leads_anywhere(name.as_bytes(), value.as_bytes(), identities));
     let beside = record.word(|record| {
-        is_all &= surroundings::add(record, variables, identities, starts.into_iter());
+        is_all &= surroundings::add(record, variables, identities, folder, named.into_iter());
     });
     if !beside.is_empty() {
         record.say("files beside the source", parts::hash(beside.as_bytes()));
     }
     is_all
-}
-
-/// A program by its name, as a shell finds it.
-pub fn find(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
-    if name.as_bytes().contains(&b'/') {
-        return Some(PathBuf::from(name)).filter(|path| path.exists());
-    }
-    let is_program = |path: &PathBuf| {
-        let found = path.metadata();
-        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    std::env::split_paths(path)
-        .map(|folder| folder.join(name))
-        .find(is_program)
 }
 
 fn named_by_flags(variables: &Variables) -> BTreeSet<PathBuf> {
@@ -165,7 +128,7 @@ fn named_by_flags(variables: &Variables) -> BTreeSet<PathBuf> {
             found.extend(folders.map(PathBuf::from).filter(|path| path.has_root()));
         } else if has_flags(name) {
             // A path alone behind a program's name is looked at as a program is.
-            let words = flags::words(value);
+            let words = programs::words(value);
             let words = words.filter(|word| !is_program(name) || !word.starts_with(b"/"));
             found.extend(words.filter_map(flags::path_in));
         }
@@ -185,7 +148,28 @@ fn is_program(name: &[u8]) -> bool {
     NAMED.iter().any(|program| program.as_bytes() == name)
 }
 
-/// Whether a flag leads out of the folder that the compiler runs in, which is another one for each package.
+/// Whether a variable leads a compiler out of the folder that it runs in, which is another one for each package, or to more
+/// programs and flags of this build, of which nobody knows what they read.
+fn leads_anywhere(name: &[u8], value: &[u8], identities: &Identities) -> bool {
+    let is_of_build = |path: &[u8]| {
+        let path = Path::new(OsStr::from_bytes(path));
+        path.is_absolute() && !identities.is_fixed(path) && identities.is_own(path)
+    };
+    if has_flags(name) {
+        return programs::words(value).any(|word| {
+            let is_more = OF_MORE.iter().any(|option| word.starts_with(option));
+            let path = flags::path_in(word);
+            let path = path.filter(|_| is_more);
+            leads_upward(word) || path.is_some_and(|path| is_of_build(path.as_os_str().as_bytes()))
+        });
+    }
+    let is_one = |lists: &[&str]| lists.iter().any(|list| list.as_bytes() == name);
+    let mut folders = value.split(|byte| *byte == b':');
+    is_one(&FOLDERS)
+        && folders.any(|folder| leads_upward(folder) || is_one(&OF_PROGRAMS) && is_of_build(folder))
+        || name.starts_with(b"PKG_CONFIG_") && value.split(|byte| *byte == b':').any(leads_upward)
+}
+
 fn leads_upward(word: &[u8]) -> bool {
     let end = word.iter().position(|byte| *byte == b'/');
     word[..end.unwrap_or(word.len())].ends_with(b"..")
@@ -196,6 +180,7 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
     use std::fs::write;
+    use std::os::unix::fs::PermissionsExt;
 
     fn of(dir: &Path, vars: &[(&str, &str)]) -> [u8; 32] {
         let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
@@ -204,6 +189,7 @@ mod tests {
             &mut record,
             &variables,
             &Identities::new(vec![dir.to_path_buf()]),
+            None,
         );
         record.finish()
     }
@@ -236,17 +222,31 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_lead_upward_from_no_known_folder_share_nothing() {
+    fn what_could_lead_anywhere_shares_nothing() {
         let shares = |name: &str, value: &str| {
             let variables = Variables::new([(name.into(), value.into())].into_iter());
-            add(&mut Record::new("test"), &variables, &Identities::default())
+            let identities = Identities::new(vec!["/build".into()]);
+            add(&mut Record::new("test"), &variables, &identities, None)
         };
-        assert!(shares("CGO_CFLAGS", "-O2 -I/nix/store/a/../b -Iinclude"));
-        assert!(shares("OTHER", "-I../b"));
+        assert!(shares(
+            "CGO_CFLAGS",
+            "-O2 -I/nix/store/a/../b -Iinclude -L/build/b"
+        ));
+        assert!(shares("OTHER", "-I../b") && shares("CPATH", "/build/include:include"));
+        assert!(shares(
+            "NIX_CFLAGS_COMPILE",
+            "-B/nix/store/a/lib -B/opt/lib"
+        ));
         for (name, value) in [
             ("CGO_CFLAGS", "-O2 -I../b"),
             ("NIX_CFLAGS_COMPILE", "-isystem ../b/include"),
             ("CC", "gcc -L.."),
+            ("CPATH", "/nix/store/a:../include"),
+            ("PKG_CONFIG_PATH", "../lib/pkgconfig"),
+            ("CGO_LDFLAGS", "-B/build/wrap"),
+            ("CGO_LDFLAGS", "-O2 @/build/flags"),
+            ("CC", "gcc -specs=/build/specs"),
+            ("COMPILER_PATH", "/nix/store/a:/build/b"),
         ] {
             assert!(!shares(name, value), "{name}={value}");
         }

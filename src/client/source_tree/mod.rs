@@ -21,6 +21,7 @@ mod walk;
 
 pub use assembler::Assembler;
 use assembler::Assemblers;
+pub use roots::normal;
 
 use crate::client::parts::Part;
 use crate::error::{Error, Result};
@@ -37,8 +38,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
-/// A larger file is not looked at as a text, and may name any other, in bytes.
-const TEXT_MAX: u64 = 8 << 20;
+/// A larger file is not looked at as a text, and C that may read it shares nothing, in bytes.
+const TEXT_MAX: u64 = 64 << 20;
 
 /// How many inputs, or folders of them, are said.
 const SAID_MAX: usize = 40;
@@ -446,7 +447,114 @@ mod tests {
         assert!(!tree.counts("further/v.h", "1"));
         let tree = Tree::new(&[("a.go", CGO), ("v.h", "#include \"../w.h\"\n")]);
         tree.write("w.h", "1");
-        assert!(tree.counts("w.h", "2") && !tree.counts("further/v.h", "1"));
+        assert!(tree.counts("w.h", "2"));
+    }
+
+    #[test]
+    fn all_of_a_folder_around_the_tree_counts_that_c_is_led_to() {
+        let flag = "package a\n// #cgo CFLAGS: -I${SRCDIR}/..\nimport \"C\"\n";
+        for (text, header) in [(flag, "1"), (CGO, "#include \"../w.h\"\n")] {
+            let tree = Tree::new(&[("a.go", text), ("v.h", header)]);
+            let [cache, gopath] =
+                ["mod", "go"].map(|name| tree.path(name).to_str().unwrap().to_owned());
+            let tree = tree
+                .with("GOMODCACHE", cache)
+                .with("GOPATH", gopath)
+                .in_build();
+            tree.write("w.h", "#include \"lib/w.h\"\n");
+            assert!(tree.counts("lib/w.h", "1"), "{text}");
+            assert!(tree.counts("lib/deep/x.inc", "1"), "{text}");
+            for own in ["mod/m@v1/v.h", "go/bin/tool", "go/pkg/mod/v.h", "env-vars"] {
+                assert!(!tree.counts(own, "1"), "{own}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_can_tell_what_c_reads_of_a_whole_machine() {
+        let of = |up: &str, home: &str, is_build: bool| {
+            let text = format!("package a\n// #cgo CFLAGS: -I${{SRCDIR}}/{up}\nimport \"C\"\n");
+            let tree = Tree::new(&[("a.go", &text)]);
+            let home = tree.path(home).to_str().unwrap().to_owned();
+            let tree = tree.with("HOME", home);
+            let tree = if is_build { tree.in_build() } else { tree };
+            let found = tree.scan();
+            found.inputs().map(|_| ()).map_err(ToString::to_string)
+        };
+        assert!(of("..", "home", true).is_ok() && of("..", ".", true).is_ok());
+        assert!(of("..", "none/of/these", false).is_err() && of("..", ".", false).is_err());
+        for up in ["../..", "../../../../../../../.."] {
+            let error = of(up, "home", true).unwrap_err();
+            assert!(error.contains("C may read anything"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_a_pc_file_leads_counts() {
+        let tree = Tree::new(&[
+            (
+                "p/a.go",
+                "package a\n// #cgo pkg-config: ./x.pc\nimport \"C\"\n",
+            ),
+            (
+                "p/x.pc",
+                "prefix=${pcfiledir}/../../lib\nCflags: -I${prefix}/include\n",
+            ),
+        ]);
+        tree.write("lib/include/v.h", "1");
+        assert!(tree.counts("lib/include/v.h", "2"));
+        tree.write("source/p/x.pc", "Cflags: -I${pc_sysrootdir}/x\n");
+        let error = tree.scan().inputs().unwrap_err().to_string();
+        assert!(error.contains("says more"), "{error}");
+        tree.write("source/p/a.go", CGO);
+        assert!(tree.scan().inputs().is_ok(), "nobody asks pkg-config");
+    }
+
+    #[test]
+    fn all_of_a_build_counts_that_has_its_own_compiler() {
+        let tree = Tree::new(&[
+            ("a.go", CGO),
+            ("tools/cc", "#!/bin/sh\n"),
+            ("flags.txt", ""),
+        ]);
+        let [cc, gopath] =
+            ["source/../sdk/bin/cc", "go"].map(|name| tree.path(name).to_str().unwrap().to_owned());
+        let tree = tree.with("CC", cc).with("GOPATH", gopath).in_build();
+        for name in ["flags/all", "source/README.md", "sdk/include/v.h"] {
+            assert!(!tree.counts(name, "1"), "{name}");
+        }
+        tree.write("sdk/bin/cc", "#!/bin/sh\n");
+        for name in [
+            "flags/all",
+            "source/flags.txt",
+            "sdk/include/v.h",
+            "sdk/bin/cc",
+            "v",
+        ] {
+            assert!(tree.counts(name, "2"), "{name}");
+        }
+        for name in ["env-vars", "go/bin/tool", "go/pkg/mod/v.h"] {
+            assert!(!tree.counts(name, "2"), "{name}");
+        }
+        let before = tree.scan().digest();
+        std::fs::remove_file(tree.path("sdk/bin/cc")).unwrap();
+        assert_ne!(tree.scan().digest(), before);
+    }
+
+    #[test]
+    fn what_headers_name_that_variables_lead_to_counts() {
+        for variable in ["CGO_CFLAGS", "CPATH"] {
+            let tree = Tree::new(&[("a.go", CGO)]).in_build();
+            let include = tree.path("lib/include").to_str().unwrap().to_owned();
+            let value = match variable {
+                "CPATH" => format!("/nix/store/x:{include}"),
+                _ => format!("-O2 -I{include}"),
+            };
+            let tree = tree.with(variable, value);
+            tree.write("lib/include/v.h", "#include \"../src/v.c\"\n");
+            tree.write("lib/src/v.c", "1");
+            assert!(tree.counts("lib/src/v.c", "2"), "{variable}");
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::text::{ImportsC, Named, imports_c, is_source_of_c, kind};
 use super::walk::{Class, Except, FILES_MAX, Found, Walk};
 use super::{Answer, Inputs, SAID_MAX, TEXT_MAX, add_name};
 use crate::client::parts::{self, Part};
+use crate::client::pkg_config;
 use crate::client::processor;
+use crate::client::programs;
 use crate::client::unknown;
 use crate::error::{Error, Result};
 use crate::sha256::Sha256;
@@ -42,6 +44,14 @@ const FLAGS: [&str; 5] = [
     "CGO_CXXFLAGS",
     "CGO_FFLAGS",
     "CGO_LDFLAGS",
+];
+
+/// Variables with folders for C, divided by colons.
+const FOLDERS: [&str; 4] = [
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
 ];
 
 /// In the place of the hash of what cannot be read.
@@ -102,8 +112,16 @@ pub(super) struct Scan {
     told: String,
     /// The build's own directory.
     top: Option<PathBuf>,
-    /// C compiles the time of a file in.
-    has_times: bool,
+    /// A user's own, which is more than a source tree.
+    home: Option<PathBuf>,
+    /// Programs of the C toolchain that this build has made or unpacked. They may read anything of it.
+    own_programs: BTreeSet<PathBuf>,
+    /// Why nobody can tell what C reads.
+    beyond: Option<Error>,
+    /// The same, if a .pc file counts.
+    beyond_pc: Option<Error>,
+    /// A Go file asks pkg-config for flags.
+    asks_pkg_config: bool,
     /// What C compiles depends on the processor.
     asks_for_processor: bool,
     /// The bytes of what counts, by number of file.
@@ -134,7 +152,31 @@ impl Scan {
         let mut except = Except {
             folders: paths(&["GOCACHE"]),
             temporary: paths(&["GOTMPDIR", "TMPDIR", "NIX_BUILD_TOP"]),
+            around: paths(&["GOBIN", "GOMODCACHE"]),
         };
+        let gopaths = settings.get("GOPATH").unwrap_or_default();
+        let homes = settings.path("HOME");
+        let configs = settings.path("XDG_CONFIG_HOME");
+        let of_go = std::env::split_paths(&gopaths)
+            .filter(|gopath| gopath.is_absolute())
+            .chain(homes.iter().map(|home| home.join("go")))
+            .flat_map(|gopath| [gopath.join("bin"), gopath.join("pkg")])
+            .chain(homes.iter().map(|home| home.join(".config/go")))
+            .chain(configs.iter().map(|config| config.join("go")));
+        except.around.extend(of_go.map(|folder| real(&folder)));
+        let top = settings
+            .path("NIX_BUILD_TOP")
+            .filter(|top| top.parent().is_some());
+        let own_programs = top.as_ref().map_or_else(BTreeSet::new, |top| {
+            programs::of_build(top, |name| settings.get(name))
+        });
+        // They may read anything there.
+        let has = |folder: &PathBuf| {
+            own_programs
+                .iter()
+                .any(|program| program.starts_with(folder))
+        };
+        except.around.retain(|folder| !has(folder));
         except.folders.extend(
             settings
                 .path("XDG_CACHE_HOME")
@@ -147,7 +189,12 @@ impl Scan {
                 named.flags(flags.as_bytes());
             }
         }
-        named.upward.clear();
+        for folders in FOLDERS.iter().filter_map(|name| settings.get(name)) {
+            named.upward.extend(std::env::split_paths(&folders));
+        }
+        // Others are as they are, or beyond all that can be told.
+        let is_own = |path: &PathBuf| top.as_ref().is_some_and(|top| path.starts_with(top));
+        named.upward.retain(is_own);
         let is_told = |flag: &&str| settings.flag(flag).is_some();
         Self {
             places: places(&roots),
@@ -165,10 +212,12 @@ impl Scan {
                 .is_none_or(|enabled| enabled != "0"),
             told: format!("{named:?}"),
             named,
-            top: settings
-                .path("NIX_BUILD_TOP")
-                .filter(|top| top.parent().is_some()),
-            has_times: false,
+            home: settings.path("HOME").map(|home| real(&home)),
+            top,
+            own_programs,
+            beyond: None,
+            beyond_pc: None,
+            asks_pkg_config: false,
             asks_for_processor: false,
             bytes: BTreeMap::new(),
             looked_through: BTreeSet::new(),
@@ -183,7 +232,11 @@ impl Scan {
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: a question to a source tree\0");
         let (except, top) = (self.walk.except(), &self.top);
         hash.update(format!("{:?} {except:?} {top:?} ", self.roots));
-        hash.update(format!("{:?} {} ", self.places, self.by_link));
+        hash.update(format!(
+            "{:?} {} {:?} ",
+            self.places, self.by_link, self.home
+        ));
+        hash.update(format!("{:?} ", self.own_programs));
         hash.update(format!("{} {} {}", self.cgo, self.is_plain, self.told));
         hash.finalize()
     }
@@ -296,15 +349,14 @@ impl Scan {
 
     /// Reads what counts, and says on what that depends.
     fn look(&mut self, assemblers: &Assemblers) -> Result<(Inputs, DependsOn)> {
-        let has_c = self.find_c();
+        let has_c = self.find_c() | self.add_all_for_own_programs()?;
         if !has_c && let Some(found) = self.without_c(assemblers) {
             return Ok((found, DependsOn::WhatMatters));
         }
         self.read_inputs()?;
-        if self.has_times {
-            return Err(Error::input(
-                "C compiles the time of a file in: __TIMESTAMP__",
-            ));
+        let beyond_pc = self.beyond_pc.take().filter(|_| self.asks_pkg_config);
+        if let Some(beyond) = self.beyond.take().or(beyond_pc) {
+            return Err(beyond);
         }
         let inputs = Inputs {
             digest: self.digest(),
@@ -316,6 +368,18 @@ impl Scan {
             false => DependsOn::WhatMatters,
         };
         Ok((inputs, depends))
+    }
+
+    /// Lets all of the build count where nobody can tell what a compiler or its script reads of it; says whether that is so.
+    fn add_all_for_own_programs(&mut self) -> Result<bool> {
+        let top = self.top.clone().filter(|_| self.cgo);
+        let Some(top) = top.filter(|_| !self.own_programs.is_empty()) else {
+            return Ok(false);
+        };
+        self.named.any = true;
+        self.walk.add(&top)?;
+        self.walk.add_linked()?;
+        Ok(true)
     }
 
     /// Whether C is compiled. What the Go files name for which it is, is noted.
@@ -336,7 +400,10 @@ impl Scan {
             }
             has_c = true;
             match std::fs::read(&path) {
-                Ok(text) => self.note_named(&path, &text),
+                Ok(text) => {
+                    self.asks_pkg_config |= memchr::memmem::find(&text, b"pkg-config").is_some();
+                    self.note_named(&path, &text);
+                }
                 Err(_) => self.named.any = true,
             }
         }
@@ -417,7 +484,9 @@ impl Scan {
         };
         self.bytes_left = left;
         if size > TEXT_MAX {
-            self.named.any |= is_text;
+            if is_text {
+                self.is_beyond(format!("{} is too large to look through", path.display()));
+            }
             let mut hash = Sha256::new_with_prefix(&text);
             return match std::io::copy(&mut file, &mut hash) {
                 Ok(_) => hash.finalize(),
@@ -437,10 +506,23 @@ impl Scan {
     /// what this build has made changes and keeps its path.
     fn note_named(&mut self, path: &Path, text: &[u8]) {
         // The times of files, which are no part of anything here.
-        self.has_times |= memchr::memmem::find(text, b"__TIMESTAMP__").is_some();
+        if memchr::memmem::find(text, b"__TIMESTAMP__").is_some() {
+            self.is_beyond("C compiles the time of a file in: __TIMESTAMP__");
+        }
         self.asks_for_processor |= processor::is_asked_for(text);
         let mut named = Named::default();
         named.scan(text);
+        if path.extension().is_some_and(|extension| extension == "pc") {
+            match pkg_config::values(text, ".") {
+                Some(values) => values
+                    .iter()
+                    .for_each(|value| named.flags(value.as_bytes())),
+                None => {
+                    let why = format!("{} says more than can be told here", path.display());
+                    self.beyond_pc.get_or_insert_with(|| Error::input(why));
+                }
+            }
+        }
         let folder = path.parent().unwrap_or(Path::new("/"));
         self.named.any |= named.any;
         self.named.kinds.append(&mut named.kinds);
@@ -456,7 +538,12 @@ impl Scan {
         }
     }
 
-    /// Adds folders beside the tree that a text has named. Of a folder that the tree is in, the files alone.
+    /// Notes why nobody can tell what C reads; the first reason is as good as others.
+    fn is_beyond(&mut self, why: impl Into<String>) {
+        self.beyond.get_or_insert_with(|| Error::input(why));
+    }
+
+    /// Adds folders beside the tree, or around it, that a text has named.
     fn add_upward(&mut self) -> Result<()> {
         while let Some(path) = self.named.upward.pop_first() {
             self.looked_for.insert(path.clone());
@@ -465,13 +552,31 @@ impl Scan {
                 Ok(_) => path.parent().unwrap_or(&path),
                 Err(_) => continue,
             };
-            if self.walk.is_around(folder) {
-                self.walk.add_flat(folder)?;
+            if self.holds_more_than_source(folder) {
+                self.is_beyond(format!(
+                    "C may read anything in {}, which {} leads to",
+                    folder.display(),
+                    path.display()
+                ));
             } else if !folder.starts_with("/nix/store") {
                 self.walk.add(folder)?;
             }
         }
         self.walk.add_linked()
+    }
+
+    /// Whether this is a user's home, the whole machine, or anything between, or around the build's own directory.
+    fn holds_more_than_source(&self, folder: &Path) -> bool {
+        let folder = real(folder);
+        let top = self.top.as_deref().map(real);
+        let is_around_top = top
+            .as_ref()
+            .is_some_and(|top| *top != folder && top.starts_with(&folder));
+        let is_of_build = |home: &&PathBuf| top.as_ref().is_some_and(|top| home.starts_with(top));
+        let home = self.home.as_ref().filter(|home| !is_of_build(home));
+        is_around_top
+            || folder.parent().is_none()
+            || home.is_some_and(|home| home.starts_with(&folder))
     }
 
     /// All inputs, or the folders that they are in, as deep as there is room for.

@@ -270,6 +270,8 @@ pub struct Except {
     pub folders: Vec<PathBuf>,
     /// Where `go` makes its temporary folders, and Nix and stdenv their lists of variables.
     pub temporary: Vec<PathBuf>,
+    /// What `go` downloads and installs, which may be anywhere around the source.
+    pub around: Vec<PathBuf>,
 }
 
 impl Except {
@@ -326,8 +328,6 @@ pub struct Walk {
     links: Vec<(PathBuf, PathBuf)>,
     /// Those to the store that may lead to packages.
     to_store: Vec<(PathBuf, PathBuf)>,
-    /// Folders of which the files alone were listed.
-    flat: BTreeSet<PathBuf>,
 }
 
 impl Walk {
@@ -347,7 +347,7 @@ impl Walk {
 
     /// Whether a path is below a root.
     pub fn has(&self, path: &Path) -> bool {
-        self.roots().any(|root| path.starts_with(root))
+        self.roots.iter().any(|root| path.starts_with(root))
     }
 
     /// Whether a folder is where the walk began, or was led to.
@@ -392,24 +392,15 @@ impl Walk {
         found.unwrap_or((usize::MAX, path))
     }
 
-    /// Whether a root is below a path.
-    pub fn is_around(&self, path: &Path) -> bool {
-        self.roots().any(|root| root.starts_with(path))
-    }
-
     /// Where a file is.
     pub fn path(&self, file: &Found) -> PathBuf {
         self.roots[file.name.0].join(&file.name.1)
     }
 
-    fn roots(&self) -> impl Iterator<Item = &PathBuf> {
-        self.roots.iter().filter(|root| !self.flat.contains(*root))
-    }
-
-    /// Adds all below a folder, unless it is below one already.
+    /// Adds all below a folder, unless it is below one already. Of a folder around others, what is not in them.
     ///
     /// # Errors
-    /// When there are more files than a source tree can have.
+    /// When there are more files than a source tree can have, or the folder is the system's.
     pub fn add(&mut self, root: &Path) -> Result<()> {
         let root = root.canonicalize().unwrap_or_else(|_| normal(root));
         if self.has(&root) {
@@ -422,23 +413,12 @@ impl Walk {
             )));
         }
         self.roots.push(root.clone());
-        self.walk(self.roots.len() - 1, root, true)
+        self.walk(self.roots.len() - 1, root)
     }
 
-    /// Adds the files in a folder, and nothing further below.
-    ///
-    /// # Errors
-    /// As [`Self::add`].
-    pub fn add_flat(&mut self, folder: &Path) -> Result<()> {
-        let folder = folder.canonicalize().unwrap_or_else(|_| normal(folder));
-        if self.has(&folder) || !self.flat.insert(folder.clone()) {
-            return Ok(());
-        }
-        self.roots.push(folder.clone());
-        self.walk(self.roots.len() - 1, folder, false)
-    }
-
-    fn walk(&mut self, root: usize, start: PathBuf, is_deep: bool) -> Result<()> {
+    fn walk(&mut self, root: usize, start: PathBuf) -> Result<()> {
+        let is_inner = |other: &PathBuf| *other != start && other.starts_with(&start);
+        let is_around = self.roots.iter().any(is_inner);
         let mut folders = vec![start];
         while let Some(folder) = folders.pop() {
             let listed = std::fs::read_dir(&folder).and_then(Iterator::collect);
@@ -460,7 +440,7 @@ impl Walk {
                 }
                 let path = folder.join(name);
                 match kind {
-                    Some(kind) if kind.is_dir() && !is_deep => {}
+                    Some(kind) if kind.is_dir() && is_around && self.is_apart(&path) => {}
                     Some(kind) if kind.is_dir() => folders.push(path),
                     Some(kind) if kind.is_file() => self.push(root, path, false)?,
                     Some(kind) if kind.is_symlink() => self.link(root, path)?,
@@ -470,6 +450,12 @@ impl Walk {
             self.folders.push(folder);
         }
         Ok(())
+    }
+
+    /// Whether a folder below one that is around the tree is no part of it: it is walked already, or holds what `go` has
+    /// fetched or built.
+    fn is_apart(&self, folder: &Path) -> bool {
+        self.is_root(folder) || self.except.around.iter().any(|other| other == folder)
     }
 
     /// A link to a file is read as one. A folder that a link leads to is walked where it is, unless it is below a
@@ -609,6 +595,7 @@ mod tests {
             Except {
                 folders: vec![real.join("cache")],
                 temporary: vec![real.join("tmp")],
+                around: Vec::new(),
             },
             FILES_MAX,
         );
@@ -653,8 +640,6 @@ mod tests {
                 "b.h",
                 "c.h",
                 "dangling.h",
-                "deep/c.h",
-                "deep/loop",
                 "file.h",
                 "link",
                 "loop",
@@ -685,5 +670,21 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(list(&["a/x", "b/y", "c"]), list(&["c", "b/y", "a/x"]));
+    }
+
+    #[test]
+    fn of_a_folder_around_others_the_rest_is_listed() {
+        let dir = TestDir::new();
+        let all = ["source/v.h", "beside/deep/w.h", "x.h", "go/pkg/mod/m/y.h"];
+        write(&dir, &all);
+        let except = Except {
+            around: vec![dir.path().canonicalize().unwrap().join("go/pkg")],
+            ..Except::default()
+        };
+        let mut walk = Walk::new(except, FILES_MAX);
+        walk.add(&dir.path().join("source")).unwrap();
+        walk.add(dir.path()).unwrap();
+        walk.add(&dir.path().join("beside")).unwrap();
+        assert_eq!(names(&walk), ["beside/deep/w.h", "v.h", "x.h"]);
     }
 }

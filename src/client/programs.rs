@@ -1,0 +1,120 @@
+//! The programs of a C toolchain, by the names that `go`, a compiler and pkg-config start them by.
+
+use crate::client::source_tree::normal;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Variables that name a program, with arguments perhaps.
+pub const NAMED: [&str; 14] = [
+    "CC",
+    "CXX",
+    "FC",
+    "AR",
+    "AS",
+    "LD",
+    "NM",
+    "RANLIB",
+    "STRIP",
+    "OBJCOPY",
+    "GCCGO",
+    "PKG_CONFIG",
+    "SWIG",
+    "CC_FOR_TARGET",
+];
+
+/// What `go` and a compiler start without being told where it is.
+pub const USUAL: [&str; 20] = [
+    "gcc",
+    "g++",
+    "clang",
+    "clang++",
+    "cc",
+    "c++",
+    "gfortran",
+    "ld",
+    "ld.bfd",
+    "ld.gold",
+    "ld.lld",
+    "ld.mold",
+    "mold",
+    "as",
+    "ar",
+    "objcopy",
+    "pkg-config",
+    "pkgconf",
+    "swig",
+    "gccgo",
+];
+
+/// What is divided by blanks.
+pub fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+}
+
+/// A program by its name, as a shell finds it.
+pub fn find(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name)).filter(|path| path.exists());
+    }
+    let is_program = |path: &PathBuf| {
+        let found = path.metadata();
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(path)
+        .map(|folder| folder.join(name))
+        .find(is_program)
+}
+
+/// The programs that a build has made or unpacked below its own directory, by their paths and where those lead.
+pub fn of_build(top: &Path, get: impl Fn(&str) -> Option<OsString>) -> BTreeSet<PathBuf> {
+    let path = get("PATH").unwrap_or_default();
+    let named: Vec<OsString> = NAMED.iter().filter_map(|name| get(name)).collect();
+    let words = named.iter().flat_map(|value| words(value.as_bytes()));
+    let all = words.chain(USUAL.iter().map(|name| name.as_bytes()));
+    let top = top.canonicalize().unwrap_or_else(|_| normal(top));
+    let mut found = BTreeSet::new();
+    for program in all.filter_map(|word| find(OsStr::from_bytes(word), &path)) {
+        // A link to a program of the store's is that one.
+        if let Ok(real) = program.canonicalize()
+            && real.starts_with(&top)
+        {
+            found.extend([normal(&program), real]);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_program_is_of_the_build_wherever_a_link_to_it_is() {
+        let dir = TestDir::new();
+        let top = dir.path().canonicalize().unwrap();
+        for folder in ["sdk", "bin"] {
+            std::fs::create_dir(top.join(folder)).unwrap();
+        }
+        std::fs::copy("/bin/sh", top.join("sdk/clang")).unwrap();
+        symlink("../sdk/clang", top.join("bin/cc")).unwrap();
+        symlink("/bin/sh", top.join("bin/ld")).unwrap();
+        let bin = top.join("bin");
+        let of = |name: &str, value: OsString| {
+            let get = |asked: &str| (asked == name).then(|| value.clone());
+            Vec::from_iter(of_build(&top, get))
+        };
+        let both = [bin.join("cc"), top.join("sdk/clang")];
+        assert_eq!(of("PATH", bin.clone().into()), both);
+        let upward = bin.join("../sdk/clang");
+        assert_eq!(of("CC", upward.into()), [top.join("sdk/clang")]);
+        assert!(of("CC", bin.join("ld").into()).is_empty());
+        assert!(of("PATH", "/bin".into()).is_empty());
+    }
+}
