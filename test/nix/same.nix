@@ -1071,7 +1071,6 @@ let
     };
     compiler-sdk = {
       change = "a header that a script finds by its own place, which CC names, both beside the source";
-      short = true;
       make =
         v:
         probing
@@ -1094,7 +1093,7 @@ let
           preBuild = ''
             mkdir ../tools ../flags
             echo "-DV=${v}" >../flags/all
-            printf '#!%s\nexec gcc @"$FLAGS/all" "$@"\n' "$SHELL" >../tools/cc
+            printf '#!%s\nexec gcc $(<"$FLAGS/all") "$@"\n' "$SHELL" >../tools/cc
             chmod +x ../tools/cc
             export FLAGS=$PWD/../flags CC=$PWD/../tools/cc
           '';
@@ -1109,7 +1108,7 @@ let
           preBuild = ''
             mkdir ../tools ../flags
             echo "-DV=${v}" >../flags/all
-            printf '#!%s\nname=flags\nexec gcc @"$NIX_BUILD_TOP/$name/all" "$@"\n' "$SHELL" >../tools/cc
+            printf '#!%s\nname=flags\nexec gcc $(<"$NIX_BUILD_TOP/$name/all") "$@"\n' "$SHELL" >../tools/cc
             chmod +x ../tools/cc
             export CC=$NIX_BUILD_TOP/tools/cc
           '';
