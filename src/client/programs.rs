@@ -49,11 +49,34 @@ pub const USUAL: [&str; 20] = [
     "gccgo",
 ];
 
-/// What is divided by blanks.
+/// Where a build can write beside its own directory. In Nix's sandbox these have the same paths in every build, too.
+const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+/// What is divided by blanks, without quotes around it.
 pub fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_quote = |byte: &u8| b"\"'".contains(byte);
     value
         .split(u8::is_ascii_whitespace)
+        .map(move |word| {
+            let begin = word.iter().take_while(|byte| is_quote(byte)).count();
+            let end = word[begin..]
+                .iter()
+                .rev()
+                .take_while(|byte| is_quote(byte))
+                .count();
+            &word[begin..word.len() - end]
+        })
         .filter(|word| !word.is_empty())
+}
+
+/// Whether a path is where a build of Nix keeps what it makes; `top` is the build's own directory.
+pub fn is_of_build(path: &Path, top: &Path) -> bool {
+    path.starts_with(top) || is_scratch(path)
+}
+
+/// Whether any build can write there.
+pub fn is_scratch(path: &Path) -> bool {
+    SCRATCH.iter().any(|folder| path.starts_with(folder))
 }
 
 /// A program by its name, as a shell finds it.
@@ -70,20 +93,31 @@ pub fn find(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
         .find(is_program)
 }
 
-/// The programs that a build has made or unpacked below its own directory, by their paths and where those lead.
+/// The programs that a build has made or unpacked, by their paths and where those lead; `top` is its own directory. What
+/// hides one in another folder of PATH is not looked for.
 pub fn of_build(top: &Path, get: impl Fn(&str) -> Option<OsString>) -> BTreeSet<PathBuf> {
+    let real_top = top.canonicalize().unwrap_or_else(|_| normal(top));
     let path = get("PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&path)
+        .filter(|folder| is_of_build(folder, top) || is_of_build(folder, &real_top))
+        .collect();
     let named: Vec<OsString> = NAMED.iter().filter_map(|name| get(name)).collect();
     let words = named.iter().flat_map(|value| words(value.as_bytes()));
-    let all = words.chain(USUAL.iter().map(|name| name.as_bytes()));
-    let top = top.canonicalize().unwrap_or_else(|_| normal(top));
     let mut found = BTreeSet::new();
-    for program in all.filter_map(|word| find(OsStr::from_bytes(word), &path)) {
-        // A link to a program of the store's is that one.
-        if let Ok(real) = program.canonicalize()
-            && real.starts_with(&top)
-        {
-            found.extend([normal(&program), real]);
+    for word in words.chain(USUAL.iter().map(|name| name.as_bytes())) {
+        let name = OsStr::from_bytes(word);
+        let programs = match word.contains(&b'/') {
+            true => vec![PathBuf::from(name)],
+            false => folders.iter().map(|folder| folder.join(name)).collect(),
+        };
+        for program in programs {
+            // A link to a program of the store's is that one.
+            if let Ok(real) = program.canonicalize()
+                && is_of_build(&real, &real_top)
+                && real.is_file()
+            {
+                found.extend([normal(&program), real]);
+            }
         }
     }
     found
@@ -99,6 +133,7 @@ mod tests {
     fn a_program_is_of_the_build_wherever_a_link_to_it_is() {
         let dir = TestDir::new();
         let top = dir.path().canonicalize().unwrap();
+        assert!(is_of_build(Path::new("/tmp/cc"), &top) && !is_of_build(Path::new("/tmpl"), &top));
         for folder in ["sdk", "bin"] {
             std::fs::create_dir(top.join(folder)).unwrap();
         }
@@ -113,7 +148,8 @@ mod tests {
         let both = [bin.join("cc"), top.join("sdk/clang")];
         assert_eq!(of("PATH", bin.clone().into()), both);
         let upward = bin.join("../sdk/clang");
-        assert_eq!(of("CC", upward.into()), [top.join("sdk/clang")]);
+        let quoted = format!("ccache '{}' -O2", upward.display());
+        assert_eq!(of("CC", quoted.into()), [top.join("sdk/clang")]);
         assert!(of("CC", bin.join("ld").into()).is_empty());
         assert!(of("PATH", "/bin".into()).is_empty());
     }

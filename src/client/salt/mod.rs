@@ -21,7 +21,6 @@ mod flags;
 mod go_command;
 mod identity;
 mod record;
-mod surroundings;
 mod toolchain;
 mod variables;
 
@@ -270,7 +269,9 @@ impl Rest {
         let find = || {
             let words = self.command.as_ref()?.words();
             let variable = |name: &str| self.variables.get(name).map(OsStr::to_os_string);
-            Some(SourceTree::scan(self.folder.as_deref()?, words, variable))
+            let led_to = toolchain::led_to(&self.variables);
+            let folder = self.folder.as_deref()?;
+            Some(SourceTree::scan(folder, words, led_to, variable))
         };
         self.tree.get_or_init(find).as_ref()
     }
@@ -315,7 +316,7 @@ impl Rest {
         record.add("key", "full");
         variables.add_counting(&mut record, outputs, self.in_build);
         if self.runs_c() {
-            add_toolchain(&mut record, variables, identities, self.folder.as_deref());
+            add_toolchain(&mut record, variables, identities);
         }
         // What `go env -w` has set, of which `go` passes on a part only.
         if let Some(file) = variables.get("GOENV").filter(|file| *file != "off") {
@@ -348,7 +349,7 @@ impl Rest {
             of_tests.add("key", "test");
             if !self.runs_c() {
                 // A test may look for a compiler all the same.
-                add_toolchain(&mut of_tests, variables, identities, self.folder.as_deref());
+                add_toolchain(&mut of_tests, variables, identities);
             }
             variables.add_of_tests(&mut of_tests, outputs);
         }
@@ -361,13 +362,8 @@ impl Rest {
     }
 }
 
-fn add_toolchain(
-    record: &mut Record,
-    variables: &Variables,
-    identities: &Identities,
-    folder: Option<&Path>,
-) {
-    if !toolchain::add(record, variables, identities, folder) {
+fn add_toolchain(record: &mut Record, variables: &Variables, identities: &Identities) {
+    if !toolchain::add(record, variables, identities) {
         let nonce = record.word(Record::add_nonce);
         record.say(
             "what the C toolchain reads, which cannot be told,",
@@ -468,6 +464,10 @@ fn add_flags(
         if let Some(program) = programs::find(OsStr::from_bytes(word), path) {
             let said = record.word(|record| identities.add_file(record, "toolexec", &program));
             record.say("-toolexec", said);
+            // Nobody knows what it reads.
+            if identities.is_own(&program) {
+                record.add_nonce();
+            }
         }
     }
     for overlay in command.values("overlay") {

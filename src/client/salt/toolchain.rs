@@ -4,7 +4,6 @@
 use super::flags;
 use super::identity::{Identities, add_state};
 use super::record::Record;
-use super::surroundings;
 use super::variables::Variables;
 use crate::client::parts;
 use crate::client::programs::{self, NAMED, USUAL};
@@ -38,28 +37,32 @@ const OF_HOST: [&str; 10] = [
     "/usr/share/pkgconfig",
 ];
 
-/// Flags that let a compiler start programs or read more flags, by what they begin with.
-const OF_MORE: [&[u8]; 7] = [
+/// Flags that let a compiler start programs, load plugins or read more flags, by what they begin with.
+const OF_MORE: [&[u8]; 16] = [
     b"-B",
     b"@",
+    b"-Wa,@",
     b"-Wl,@",
+    b"-Wp,@",
     b"-fplugin",
+    b"-fuse-ld",
+    b"-load",
     b"-specs",
-    b"--specs",
+    b"-wrapper",
     b"--config",
+    b"--gcc-toolchain",
+    b"--ld-path",
+    b"--prefix",
+    b"--specs",
+    b"-gcc-toolchain",
 ];
 
-/// Lists of folders where a compiler finds programs, divided by colons.
-const OF_PROGRAMS: [&str; 2] = ["COMPILER_PATH", "GCC_EXEC_PREFIX"];
+/// Variables by which the same is done, with paths divided by colons.
+const OF_PROGRAMS: [&str; 4] = ["COMPILER_PATH", "GCC_EXEC_PREFIX", "BASH_ENV", "LD_PRELOAD"];
 
-/// Adds the programs, what flags name, and what that leads to. `go` runs in `folder`. `false` if there is too much of it, or
-/// it cannot be told.
-pub fn add(
-    record: &mut Record,
-    variables: &Variables,
-    identities: &Identities,
-    folder: Option<&Path>,
-) -> bool {
+/// Adds the programs and what flags name; `false` if it cannot be told what that leads to. What is in the build's own
+/// directory leads further: that is followed by `source_tree`.
+pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) -> bool {
     let path = variables.get("PATH").unwrap_or_default();
     let mut is_of_host = false;
     let programs = NAMED.iter().filter_map(|name| variables.get(name));
@@ -105,16 +108,19 @@ pub fn add(
             parts::hash(word.as_bytes()),
         );
     }
-    let mut is_all = !variables
+    !variables
         .iter()
-        .any(|(name, value)| leads_anywhere(name.as_bytes(), value.as_bytes(), identities));
-    let beside = record.word(|record| {
-        is_all &= surroundings::add(record, variables, identities, folder, named.into_iter());
-    });
-    if !beside.is_empty() {
-        record.say("files beside the source", parts::hash(beside.as_bytes()));
-    }
-    is_all
+        .any(|(name, value)| leads_anywhere(name.as_bytes(), value.as_bytes(), identities))
+}
+
+/// What flags and lists of folders name of this build.
+pub fn led_to(variables: &Variables) -> BTreeSet<PathBuf> {
+    let Some(top) = variables.get("NIX_BUILD_TOP").map(Path::new) else {
+        return BTreeSet::new();
+    };
+    let mut found = named_by_flags(variables);
+    found.retain(|path| programs::is_of_build(path, top));
+    found
 }
 
 fn named_by_flags(variables: &Variables) -> BTreeSet<PathBuf> {
@@ -151,23 +157,34 @@ fn is_program(name: &[u8]) -> bool {
 /// Whether a variable leads a compiler out of the folder that it runs in, which is another one for each package, or to more
 /// programs and flags of this build, of which nobody knows what they read.
 fn leads_anywhere(name: &[u8], value: &[u8], identities: &Identities) -> bool {
-    let is_of_build = |path: &[u8]| {
-        let path = Path::new(OsStr::from_bytes(path));
-        path.is_absolute() && !identities.is_fixed(path) && identities.is_own(path)
-    };
+    let is_of_build = |path: &Path| identities.is_own(path) || programs::is_scratch(path);
     if has_flags(name) {
-        return programs::words(value).any(|word| {
-            let is_more = OF_MORE.iter().any(|option| word.starts_with(option));
-            let path = flags::path_in(word);
-            let path = path.filter(|_| is_more);
-            leads_upward(word) || path.is_some_and(|path| is_of_build(path.as_os_str().as_bytes()))
-        });
+        let is_more = |word: &[u8]| {
+            // -Bstatic and its like.
+            let names_none =
+                word.starts_with(b"-B") && word.get(2).is_some_and(u8::is_ascii_alphabetic);
+            !names_none && OF_MORE.iter().any(|option| word.starts_with(option))
+        };
+        // From the folder that a compiler runs in.
+        let is_relative = |word: &[u8]| {
+            let specs = memchr::memmem::find(word, b"specs=").map(|at| &word[at + 6..]);
+            let file = word.strip_prefix(b"@").or(specs);
+            file.is_some_and(|file| !file.starts_with(b"/"))
+        };
+        let words = || programs::words(value);
+        return words().any(|word| leads_upward(word) || is_relative(word))
+            || words().any(is_more)
+                && words()
+                    .filter_map(flags::path_in)
+                    .any(|path| is_of_build(&path));
     }
     let is_one = |lists: &[&str]| lists.iter().any(|list| list.as_bytes() == name);
-    let mut folders = value.split(|byte| *byte == b':');
-    is_one(&FOLDERS)
-        && folders.any(|folder| leads_upward(folder) || is_one(&OF_PROGRAMS) && is_of_build(folder))
-        || name.starts_with(b"PKG_CONFIG_") && value.split(|byte| *byte == b':').any(leads_upward)
+    let mut paths = value.split(|byte| *byte == b':');
+    is_one(&OF_PROGRAMS)
+        && paths
+            .clone()
+            .any(|path| is_of_build(Path::new(OsStr::from_bytes(path))))
+        || (is_one(&FOLDERS) || name.starts_with(b"PKG_CONFIG_")) && paths.any(leads_upward)
 }
 
 fn leads_upward(word: &[u8]) -> bool {
@@ -189,7 +206,6 @@ mod tests {
             &mut record,
             &variables,
             &Identities::new(vec![dir.to_path_buf()]),
-            None,
         );
         record.finish()
     }
@@ -226,7 +242,7 @@ mod tests {
         let shares = |name: &str, value: &str| {
             let variables = Variables::new([(name.into(), value.into())].into_iter());
             let identities = Identities::new(vec!["/build".into()]);
-            add(&mut Record::new("test"), &variables, &identities, None)
+            add(&mut Record::new("test"), &variables, &identities)
         };
         assert!(shares(
             "CGO_CFLAGS",
@@ -244,9 +260,13 @@ mod tests {
             ("CPATH", "/nix/store/a:../include"),
             ("PKG_CONFIG_PATH", "../lib/pkgconfig"),
             ("CGO_LDFLAGS", "-B/build/wrap"),
+            ("CGO_LDFLAGS", "-B /build/wrap"),
             ("CGO_LDFLAGS", "-O2 @/build/flags"),
+            ("CGO_CFLAGS", "@flags/all"),
+            ("CGO_CFLAGS", "'-specs=x'"),
             ("CC", "gcc -specs=/build/specs"),
             ("COMPILER_PATH", "/nix/store/a:/build/b"),
+            ("BASH_ENV", "/build/env"),
         ] {
             assert!(!shares(name, value), "{name}={value}");
         }

@@ -33,9 +33,10 @@ use roots::Roots;
 use scan::{Budget, Scan};
 use serde::{Deserialize, Serialize};
 use settings::Settings;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 /// A larger file is not looked at as a text, and C that may read it shares nothing, in bytes.
@@ -79,23 +80,24 @@ pub struct SourceTree {
 
 impl SourceTree {
     /// Looks at the tree of the `go` command that runs in `cwd` with these arguments, before it compiles anything.
-    /// `env` has its variables. Where the tree is not remembered, this lists the files and reads those of Go's assembler.
+    /// `led_to` is what flags name of this build, and `env` has its variables. Where the tree is not remembered, this lists the files and reads those of Go's assembler.
     ///
     /// # Errors
     /// When there are more files than can be counted. Nothing that C or an assembler had a part in may be shared then.
     pub fn scan(
         cwd: &Path,
         args: &[OsString],
+        led_to: BTreeSet<PathBuf>,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
-        Self::scan_since(Memory::now, cwd, args, env)
+        Self::scan_since(Memory::now, cwd, args, led_to, env)
     }
 
     /// Looks at the tree ahead of the `go` commands of a phase, which will remember it. All in it may have changed a moment
     /// ago.
     pub fn remember(cwd: &Path, env: impl Fn(&str) -> Option<OsString>) {
         // What cannot be looked at is for the commands to report.
-        if let Ok(tree) = Self::scan_since(Memory::later, cwd, &[], env) {
+        if let Ok(tree) = Self::scan_since(Memory::later, cwd, &[], BTreeSet::new(), env) {
             let compiles_c = lock(&tree.scan).as_ref().is_some_and(|scan| scan.cgo);
             if compiles_c {
                 let _ = tree.inputs();
@@ -107,6 +109,7 @@ impl SourceTree {
         since: impl Fn(&Memory) -> Result<Moment>,
         cwd: &Path,
         args: &[OsString],
+        led_to: BTreeSet<PathBuf>,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
         let settings = Settings::new(args, env);
@@ -122,7 +125,7 @@ impl SourceTree {
             None => Budget::of_shell(roots.has_module),
         };
         let modules = Modules::find(&roots, &settings);
-        let mut scan = Scan::new(&settings, budget, roots, memory);
+        let mut scan = Scan::new(&settings, budget, roots, led_to, memory);
         let found = match scan.remembered() {
             Some(found) => found,
             None => scan.assemblers(since)?,
@@ -234,6 +237,8 @@ mod tests {
     struct Tree {
         dir: TestDir,
         vars: Vec<(&'static str, String)>,
+        /// What flags name.
+        led_to: Vec<&'static str>,
     }
 
     impl Tree {
@@ -241,6 +246,7 @@ mod tests {
             let tree = Tree {
                 dir: TestDir::new(),
                 vars: Vec::new(),
+                led_to: Vec::new(),
             };
             tree.write("source/go.mod", "module example.com/a\n\ngo 1.24\n");
             // Modules of others come from here.
@@ -278,7 +284,8 @@ mod tests {
 
         fn scan_with(&self, args: &[&str]) -> SourceTree {
             let args: Vec<_> = args.iter().map(OsString::from).collect();
-            SourceTree::scan(&self.path("source"), &args, |name| self.var(name)).unwrap()
+            let led_to = self.led_to.iter().map(|name| self.path(name)).collect();
+            SourceTree::scan(&self.path("source"), &args, led_to, |name| self.var(name)).unwrap()
         }
 
         fn var(&self, name: &str) -> Option<OsString> {
@@ -533,7 +540,8 @@ mod tests {
         ] {
             assert!(tree.counts(name, "2"), "{name}");
         }
-        for name in ["env-vars", "go/bin/tool", "go/pkg/mod/v.h"] {
+        assert!(tree.counts("go/bin/tool", "1"), "it can be started");
+        for name in ["env-vars", "go/pkg/mod/v.h"] {
             assert!(!tree.counts(name, "2"), "{name}");
         }
         let before = tree.scan().digest();
@@ -541,20 +549,58 @@ mod tests {
         assert_ne!(tree.scan().digest(), before);
     }
 
+    /// A build whose flags lead there.
+    fn led_to(name: &'static str) -> Tree {
+        let mut tree = Tree::new(&[("a.go", CGO)]).in_build();
+        tree.led_to.push(name);
+        tree
+    }
+
     #[test]
-    fn what_headers_name_that_variables_lead_to_counts() {
-        for variable in ["CGO_CFLAGS", "CPATH"] {
-            let tree = Tree::new(&[("a.go", CGO)]).in_build();
-            let include = tree.path("lib/include").to_str().unwrap().to_owned();
-            let value = match variable {
-                "CPATH" => format!("/nix/store/x:{include}"),
-                _ => format!("-O2 -I{include}"),
-            };
-            let tree = tree.with(variable, value);
-            tree.write("lib/include/v.h", "#include \"../src/v.c\"\n");
+    fn what_headers_name_that_flags_lead_to_counts() {
+        for start in ["lib/include", "lib/include/v.h", "source/../lib/include"] {
+            let tree = led_to(start);
+            tree.write(
+                "lib/include/v.h",
+                "#include \"../src/v.c\"\n#include \"w.h\"\n",
+            );
             tree.write("lib/src/v.c", "1");
-            assert!(tree.counts("lib/src/v.c", "2"), "{variable}");
+            assert!(tree.counts("lib/src/v.c", "2"), "{start}");
+            assert!(tree.counts("lib/include/w.h", "2"), "{start}");
+            // What other modules have is compiled with them, too.
+            std::fs::remove_file(tree.path("source/a.go")).unwrap();
+            assert!(tree.counts("lib/include/w.h", "3"), "{start}");
         }
+    }
+
+    #[test]
+    fn a_library_counts_wherever_its_pc_file_is() {
+        for (folder, up) in [("pc/x", "../.."), ("source/pc", "../.."), ("source", "..")] {
+            let tree = led_to(folder);
+            let prefix = format!("prefix=${{pcfiledir}}/{up}/staged");
+            let name = format!("{folder}/x.pc");
+            tree.write(&name, &(prefix + "\nCflags: \"-I${prefix}/include\" -DX\n"));
+            tree.write("staged/include/v.h", "#include <staged/deep/w.h>");
+            assert!(tree.counts("staged/include/deep/x.h", "1"), "{folder}");
+            std::fs::remove_file(tree.path(&name)).unwrap();
+            assert!(!tree.counts("staged/include/deep/x.h", "2"), "{folder}");
+        }
+        let tree = led_to("prefix/lib/pkgconfig");
+        tree.write(
+            "prefix/lib/pkgconfig/x.pc",
+            "prefix=/nowhere\nLibs: -L${prefix}/lib\n",
+        );
+        assert!(
+            tree.counts("prefix/lib/libx.a", "1"),
+            "it can name it by its own place"
+        );
+        let tree = led_to("lib/pkgconfig");
+        tree.write(
+            "lib/pkgconfig/x.pc",
+            "prefix=${pcfiledir}/../..\nLibs: -L${prefix}/lib\n",
+        );
+        assert!(tree.counts("lib/libx.a", "1") && tree.counts("include/x.h", "1"));
+        assert!(!tree.counts("env-vars", "1"));
     }
 
     #[test]
@@ -570,10 +616,10 @@ mod tests {
         assert!(tree.counts("made/v.h", "2"));
         assert!(tree.counts("lib/deep/x.a", "2"));
         assert!(!tree.counts("further/v.h", "1"));
-        let elsewhere = Tree::new(&[("go.mod", "module a\n"), ("a.go", &text)]).in_build();
-        let before = elsewhere.scan().digest();
+        let no_build = Tree::new(&[("go.mod", "module a\n"), ("a.go", &text)]);
+        let before = no_build.scan().digest();
         tree.write("made/v.h", "3");
-        assert_eq!(elsewhere.scan().digest(), before);
+        assert_eq!(no_build.scan().digest(), before);
     }
 
     #[test]
@@ -680,7 +726,9 @@ mod tests {
         for cgo in ["0", "1"] {
             let tree = Tree::new(&files).with("CGO_ENABLED", cgo).in_build();
             let digest = |folder: &str| {
-                let found = SourceTree::scan(&tree.path(folder), &[], |name| tree.var(name));
+                let found = SourceTree::scan(&tree.path(folder), &[], BTreeSet::new(), |name| {
+                    tree.var(name)
+                });
                 let found = found.unwrap();
                 found.inputs().unwrap().digest
             };
@@ -1034,7 +1082,7 @@ mod tests {
                 ..Budget::of_shell(true)
             };
             let roots = Roots::find(&tree.path("source"), &settings);
-            let mut scan = Scan::new(&settings, budget, roots, None);
+            let mut scan = Scan::new(&settings, budget, roots, BTreeSet::new(), None);
             let found = scan.assemblers(Memory::now).unwrap();
             scan.inputs(&found.assemblers).unwrap().digest
         };
@@ -1051,7 +1099,7 @@ mod tests {
     fn where_there_is_no_module_few_files_are_looked_for() {
         let dir = crate::test_dir::TestDir::new();
         std::fs::write(dir.path().join("a.go"), "package main").unwrap();
-        let scan = || SourceTree::scan(dir.path(), &[], |_| None);
+        let scan = || SourceTree::scan(dir.path(), &[], BTreeSet::new(), |_| None);
         assert!(scan().is_ok());
         for n in 0..=FILES_WITHOUT_MODULE_MAX {
             std::fs::write(dir.path().join(n.to_string()), "").unwrap();

@@ -46,13 +46,8 @@ const FLAGS: [&str; 5] = [
     "CGO_LDFLAGS",
 ];
 
-/// Variables with folders for C, divided by colons.
-const FOLDERS: [&str; 4] = [
-    "CPATH",
-    "C_INCLUDE_PATH",
-    "CPLUS_INCLUDE_PATH",
-    "OBJC_INCLUDE_PATH",
-];
+/// The folders of an installed library.
+const OF_PREFIX: [&str; 4] = ["include", "lib", "lib64", "share"];
 
 /// In the place of the hash of what cannot be read.
 const UNREADABLE: [u8; 32] = [0; 32];
@@ -116,6 +111,8 @@ pub(super) struct Scan {
     home: Option<PathBuf>,
     /// Programs of the C toolchain that this build has made or unpacked. They may read anything of it.
     own_programs: BTreeSet<PathBuf>,
+    /// Flags name files and folders of this build, for whatever is compiled.
+    is_led: bool,
     /// Why nobody can tell what C reads.
     beyond: Option<Error>,
     /// The same, if a .pc file counts.
@@ -141,6 +138,7 @@ impl Scan {
         settings: &Settings<F>,
         budget: Budget,
         roots: Roots,
+        led_to: BTreeSet<PathBuf>,
         memory: Option<Memory>,
     ) -> Self {
         let paths = |names: &[&str]| {
@@ -149,34 +147,17 @@ impl Scan {
                 .filter_map(|name| Some(real(&settings.path(name)?)))
                 .collect()
         };
-        let mut except = Except {
-            folders: paths(&["GOCACHE"]),
-            temporary: paths(&["GOTMPDIR", "TMPDIR", "NIX_BUILD_TOP"]),
-            around: paths(&["GOBIN", "GOMODCACHE"]),
-        };
-        let gopaths = settings.get("GOPATH").unwrap_or_default();
-        let homes = settings.path("HOME");
-        let configs = settings.path("XDG_CONFIG_HOME");
-        let of_go = std::env::split_paths(&gopaths)
-            .filter(|gopath| gopath.is_absolute())
-            .chain(homes.iter().map(|home| home.join("go")))
-            .flat_map(|gopath| [gopath.join("bin"), gopath.join("pkg")])
-            .chain(homes.iter().map(|home| home.join(".config/go")))
-            .chain(configs.iter().map(|config| config.join("go")));
-        except.around.extend(of_go.map(|folder| real(&folder)));
         let top = settings
             .path("NIX_BUILD_TOP")
             .filter(|top| top.parent().is_some());
         let own_programs = top.as_ref().map_or_else(BTreeSet::new, |top| {
             programs::of_build(top, |name| settings.get(name))
         });
-        // They may read anything there.
-        let has = |folder: &PathBuf| {
-            own_programs
-                .iter()
-                .any(|program| program.starts_with(folder))
+        let mut except = Except {
+            folders: paths(&["GOCACHE"]),
+            temporary: paths(&["GOTMPDIR", "TMPDIR", "NIX_BUILD_TOP"]),
+            around: of_go(settings, own_programs.is_empty()),
         };
-        except.around.retain(|folder| !has(folder));
         except.folders.extend(
             settings
                 .path("XDG_CACHE_HOME")
@@ -189,12 +170,9 @@ impl Scan {
                 named.flags(flags.as_bytes());
             }
         }
-        for folders in FOLDERS.iter().filter_map(|name| settings.get(name)) {
-            named.upward.extend(std::env::split_paths(&folders));
-        }
-        // Others are as they are, or beyond all that can be told.
-        let is_own = |path: &PathBuf| top.as_ref().is_some_and(|top| path.starts_with(top));
-        named.upward.retain(is_own);
+        let is_led = !led_to.is_empty();
+        // Other paths are as they are, or beyond all that can be told.
+        named.upward = led_to;
         let is_told = |flag: &&str| settings.flag(flag).is_some();
         Self {
             places: places(&roots),
@@ -212,9 +190,10 @@ impl Scan {
                 .is_none_or(|enabled| enabled != "0"),
             told: format!("{named:?}"),
             named,
-            home: settings.path("HOME").map(|home| real(&home)),
+            home: settings.path("HOME"),
             top,
             own_programs,
+            is_led,
             beyond: None,
             beyond_pc: None,
             asks_pkg_config: false,
@@ -349,7 +328,7 @@ impl Scan {
 
     /// Reads what counts, and says on what that depends.
     fn look(&mut self, assemblers: &Assemblers) -> Result<(Inputs, DependsOn)> {
-        let has_c = self.find_c() | self.add_all_for_own_programs()?;
+        let has_c = self.find_c() | self.add_all_for_own_programs()? | (self.cgo && self.is_led);
         if !has_c && let Some(found) = self.without_c(assemblers) {
             return Ok((found, DependsOn::WhatMatters));
         }
@@ -512,21 +491,14 @@ impl Scan {
         self.asks_for_processor |= processor::is_asked_for(text);
         let mut named = Named::default();
         named.scan(text);
-        if path.extension().is_some_and(|extension| extension == "pc") {
-            match pkg_config::values(text, ".") {
-                Some(values) => values
-                    .iter()
-                    .for_each(|value| named.flags(value.as_bytes())),
-                None => {
-                    let why = format!("{} says more than can be told here", path.display());
-                    self.beyond_pc.get_or_insert_with(|| Error::input(why));
-                }
-            }
-        }
         let folder = path.parent().unwrap_or(Path::new("/"));
+        if path.extension().is_some_and(|extension| extension == "pc") {
+            self.note_pc_file(path, folder, text, &mut named);
+        }
         self.named.any |= named.any;
         self.named.kinds.append(&mut named.kinds);
-        let is_own = |path: &Path| self.top.as_ref().is_some_and(|top| path.starts_with(top));
+        let top = self.top.as_ref();
+        let is_own = |path: &Path| top.is_some_and(|top| programs::is_of_build(path, top));
         for upward in named.upward {
             if upward.is_absolute() && !is_own(&upward) {
                 continue;
@@ -534,6 +506,37 @@ impl Scan {
             let path = normal(&folder.join(upward));
             if !self.walk.has(&path) {
                 self.named.upward.insert(path);
+            }
+        }
+    }
+
+    /// Notes where a .pc file leads: by what it says, or by its own place, as pkg-config may be told to take it.
+    fn note_pc_file(&mut self, path: &Path, folder: &Path, text: &[u8], named: &mut Named) {
+        let Some(values) = pkg_config::values(text, ".") else {
+            let why = format!("{} says more than can be told here", path.display());
+            self.beyond_pc.get_or_insert_with(|| Error::input(why));
+            return;
+        };
+        let top = self.top.as_deref().map(real);
+        let mut prefixes = BTreeSet::new();
+        if folder.ends_with("pkgconfig") {
+            prefixes.extend(folder.ancestors().nth(2).map(Path::to_path_buf));
+        }
+        for value in values {
+            // The prefix itself, which no compiler is told of.
+            let path = normal(&folder.join(&value));
+            if Some(&path) == top.as_ref() {
+                prefixes.insert(path);
+            } else {
+                named.flags(value.as_bytes());
+            }
+        }
+        for prefix in prefixes {
+            // Where the source is, too, and all that Nix and `go` have there.
+            if Some(&prefix) == top.as_ref() {
+                named.upward.extend(OF_PREFIX.map(|name| prefix.join(name)));
+            } else if prefix.parent().is_some() {
+                named.upward.insert(prefix);
             }
         }
     }
@@ -573,7 +576,8 @@ impl Scan {
             .as_ref()
             .is_some_and(|top| *top != folder && top.starts_with(&folder));
         let is_of_build = |home: &&PathBuf| top.as_ref().is_some_and(|top| home.starts_with(top));
-        let home = self.home.as_ref().filter(|home| !is_of_build(home));
+        let home = self.home.as_deref().map(real);
+        let home = home.as_ref().filter(|home| !is_of_build(home));
         is_around_top
             || folder.parent().is_none()
             || home.is_some_and(|home| home.starts_with(&folder))
@@ -635,6 +639,30 @@ impl Scan {
         }
         hash.finalize()
     }
+}
+
+/// Folders of what `go` downloads, counts and installs. What is installed may be started by a compiler that the build has made
+/// itself.
+fn of_go<F: Fn(&str) -> Option<OsString>>(
+    settings: &Settings<F>,
+    has_installed: bool,
+) -> Vec<PathBuf> {
+    let home = settings.path("HOME");
+    let config = settings.path("XDG_CONFIG_HOME");
+    let config = config.or_else(|| Some(home.as_ref()?.join(".config")));
+    let gopaths = settings.get("GOPATH").unwrap_or_default();
+    let gopaths: Vec<_> = std::env::split_paths(&gopaths)
+        .chain(home.map(|home| home.join("go")))
+        .collect();
+    let mut folders: Vec<_> = gopaths.iter().map(|gopath| gopath.join("pkg")).collect();
+    folders.extend(settings.path("GOMODCACHE"));
+    folders.extend(config.map(|config| config.join("go")));
+    if has_installed {
+        folders.extend(gopaths.iter().map(|gopath| gopath.join("bin")));
+        folders.extend(settings.path("GOBIN"));
+    }
+    folders.retain(|folder| folder.is_absolute());
+    folders
 }
 
 /// What stands for a file's bytes that could not be read.

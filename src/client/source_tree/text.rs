@@ -25,6 +25,20 @@ pub struct Named {
 /// Objective-C (`#import`), the assemblers' (`.include`, `.incbin`), SWIG (`%include`, `%import`) and Fortran.
 const STEMS: [&[u8]; 4] = [b"include", b"import", b"embed", b"incbin"];
 
+/// Options that a path can stand right behind.
+const OPTIONS: [&[u8]; 10] = [
+    b"-I",
+    b"-L",
+    b"-B",
+    b"@",
+    b"-idirafter",
+    b"-imacros",
+    b"-include",
+    b"-iquote",
+    b"-isysroot",
+    b"-isystem",
+];
+
 impl Named {
     /// Takes note of all that a text names.
     pub fn scan(&mut self, text: &[u8]) {
@@ -58,9 +72,7 @@ impl Named {
         for word in flags.split(|byte| byte.is_ascii_whitespace() || b"=,:;'\"".contains(byte)) {
             self.name(word);
             let below = memmem::find(word, b"${SRCDIR}/").map(|at| &word[at + 10..]);
-            let option = [&b"-I"[..], b"-L", b"-B", b"@"]
-                .iter()
-                .find_map(|o| word.strip_prefix(*o));
+            let option = OPTIONS.iter().find_map(|option| word.strip_prefix(*option));
             self.path(below.or(option).unwrap_or(word));
         }
     }

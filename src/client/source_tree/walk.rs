@@ -318,6 +318,8 @@ pub struct Walk {
     pub folders: Vec<PathBuf>,
     /// What was left out by name.
     left_out: Vec<PathBuf>,
+    /// What is below a root that is around others, and was left out there.
+    left_apart: Vec<PathBuf>,
     /// How many there may be.
     max: usize,
     except: Except,
@@ -345,9 +347,13 @@ impl Walk {
         &self.except
     }
 
-    /// Whether a path is below a root.
+    /// Whether a path is below a root, and was not left out there.
     pub fn has(&self, path: &Path) -> bool {
-        self.roots.iter().any(|root| path.starts_with(root))
+        let deepest = |folders: &[PathBuf]| {
+            let around = folders.iter().filter(|folder| path.starts_with(folder));
+            around.map(|folder| folder.components().count()).max()
+        };
+        deepest(&self.roots) > deepest(&self.left_apart)
     }
 
     /// Whether a folder is where the walk began, or was led to.
@@ -419,6 +425,10 @@ impl Walk {
     fn walk(&mut self, root: usize, start: PathBuf) -> Result<()> {
         let is_inner = |other: &PathBuf| *other != start && other.starts_with(&start);
         let is_around = self.roots.iter().any(is_inner);
+        let apart = self.except.around.iter().filter(|_| is_around);
+        let apart: Vec<_> = apart
+            .filter_map(|folder| folder.canonicalize().ok())
+            .collect();
         let mut folders = vec![start];
         while let Some(folder) = folders.pop() {
             let listed = std::fs::read_dir(&folder).and_then(Iterator::collect);
@@ -439,8 +449,12 @@ impl Walk {
                     continue;
                 }
                 let path = folder.join(name);
+                let is_other_root = is_around && self.is_root(&path);
                 match kind {
-                    Some(kind) if kind.is_dir() && is_around && self.is_apart(&path) => {}
+                    Some(kind) if kind.is_dir() && is_other_root => {}
+                    Some(kind) if kind.is_dir() && apart.contains(&path) => {
+                        self.left_apart.push(path);
+                    }
                     Some(kind) if kind.is_dir() => folders.push(path),
                     Some(kind) if kind.is_file() => self.push(root, path, false)?,
                     Some(kind) if kind.is_symlink() => self.link(root, path)?,
@@ -450,12 +464,6 @@ impl Walk {
             self.folders.push(folder);
         }
         Ok(())
-    }
-
-    /// Whether a folder below one that is around the tree is no part of it: it is walked already, or holds what `go` has
-    /// fetched or built.
-    fn is_apart(&self, folder: &Path) -> bool {
-        self.is_root(folder) || self.except.around.iter().any(|other| other == folder)
     }
 
     /// A link to a file is read as one. A folder that a link leads to is walked where it is, unless it is below a
@@ -686,5 +694,7 @@ mod tests {
         walk.add(dir.path()).unwrap();
         walk.add(&dir.path().join("beside")).unwrap();
         assert_eq!(names(&walk), ["beside/deep/w.h", "v.h", "x.h"]);
+        walk.add(&dir.path().join("go/pkg/mod/m")).unwrap();
+        assert_eq!(names(&walk), ["beside/deep/w.h", "v.h", "x.h", "y.h"]);
     }
 }
