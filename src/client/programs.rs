@@ -1,6 +1,5 @@
 //! The programs of a C toolchain, by the names that `go`, a compiler and pkg-config start them by.
 
-use crate::client::source_tree::normal;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -93,10 +92,10 @@ pub fn find(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
         .find(is_program)
 }
 
-/// The programs that a build has made or unpacked, by their paths and where those lead; `top` is its own directory. What
+/// The programs that a build has made or unpacked, by their real paths; `top` is its own directory. What
 /// hides one in another folder of PATH is not looked for.
 pub fn of_build(top: &Path, get: impl Fn(&str) -> Option<OsString>) -> BTreeSet<PathBuf> {
-    let real_top = top.canonicalize().unwrap_or_else(|_| normal(top));
+    let real_top = top.canonicalize().unwrap_or_else(|_| top.to_path_buf());
     let path = get("PATH").unwrap_or_default();
     let folders: Vec<_> = std::env::split_paths(&path)
         .filter(|folder| is_of_build(folder, top) || is_of_build(folder, &real_top))
@@ -116,7 +115,7 @@ pub fn of_build(top: &Path, get: impl Fn(&str) -> Option<OsString>) -> BTreeSet<
                 && is_of_build(&real, &real_top)
                 && real.is_file()
             {
-                found.extend([normal(&program), real]);
+                found.insert(real);
             }
         }
     }
@@ -145,8 +144,7 @@ mod tests {
             let get = |asked: &str| (asked == name).then(|| value.clone());
             Vec::from_iter(of_build(&top, get))
         };
-        let both = [bin.join("cc"), top.join("sdk/clang")];
-        assert_eq!(of("PATH", bin.clone().into()), both);
+        assert_eq!(of("PATH", bin.clone().into()), [top.join("sdk/clang")]);
         let upward = bin.join("../sdk/clang");
         let quoted = format!("ccache '{}' -O2", upward.display());
         assert_eq!(of("CC", quoted.into()), [top.join("sdk/clang")]);

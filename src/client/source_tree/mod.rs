@@ -21,7 +21,6 @@ mod walk;
 
 pub use assembler::Assembler;
 use assembler::Assemblers;
-pub use roots::normal;
 
 use crate::client::parts::Part;
 use crate::error::{Error, Result};

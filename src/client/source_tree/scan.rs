@@ -196,7 +196,8 @@ impl Scan {
             is_led,
             beyond: None,
             beyond_pc: None,
-            asks_pkg_config: false,
+            // The modules of others may.
+            asks_pkg_config: is_led,
             asks_for_processor: false,
             bytes: BTreeMap::new(),
             looked_through: BTreeSet::new(),
@@ -519,7 +520,10 @@ impl Scan {
         };
         let top = self.top.as_deref().map(real);
         let mut prefixes = BTreeSet::new();
-        if folder.ends_with("pkgconfig") {
+        if OF_PREFIX
+            .iter()
+            .any(|name| folder.ends_with(Path::new(name).join("pkgconfig")))
+        {
             prefixes.extend(folder.ancestors().nth(2).map(Path::to_path_buf));
         }
         for value in values {
