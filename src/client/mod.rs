@@ -152,7 +152,9 @@ pub fn run(options: &Options) -> Result<()> {
 /// given its times.
 pub fn remember_source() {
     if let Ok(folder) = std::env::current_dir() {
-        SourceTree::remember(&folder, |name| std::env::var_os(name));
+        SourceTree::remember(&folder, salt::led_to_by_flags(), |name| {
+            std::env::var_os(name)
+        });
     }
 }
 

@@ -11,7 +11,14 @@ pub fn values(text: &[u8], folder: &str) -> Option<Vec<String>> {
     let text = String::from_utf8_lossy(text)
         .replace("\\\r\n", "")
         .replace("\\\n", "");
-    let mut variables = HashMap::from([("pcfiledir".to_owned(), folder.to_owned())]);
+    // As pkg-config has them when nothing else is set.
+    let known = [
+        ("pcfiledir", folder),
+        ("pc_sysrootdir", ""),
+        ("pc_top_builddir", "$(top_builddir)"),
+    ];
+    let mut variables: HashMap<_, _> =
+        HashMap::from(known.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let mut values = Vec::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -89,7 +96,7 @@ mod tests {
     #[test]
     fn what_the_file_does_not_say_is_not_guessed() {
         for text in [
-            "Cflags: -I${pc_sysrootdir}/x",
+            "Cflags: -I${nowhere}/x",
             "a=${b}\nb=1",
             "Cflags: -I${pcfiledir",
             "Cflags: -I../x",

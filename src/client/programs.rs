@@ -48,6 +48,20 @@ pub const USUAL: [&str; 20] = [
     "gccgo",
 ];
 
+/// Options that a path can stand right behind.
+pub const OPTIONS: [&[u8]; 10] = [
+    b"-I",
+    b"-L",
+    b"-B",
+    b"@",
+    b"-idirafter",
+    b"-imacros",
+    b"-include",
+    b"-iquote",
+    b"-isysroot",
+    b"-isystem",
+];
+
 /// Where a build can write beside its own directory. In Nix's sandbox these have the same paths in every build, too.
 const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 

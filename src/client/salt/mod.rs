@@ -37,7 +37,7 @@ use crate::sha256::Sha256;
 use go_command::GoCommand;
 use identity::Identities;
 use record::Record;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,11 @@ pub enum Place {
     Shared(ActionId),
     /// To this build alone.
     Private(ActionId),
+}
+
+/// What flags name of this build that a C compiler can read.
+pub fn led_to_by_flags() -> BTreeSet<PathBuf> {
+    toolchain::led_to(&Variables::of_this_process())
 }
 
 /// What is known of a put.
@@ -465,7 +470,8 @@ fn add_flags(
             let said = record.word(|record| identities.add_file(record, "toolexec", &program));
             record.say("-toolexec", said);
             // Nobody knows what it reads.
-            if identities.is_own(&program) {
+            let real = program.canonicalize().unwrap_or(program);
+            if identities.is_own(&real) || programs::is_scratch(&real) {
                 record.add_nonce();
             }
         }

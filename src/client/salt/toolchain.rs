@@ -57,6 +57,9 @@ const OF_MORE: [&[u8]; 16] = [
     b"-gcc-toolchain",
 ];
 
+/// What begins like a file with flags, and is a path for a loader.
+const OF_LOADER: [&[u8]; 3] = [b"@loader_path", b"@executable_path", b"@rpath"];
+
 /// Variables by which the same is done, with paths divided by colons.
 const OF_PROGRAMS: [&str; 4] = ["COMPILER_PATH", "GCC_EXEC_PREFIX", "BASH_ENV", "LD_PRELOAD"];
 
@@ -76,6 +79,10 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
             is_of_host |= !program.starts_with("/nix/store");
             tools.insert(record.word(|record| identities.add_file(record, &name, &program)));
         }
+    }
+    // Whatever else is started is found there.
+    for folder in std::env::split_paths(path).filter(|folder| is_of_build(folder, variables)) {
+        record.word(|record| identities.add_folder(record, "PATH", &folder, false));
     }
     // Many of one package are one.
     record.say("C tools", Vec::from_iter(tools).join(" "));
@@ -113,13 +120,13 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
         .any(|(name, value)| leads_anywhere(name.as_bytes(), value.as_bytes(), identities))
 }
 
-/// What flags and lists of folders name of this build.
+/// What flags and lists of folders name of this build, as far as it is there.
 pub fn led_to(variables: &Variables) -> BTreeSet<PathBuf> {
     let Some(top) = variables.get("NIX_BUILD_TOP").map(Path::new) else {
         return BTreeSet::new();
     };
     let mut found = named_by_flags(variables);
-    found.retain(|path| programs::is_of_build(path, top));
+    found.retain(|path| programs::is_of_build(path, top) && path.exists());
     found
 }
 
@@ -154,42 +161,65 @@ fn is_program(name: &[u8]) -> bool {
     NAMED.iter().any(|program| program.as_bytes() == name)
 }
 
+/// Whether a folder of PATH is this build's own, and not where `go` installs what it builds.
+fn is_of_build(folder: &Path, variables: &Variables) -> bool {
+    let top = variables.get("NIX_BUILD_TOP").map(Path::new);
+    let gopath = variables.get("GOPATH").unwrap_or_default();
+    let bins = std::env::split_paths(gopath).map(|gopath| gopath.join("bin"));
+    let mut bins = bins.chain(variables.get("GOBIN").map(PathBuf::from));
+    top.is_some_and(|top| programs::is_of_build(folder, top)) && !bins.any(|bin| bin == folder)
+}
+
 /// Whether a variable leads a compiler out of the folder that it runs in, which is another one for each package, or to more
 /// programs and flags of this build, of which nobody knows what they read.
 fn leads_anywhere(name: &[u8], value: &[u8], identities: &Identities) -> bool {
-    let is_of_build = |path: &Path| identities.is_own(path) || programs::is_scratch(path);
+    let is_own = |path: &Path| identities.is_own(path) || programs::is_scratch(path);
     if has_flags(name) {
-        let is_more = |word: &[u8]| {
-            // -Bstatic and its like.
-            let names_none =
-                word.starts_with(b"-B") && word.get(2).is_some_and(u8::is_ascii_alphabetic);
-            !names_none && OF_MORE.iter().any(|option| word.starts_with(option))
-        };
-        // From the folder that a compiler runs in.
-        let is_relative = |word: &[u8]| {
-            let specs = memchr::memmem::find(word, b"specs=").map(|at| &word[at + 6..]);
-            let file = word.strip_prefix(b"@").or(specs);
-            file.is_some_and(|file| !file.starts_with(b"/"))
-        };
-        let words = || programs::words(value);
-        return words().any(|word| leads_upward(word) || is_relative(word))
-            || words().any(is_more)
-                && words()
-                    .filter_map(flags::path_in)
-                    .any(|path| is_of_build(&path));
+        let words: Vec<_> = programs::words(value).collect();
+        return words.iter().enumerate().any(|(nth, word)| {
+            let next = words.get(nth + 1).copied().unwrap_or_default();
+            leads_upward(word)
+                || leads_to_more(word, next).is_some_and(|path| !path.has_root() || is_own(&path))
+        });
     }
     let is_one = |lists: &[&str]| lists.iter().any(|list| list.as_bytes() == name);
-    let mut paths = value.split(|byte| *byte == b':');
+    let mut paths = value.split(|byte| *byte == b':' || byte.is_ascii_whitespace());
     is_one(&OF_PROGRAMS)
         && paths
             .clone()
-            .any(|path| is_of_build(Path::new(OsStr::from_bytes(path))))
+            .any(|path| is_own(Path::new(OsStr::from_bytes(path))))
         || (is_one(&FOLDERS) || name.starts_with(b"PKG_CONFIG_")) && paths.any(leads_upward)
 }
 
+/// The path in one of the flags that lead to more, or in the word after it.
+fn leads_to_more(word: &[u8], next: &[u8]) -> Option<PathBuf> {
+    let option = OF_MORE.iter().find(|option| word.starts_with(option))?;
+    let rest = &word[option.len()..];
+    let path = match rest.strip_prefix(b"=").unwrap_or(rest) {
+        b"" => next,
+        // A linker by its name, a way to link, and what stands there for a loader.
+        rest if option.ends_with(b"-ld") && !rest.contains(&b'/') => return None,
+        b"static" | b"dynamic" | b"group" | b"direct" => return None,
+        rest if rest.starts_with(b"symbolic") => return None,
+        _ if OF_LOADER.iter().any(|name| word.starts_with(name)) => return None,
+        rest => rest,
+    };
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// Whether a flag or a folder of a list is a path that leads upward from the folder that the compiler runs in.
 fn leads_upward(word: &[u8]) -> bool {
-    let end = word.iter().position(|byte| *byte == b'/');
-    word[..end.unwrap_or(word.len())].ends_with(b"..")
+    let at = word
+        .iter()
+        .position(|byte| *byte == b'/')
+        .unwrap_or(word.len());
+    let (before, rest) = word.split_at(at);
+    let is_absolute = before.is_empty()
+        || before.ends_with(b",")
+        || before.ends_with(b"=")
+        || programs::OPTIONS.contains(&before);
+    before.ends_with(b"..")
+        || !is_absolute && rest.split(|byte| *byte == b'/').any(|part| part == b"..")
 }
 
 #[cfg(test)]
@@ -255,6 +285,11 @@ mod tests {
         ));
         for (name, value) in [
             ("CGO_CFLAGS", "-O2 -I../b"),
+            ("CGO_CFLAGS", "-I./../b"),
+            ("CGO_CFLAGS", "-Isub/../../b"),
+            ("CGO_LDFLAGS", "-Wl,@flags"),
+            ("CGO_LDFLAGS", "-B./wrap"),
+            ("LD_PRELOAD", "/nix/store/a.so /build/b.so"),
             ("NIX_CFLAGS_COMPILE", "-isystem ../b/include"),
             ("CC", "gcc -L.."),
             ("CPATH", "/nix/store/a:../include"),

@@ -94,9 +94,9 @@ impl SourceTree {
 
     /// Looks at the tree ahead of the `go` commands of a phase, which will remember it. All in it may have changed a moment
     /// ago.
-    pub fn remember(cwd: &Path, env: impl Fn(&str) -> Option<OsString>) {
+    pub fn remember(cwd: &Path, led_to: BTreeSet<PathBuf>, env: impl Fn(&str) -> Option<OsString>) {
         // What cannot be looked at is for the commands to report.
-        if let Ok(tree) = Self::scan_since(Memory::later, cwd, &[], BTreeSet::new(), env) {
+        if let Ok(tree) = Self::scan_since(Memory::later, cwd, &[], led_to, env) {
             let compiles_c = lock(&tree.scan).as_ref().is_some_and(|scan| scan.cgo);
             if compiles_c {
                 let _ = tree.inputs();
@@ -509,7 +509,7 @@ mod tests {
         ]);
         tree.write("lib/include/v.h", "1");
         assert!(tree.counts("lib/include/v.h", "2"));
-        tree.write("source/p/x.pc", "Cflags: -I${pc_sysrootdir}/x\n");
+        tree.write("source/p/x.pc", "Cflags: -I${nowhere}/x\n");
         let error = tree.scan().inputs().unwrap_err().to_string();
         assert!(error.contains("says more"), "{error}");
         tree.write("source/p/a.go", CGO);
@@ -573,6 +573,50 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_names_by_its_path_counts_if_flags_name_the_file() {
+        for (name, text) in [
+            ("ld/x.ld", "INPUT(TOP/other/v.a)"),
+            ("gen/config", "#include \"TOP/other/v.h\""),
+        ] {
+            let tree = led_to(name);
+            let top = tree
+                .path("")
+                .to_str()
+                .unwrap()
+                .trim_end_matches('/')
+                .to_owned();
+            tree.write(name, &text.replace("TOP", &top));
+            for name in ["other/v.a", "other/v.h", "other/w"] {
+                tree.write(name, "1");
+            }
+            assert!(tree.counts("other/w", "2"), "{name}");
+        }
+        let tree = led_to("lib/include");
+        tree.write("lib/include/x.mod", "1");
+        assert!(
+            tree.counts("lib/include/x.mod", "2"),
+            "of a Fortran compiler"
+        );
+        assert!(!tree.counts("source/go.sum", "example.com/b v1.0.0 h1:y=\n"));
+        let file = tree.path("go-env");
+        std::fs::write(&file, "CGO_CFLAGS=-I../lib\n").unwrap();
+        let tree = tree.with("GOENV", file.to_str().unwrap());
+        assert!(tree.scan().inputs().is_err());
+    }
+
+    #[test]
+    fn where_folders_are_that_flags_lead_to_counts() {
+        let flags = "// #cgo CFLAGS: -I${SRCDIR}/../../a -I${SRCDIR}/../../b\nimport \"C\"\n";
+        let text = format!("package a\n{flags}");
+        let of = |folder: &str| {
+            let tree = Tree::new(&[("p/a.go", &text)]);
+            tree.write(&format!("{folder}/v.h"), "1");
+            tree.scan().digest()
+        };
+        assert_ne!(of("a"), of("b"));
+    }
+
+    #[test]
     fn a_library_counts_wherever_its_pc_file_is() {
         for (folder, up) in [("pc/x", "../.."), ("source/pc", "../.."), ("source", "..")] {
             let tree = led_to(folder);
@@ -584,6 +628,15 @@ mod tests {
             std::fs::remove_file(tree.path(&name)).unwrap();
             assert!(!tree.counts("staged/include/deep/x.h", "2"), "{folder}");
         }
+        let tree = led_to("deep/deeper/pc");
+        tree.write(
+            "stage/lib/pkgconfig/x.pc",
+            "prefix=${pcfiledir}/../..\nLibs: -L${prefix}/lib\n",
+        );
+        std::fs::create_dir_all(tree.path("deep/deeper/pc")).unwrap();
+        let link = tree.path("deep/deeper/pc/x.pc");
+        symlink("../../../stage/lib/pkgconfig/x.pc", link).unwrap();
+        assert!(tree.counts("stage/include/v.h", "1"), "by a link");
         let tree = led_to("prefix/lib/pkgconfig");
         tree.write(
             "prefix/lib/pkgconfig/x.pc",
@@ -863,7 +916,7 @@ mod tests {
 
     /// As a command does whose tree was there for some time before.
     fn scan_later(tree: &Tree) -> SourceTree {
-        SourceTree::remember(&tree.path("source"), |name| tree.var(name));
+        SourceTree::remember(&tree.path("source"), BTreeSet::new(), |name| tree.var(name));
         tree.scan()
     }
 

@@ -170,9 +170,23 @@ impl Scan {
                 named.flags(flags.as_bytes());
             }
         }
-        let is_led = !led_to.is_empty();
-        // Other paths are as they are, or beyond all that can be told.
-        named.upward = led_to;
+        // Some may be of `go env -w`, which no variable has.
+        let is_upward = named.upward.iter().any(|path| path.is_relative());
+        let beyond = is_upward.then(|| Error::input("flags of C lead out of the package's folder"));
+        named.upward.retain(|path| {
+            top.as_ref()
+                .is_some_and(|top| programs::is_of_build(path, top))
+        });
+        named.upward.extend(led_to);
+        let is_led = !named.upward.is_empty();
+        let has_pc_file = |folder: &PathBuf| {
+            let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.any(|entry| entry.file_name().as_bytes().ends_with(b".pc"))
+        };
+        let asks_pkg_config = named.upward.iter().any(has_pc_file);
+        let files = named.upward.iter().filter(|path| path.is_file());
+        let kinds = files.filter_map(|path| Some(kind(path.file_name()?.as_bytes())));
+        named.kinds.extend(kinds.collect::<Vec<_>>());
         let is_told = |flag: &&str| settings.flag(flag).is_some();
         Self {
             places: places(&roots),
@@ -194,10 +208,10 @@ impl Scan {
             top,
             own_programs,
             is_led,
-            beyond: None,
+            beyond,
             beyond_pc: None,
             // The modules of others may.
-            asks_pkg_config: is_led,
+            asks_pkg_config,
             asks_for_processor: false,
             bytes: BTreeMap::new(),
             looked_through: BTreeSet::new(),
@@ -358,6 +372,13 @@ impl Scan {
         };
         self.named.any = true;
         self.walk.add(&top)?;
+        for program in self.own_programs.clone() {
+            let folder = program.parent().unwrap_or(&top);
+            match programs::is_scratch(folder) && folder.ancestors().nth(2).is_none() {
+                true => self.is_beyond(format!("{} may read anything", program.display())),
+                false => self.walk.add(folder)?,
+            }
+        }
         self.walk.add_linked()?;
         Ok(true)
     }
@@ -464,7 +485,8 @@ impl Scan {
         };
         self.bytes_left = left;
         if size > TEXT_MAX {
-            if is_text {
+            self.named.any |= is_text;
+            if is_text && is_source_of_c(&kind(name)) {
                 self.is_beyond(format!("{} is too large to look through", path.display()));
             }
             let mut hash = Sha256::new_with_prefix(&text);
@@ -492,21 +514,32 @@ impl Scan {
         self.asks_for_processor |= processor::is_asked_for(text);
         let mut named = Named::default();
         named.scan(text);
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let mut folders = vec![path.parent().unwrap_or(Path::new("/")).to_path_buf()];
         if path.extension().is_some_and(|extension| extension == "pc") {
-            self.note_pc_file(path, folder, text, &mut named);
+            // pkg-config may take the place of a link or where it leads.
+            let real = path.canonicalize().ok();
+            folders.extend(real.and_then(|real| Some(real.parent()?.to_path_buf())));
+            folders.dedup();
+            for folder in &folders {
+                self.note_pc_file(path, folder, text, &mut named);
+            }
         }
         self.named.any |= named.any;
         self.named.kinds.append(&mut named.kinds);
         let top = self.top.as_ref();
+        if let Some(top) = top {
+            named.paths_below(text, top.as_os_str().as_bytes());
+        }
         let is_own = |path: &Path| top.is_some_and(|top| programs::is_of_build(path, top));
         for upward in named.upward {
             if upward.is_absolute() && !is_own(&upward) {
                 continue;
             }
-            let path = normal(&folder.join(upward));
-            if !self.walk.has(&path) {
-                self.named.upward.insert(path);
+            for folder in &folders {
+                let path = normal(&folder.join(&upward));
+                if !self.walk.has(&path) {
+                    self.named.upward.insert(path);
+                }
             }
         }
     }
@@ -533,6 +566,9 @@ impl Scan {
                 prefixes.insert(path);
             } else {
                 named.flags(value.as_bytes());
+                if let Some(top) = &self.top {
+                    named.paths_below(value.as_bytes(), top.as_os_str().as_bytes());
+                }
             }
         }
         for prefix in prefixes {
@@ -626,6 +662,11 @@ impl Scan {
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("nix-gocacheprog: inputs of C in a source tree\0");
         self.add_places(&mut hash);
+        for root in self.walk.roots() {
+            let from = self.roots.first().map_or(Path::new("/"), PathBuf::as_path);
+            hash.update(relative(from, root).as_os_str().as_bytes());
+            hash.update([0]);
+        }
         for (nth, bytes) in &self.bytes {
             let (root, name) = &self.walk.files[*nth].name;
             add_name(&mut hash, *root, name);
@@ -654,11 +695,13 @@ fn of_go<F: Fn(&str) -> Option<OsString>>(
     let home = settings.path("HOME");
     let config = settings.path("XDG_CONFIG_HOME");
     let config = config.or_else(|| Some(home.as_ref()?.join(".config")));
-    let gopaths = settings.get("GOPATH").unwrap_or_default();
-    let gopaths: Vec<_> = std::env::split_paths(&gopaths)
-        .chain(home.map(|home| home.join("go")))
-        .collect();
-    let mut folders: Vec<_> = gopaths.iter().map(|gopath| gopath.join("pkg")).collect();
+    let gopaths = settings.get("GOPATH");
+    let gopaths: Vec<_> = match gopaths {
+        Some(gopaths) => std::env::split_paths(&gopaths).collect(),
+        None => home.iter().map(|home| home.join("go")).collect(),
+    };
+    let of_pkg = |gopath: &PathBuf| ["pkg/mod", "pkg/sumdb"].map(|name| gopath.join(name));
+    let mut folders: Vec<_> = gopaths.iter().flat_map(of_pkg).collect();
     folders.extend(settings.path("GOMODCACHE"));
     folders.extend(config.map(|config| config.join("go")));
     if has_installed {

@@ -3,6 +3,7 @@
 //! Nothing here parses C. Whatever could be a directive is taken for one, and where a file's name is computed, every
 //! file may be meant.
 
+use crate::client::programs::OPTIONS;
 use memchr::memmem;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -24,20 +25,6 @@ pub struct Named {
 /// Words of directives that read a file: C and C++ (`#include`, `#include_next`, `#embed`, `__has_include`, `import`),
 /// Objective-C (`#import`), the assemblers' (`.include`, `.incbin`), SWIG (`%include`, `%import`) and Fortran.
 const STEMS: [&[u8]; 4] = [b"include", b"import", b"embed", b"incbin"];
-
-/// Options that a path can stand right behind.
-const OPTIONS: [&[u8]; 10] = [
-    b"-I",
-    b"-L",
-    b"-B",
-    b"@",
-    b"-idirafter",
-    b"-imacros",
-    b"-include",
-    b"-iquote",
-    b"-isysroot",
-    b"-isystem",
-];
 
 impl Named {
     /// Takes note of all that a text names.
@@ -74,6 +61,18 @@ impl Named {
             let below = memmem::find(word, b"${SRCDIR}/").map(|at| &word[at + 10..]);
             let option = OPTIONS.iter().find_map(|option| word.strip_prefix(*option));
             self.path(below.or(option).unwrap_or(word));
+        }
+    }
+
+    /// Takes note of paths below the build's own directory, wherever they stand.
+    pub fn paths_below(&mut self, text: &[u8], top: &[u8]) {
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._+-@".contains(byte);
+        for at in memmem::find_iter(text, top) {
+            let length = text[at..].iter().position(|byte| !is_part(byte));
+            let path = &text[at..length.map_or(text.len(), |length| at + length)];
+            if path.get(top.len()) == Some(&b'/') && path.len() > top.len() + 1 {
+                self.upward.insert(PathBuf::from(OsStr::from_bytes(path)));
+            }
         }
     }
 

@@ -246,6 +246,8 @@ impl Class {
             // By the letter: `.S` is the C compiler's.
             "s" if name.ends_with(b".s") => Self::Assembler,
             "swig" | "swigcxx" => Self::Swig,
+            // Fortran's modules are.
+            "mod" | "sum" | "work" if !name.starts_with(b"go.") => Self::Input,
             kind if NEVER_READ.binary_search(&kind).is_ok() => Self::NeverRead,
             _ => Self::Input,
         }
@@ -354,6 +356,11 @@ impl Walk {
             around.map(|folder| folder.components().count()).max()
         };
         deepest(&self.roots) > deepest(&self.left_apart)
+    }
+
+    /// Where the walk began, and what it was led to, by number.
+    pub fn roots(&self) -> &[PathBuf] {
+        &self.roots
     }
 
     /// Whether a folder is where the walk began, or was led to.
