@@ -161,13 +161,15 @@ fn is_program(name: &[u8]) -> bool {
     NAMED.iter().any(|program| program.as_bytes() == name)
 }
 
-/// Whether a folder of PATH is this build's own, and not where `go` installs what it builds.
+/// Whether a folder of PATH is this build's own, and neither a module's nor where `go` installs what it builds.
 fn is_of_build(folder: &Path, variables: &Variables) -> bool {
     let top = variables.get("NIX_BUILD_TOP").map(Path::new);
     let gopath = variables.get("GOPATH").unwrap_or_default();
     let bins = std::env::split_paths(gopath).map(|gopath| gopath.join("bin"));
     let mut bins = bins.chain(variables.get("GOBIN").map(PathBuf::from));
-    top.is_some_and(|top| programs::is_of_build(folder, top)) && !bins.any(|bin| bin == folder)
+    top.is_some_and(|top| programs::is_of_build(folder, top))
+        && !bins.any(|bin| bin == folder)
+        && !folder.join("go.mod").exists()
 }
 
 /// Whether a variable leads a compiler out of the folder that it runs in, which is another one for each package, or to more
@@ -265,6 +267,31 @@ mod tests {
             write(include.join("v.h"), "#define V 2").unwrap();
             assert_ne!(of(&top, &[(name, &value)]), first, "{name}");
         }
+    }
+
+    #[test]
+    fn what_lies_in_a_builds_own_folders_of_path_counts() {
+        let dir = TestDir::new();
+        let top = dir.path().canonicalize().unwrap();
+        let [bin, gopath] = ["bin", "go"].map(|name| top.join(name).to_str().unwrap().to_owned());
+        let path = format!("/nix/store/a/bin:{bin}:{gopath}/bin");
+        let shown = top.to_str().unwrap();
+        let counts = |name: &str| {
+            let vars = [
+                ("PATH", path.as_str()),
+                ("NIX_BUILD_TOP", shown),
+                ("GOPATH", &gopath),
+            ];
+            std::fs::create_dir_all(top.join(name).parent().unwrap()).unwrap();
+            write(top.join(name), "1").unwrap();
+            let first = of(&top, &vars);
+            write(top.join(name), "2").unwrap();
+            of(&top, &vars) != first
+        };
+        assert!(counts("bin/x86_64-unknown-linux-gnu-as"));
+        assert!(!counts("go/bin/tool") && !counts("other/as"));
+        write(top.join("bin/go.mod"), "").unwrap();
+        assert!(!counts("bin/README.md"));
     }
 
     #[test]
