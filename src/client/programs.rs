@@ -82,6 +82,34 @@ pub fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|word| !word.is_empty())
 }
 
+/// What stands in paths for a place that only a loader knows, when the program runs.
+const OF_LOADER: [&[u8]; 5] = [
+    b"$ORIGIN",
+    b"${ORIGIN}",
+    b"@loader_path",
+    b"@executable_path",
+    b"@rpath",
+];
+
+/// Whether a word has a path that no compiler looks at.
+pub fn is_for_loader(word: &[u8]) -> bool {
+    let mut names = OF_LOADER.iter();
+    names.any(|name| memchr::memmem::find(word, name).is_some())
+}
+
+/// Whether a flag, or a folder of a list, leads upward from the folder that the compiler runs in, which is another one for each
+/// package.
+pub fn leads_upward(word: &[u8]) -> bool {
+    let at = word.iter().position(|byte| *byte == b'/');
+    let (before, rest) = word.split_at(at.unwrap_or(word.len()));
+    let is_absolute = before.is_empty()
+        || before.ends_with(b",")
+        || before.ends_with(b"=")
+        || OPTIONS.contains(&before);
+    let has_up = || rest.split(|byte| *byte == b'/').any(|part| part == b"..");
+    (before.ends_with(b"..") || !is_absolute && has_up()) && !is_for_loader(word)
+}
+
 /// Whether a path is where a build of Nix keeps what it makes; `top` is the build's own directory.
 pub fn is_of_build(path: &Path, top: &Path) -> bool {
     path.starts_with(top) || is_scratch(path)

@@ -6,7 +6,7 @@ use super::identity::{Identities, add_state};
 use super::record::Record;
 use super::variables::Variables;
 use crate::client::parts;
-use crate::client::programs::{self, NAMED, USUAL};
+use crate::client::programs::{self, NAMED, USUAL, leads_upward};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -56,9 +56,6 @@ const OF_MORE: [&[u8]; 16] = [
     b"--specs",
     b"-gcc-toolchain",
 ];
-
-/// What begins like a file with flags, and is a path for a loader.
-const OF_LOADER: [&[u8]; 3] = [b"@loader_path", b"@executable_path", b"@rpath"];
 
 /// Variables by which the same is done, with paths divided by colons.
 const OF_PROGRAMS: [&str; 4] = ["COMPILER_PATH", "GCC_EXEC_PREFIX", "BASH_ENV", "LD_PRELOAD"];
@@ -203,25 +200,10 @@ fn leads_to_more(word: &[u8], next: &[u8]) -> Option<PathBuf> {
         rest if option.ends_with(b"-ld") && !rest.contains(&b'/') => return None,
         b"static" | b"dynamic" | b"group" | b"direct" => return None,
         rest if rest.starts_with(b"symbolic") => return None,
-        _ if OF_LOADER.iter().any(|name| word.starts_with(name)) => return None,
+        _ if programs::is_for_loader(word) => return None,
         rest => rest,
     };
     Some(PathBuf::from(OsStr::from_bytes(path)))
-}
-
-/// Whether a flag or a folder of a list is a path that leads upward from the folder that the compiler runs in.
-fn leads_upward(word: &[u8]) -> bool {
-    let at = word
-        .iter()
-        .position(|byte| *byte == b'/')
-        .unwrap_or(word.len());
-    let (before, rest) = word.split_at(at);
-    let is_absolute = before.is_empty()
-        || before.ends_with(b",")
-        || before.ends_with(b"=")
-        || programs::OPTIONS.contains(&before);
-    before.ends_with(b"..")
-        || !is_absolute && rest.split(|byte| *byte == b'/').any(|part| part == b"..")
 }
 
 #[cfg(test)]

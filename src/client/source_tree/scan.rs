@@ -165,14 +165,14 @@ impl Scan {
                 .map(|caches| real(&caches.join("go-build"))),
         );
         let mut named = Named::default();
-        for flags in FLAGS {
-            if let Some(flags) = settings.get(flags) {
-                named.flags(flags.as_bytes());
+        let mut beyond = None;
+        // Some may be of `go env -w`, which no variable has.
+        for flags in FLAGS.iter().filter_map(|flags| settings.get(flags)) {
+            named.flags(flags.as_bytes());
+            if programs::words(flags.as_bytes()).any(programs::leads_upward) {
+                beyond = Some(Error::input("flags of C lead out of the package's folder"));
             }
         }
-        // Some may be of `go env -w`, which no variable has.
-        let is_upward = named.upward.iter().any(|path| path.is_relative());
-        let beyond = is_upward.then(|| Error::input("flags of C lead out of the package's folder"));
         named.upward.retain(|path| {
             top.as_ref()
                 .is_some_and(|top| programs::is_of_build(path, top))
