@@ -20,6 +20,7 @@ use crate::id::{ActionId, BuildId};
 use crate::log;
 use crate::mode::Mode;
 use crate::protocol::wire::{self, Answer, Hello, Request, Welcome};
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,8 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
             (ended, Counts::default())
         }
     };
+    // Whoever waits for all uploads waits for this session's list, too.
+    let ending = open.ending();
     counter.count(session.counts);
     let build = format!(
         "build={} name={:?}{}",
@@ -107,7 +110,11 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
             ));
         }
     }
-    open.compiled(counter.build, &uses.puts());
+    let puts = uses.puts();
+    let used_before = match puts.is_empty() {
+        true => HashSet::new(),
+        false => open.used_before(counter.build),
+    };
     // What needed somebody's credentials is nobody else's, so it is not in a list either.
     if is_shared && !counter.build.name().is_empty() {
         let used = uses.resolve(store);
@@ -115,6 +122,8 @@ pub fn serve(stream: &UnixStream, open: &OpenSession) {
             open.used(counter.build, used);
         }
     }
+    drop(ending);
+    open.compiled(counter.build, &puts, &used_before);
 }
 
 /// Passes on what has happened in a session while it goes on.

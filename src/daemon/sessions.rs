@@ -12,11 +12,12 @@ use crate::daemon::compiled;
 use crate::daemon::service::Service;
 use crate::daemon::uses::Put;
 use crate::error::{Error, Result};
-use crate::id::BuildId;
+use crate::id::{ActionId, BuildId};
 use crate::log;
+use crate::remote::Ending;
 use crate::sync::lock;
 use crate::sys;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -196,19 +197,30 @@ impl OpenSession {
         self.daemon.service.history.has(&history::key(name))
     }
 
-    /// A session has ended that has put this. Nobody waits for what is found out of it.
-    pub fn compiled(&self, build: &BuildDir, puts: &[Put]) {
-        if puts.is_empty() {
-            return;
-        }
-        sys::lower_priority();
-        let service = &self.daemon.service;
-        let used_before = match build.name().as_ref() {
+    /// Until this is dropped, the remote has something to wait for.
+    pub fn ending(&self) -> Option<Ending<'_>> {
+        self.daemon
+            .service
+            .remote
+            .get()
+            .map(|remote| remote.ending())
+    }
+
+    /// What builds of this name have used up to now.
+    pub fn used_before(&self, build: &BuildDir) -> HashSet<ActionId> {
+        let used = match build.name().as_ref() {
             "" => Vec::new(),
-            name => service.history.get(&history::key(name)),
+            name => self.daemon.service.history.get(&history::key(name)),
         };
-        let used_before = used_before.into_iter().map(|(action, _)| action).collect();
-        compiled::note(build, &service.store, puts, &used_before);
+        used.into_iter().map(|(action, _)| action).collect()
+    }
+
+    /// A session has ended that has put this. Nobody waits for what is found out of it.
+    pub fn compiled(&self, build: &BuildDir, puts: &[Put], used_before: &HashSet<ActionId>) {
+        if !puts.is_empty() {
+            sys::lower_priority();
+            compiled::note(build, &self.daemon.service.store, puts, used_before);
+        }
     }
 
     /// A session has ended in which this was used.

@@ -41,7 +41,7 @@ use server::Failure;
 use shelf::Shelf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 pub use wait_budget::WaitBudget;
@@ -76,6 +76,8 @@ pub struct Remote {
     listed: Mutex<HashSet<String>>,
     running: Mutex<usize>,
     ended: Condvar,
+    /// Sessions whose peer has gone, and of which it is not noted yet what they used.
+    ending: AtomicUsize,
 }
 
 /// One direction, and when it is left alone.
@@ -113,6 +115,16 @@ impl From<Failure> for Trouble {
     }
 }
 
+/// A session that ends; it counts until this is dropped.
+#[derive(Debug)]
+pub struct Ending<'a>(&'a Remote);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.ending.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A thread that fetches; it has ended when this is dropped.
 #[derive(Debug)]
 pub struct Worker<'a>(&'a Remote);
@@ -141,6 +153,7 @@ impl Remote {
             listed: Mutex::default(),
             running: Mutex::default(),
             ended: Condvar::new(),
+            ending: AtomicUsize::new(0),
         })
     }
 
@@ -199,7 +212,7 @@ impl Remote {
 
     /// Whether there is something to upload, and to a server that takes it.
     pub fn is_busy(&self) -> bool {
-        let waiting = self.queue.active() + self.lists.unsent() + lock(&self.records).len();
+        let waiting = self.queue.active() + self.lists_waiting();
         self.mode.writes() && waiting > 0 && self.writes.breaker.why_open().is_none()
     }
 
@@ -211,7 +224,20 @@ impl Remote {
     }
 
     fn waiting(&self) -> usize {
-        self.queue.len() + self.lists.unsent() + lock(&self.records).len()
+        self.queue.len() + self.lists_waiting()
+    }
+
+    fn lists_waiting(&self) -> usize {
+        // In the order in which one becomes the next.
+        let ending = self.ending.load(Ordering::SeqCst);
+        let records = lock(&self.records).len();
+        ending + records + self.lists.unsent()
+    }
+
+    /// Counts a session whose peer has gone as something that waits, until what it used is noted.
+    pub fn ending(&self) -> Ending<'_> {
+        self.ending.fetch_add(1, Ordering::SeqCst);
+        Ending(self)
     }
 
     /// What is known of a build's waiting.
@@ -346,5 +372,35 @@ impl Drop for Worker<'_> {
     fn drop(&mut self) {
         *lock(&self.0.running) -= 1;
         self.0.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    #[test]
+    fn a_session_that_ends_is_waited_for_until_its_list_is_on_its_way() {
+        let dir = TestDir::new();
+        let options = Options {
+            url: "http://127.0.0.1:9".into(),
+            mode: Mode::Write,
+            credentials: None,
+            ca: None,
+            cert: None,
+            key: None,
+            secret_key: None,
+            trusted_keys: String::new(),
+            insecure_http: false,
+        };
+        let lists = Arc::new(UsageHistory::open(dir.path()).unwrap());
+        let remote = Remote::open(&options, dir.path(), lists).unwrap();
+        assert!(remote.report().queue == 0 && !remote.is_busy());
+        let ending = remote.ending();
+        assert!(remote.report().queue == 1 && remote.is_busy());
+        remote.used(BuildId::new().unwrap(), "x", Vec::new());
+        drop(ending);
+        assert_eq!(remote.report().queue, 1, "as its list does");
     }
 }
