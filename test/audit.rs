@@ -272,9 +272,14 @@ func main() { println(C.value()) }
 fn finds_what_a_salt_leaves_out(told: &str, set: impl Fn(&mut Stage, u8)) {
     let mut stage = Stage::new("./cmd/value");
     stage.write("cmd/value/main.go", VALUE);
-    // As nixpkgs' wrapper does.
-    stage.write("cc", "#!/bin/sh\nexec gcc $NIX_CFLAGS_COMPILE \"$@\"\n");
-    let compiler = stage.work.file("cc");
+    // As nixpkgs' wrapper does, and as that where no build can write: of a build's own compiler nobody knows what it reads.
+    let name = format!("audit-cc-{}-{}", std::process::id(), told.len());
+    let compiler = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(
+        &compiler,
+        "#!/bin/sh\nexec gcc $NIX_CFLAGS_COMPILE \"$@\"\n",
+    )
+    .unwrap();
     fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).unwrap();
     stage.set("CC", compiler.display());
     stage.set("CGO_ENABLED", 1);
@@ -299,6 +304,7 @@ fn finds_what_a_salt_leaves_out(told: &str, set: impl Fn(&mut Stage, u8)) {
     assert_eq!(says(&cold), "2");
     assert_eq!(says(&stage.build("hello-1.0")), "1", "the cache is wrong");
     stage.audit_finds(&cold, "forgetful-1.0", &["main"]);
+    fs::remove_file(&compiler).unwrap();
 }
 
 #[test]
