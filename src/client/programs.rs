@@ -65,21 +65,21 @@ pub const OPTIONS: [&[u8]; 10] = [
 /// Where a build can write beside its own directory. In Nix's sandbox these have the same paths in every build, too.
 const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// What is divided by blanks, without quotes around it.
+/// What is divided by blanks.
 pub fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let is_quote = |byte: &u8| b"\"'".contains(byte);
     value
         .split(u8::is_ascii_whitespace)
-        .map(move |word| {
-            let begin = word.iter().take_while(|byte| is_quote(byte)).count();
-            let end = word[begin..]
-                .iter()
-                .rev()
-                .take_while(|byte| is_quote(byte))
-                .count();
-            &word[begin..word.len() - end]
-        })
         .filter(|word| !word.is_empty())
+}
+
+/// The same without quotes around the words.
+pub fn unquoted(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_quote = |byte: &u8| b"\"'".contains(byte);
+    words(value).map(move |word| {
+        let begin = word.iter().take_while(|byte| is_quote(byte)).count();
+        let end = word[begin..].iter().rev().take_while(|byte| is_quote(byte));
+        &word[begin..word.len() - end.count()]
+    })
 }
 
 /// What stands in paths for a place that only a loader knows, when the program runs.
@@ -143,7 +143,7 @@ pub fn of_build(top: &Path, get: impl Fn(&str) -> Option<OsString>) -> BTreeSet<
         .filter(|folder| is_of_build(folder, top) || is_of_build(folder, &real_top))
         .collect();
     let named: Vec<OsString> = NAMED.iter().filter_map(|name| get(name)).collect();
-    let words = named.iter().flat_map(|value| words(value.as_bytes()));
+    let words = named.iter().flat_map(|value| unquoted(value.as_bytes()));
     let mut found = BTreeSet::new();
     for word in words.chain(USUAL.iter().map(|name| name.as_bytes())) {
         let name = OsStr::from_bytes(word);

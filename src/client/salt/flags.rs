@@ -80,6 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn quotes_are_a_part_of_a_word() {
+        let of = |value: &[u8]| counting(value, Use::Compile, &[]);
+        assert_ne!(of(b"-DV='1'"), of(b"-DV='1"));
+    }
+
+    #[test]
     fn only_places_of_the_builds_own_libraries_are_left_out() {
         let own = [Path::new("/nix/store/own")];
         for (used, value, expected) in [

@@ -66,7 +66,7 @@ pub fn add(record: &mut Record, variables: &Variables, identities: &Identities) 
     let path = variables.get("PATH").unwrap_or_default();
     let mut is_of_host = false;
     let programs = NAMED.iter().filter_map(|name| variables.get(name));
-    let programs = programs.flat_map(|value| programs::words(value.as_bytes()));
+    let programs = programs.flat_map(|value| programs::unquoted(value.as_bytes()));
     let usual = USUAL.iter().map(|name| name.as_bytes());
     let named = named_by_flags(variables);
     let mut tools = BTreeSet::new();
@@ -138,7 +138,7 @@ fn named_by_flags(variables: &Variables) -> BTreeSet<PathBuf> {
             found.extend(folders.map(PathBuf::from).filter(|path| path.has_root()));
         } else if has_flags(name) {
             // A path alone behind a program's name is looked at as a program is.
-            let words = programs::words(value);
+            let words = programs::unquoted(value);
             let words = words.filter(|word| !is_program(name) || !word.starts_with(b"/"));
             found.extend(words.filter_map(flags::path_in));
         }
@@ -174,7 +174,7 @@ fn is_of_build(folder: &Path, variables: &Variables) -> bool {
 fn leads_anywhere(name: &[u8], value: &[u8], identities: &Identities) -> bool {
     let is_own = |path: &Path| identities.is_own(path) || programs::is_scratch(path);
     if has_flags(name) {
-        let words: Vec<_> = programs::words(value).collect();
+        let words: Vec<_> = programs::unquoted(value).collect();
         return words.iter().enumerate().any(|(nth, word)| {
             let next = words.get(nth + 1).copied().unwrap_or_default();
             leads_upward(word)
@@ -292,6 +292,23 @@ mod tests {
             "NIX_CFLAGS_COMPILE",
             "-B/nix/store/a/lib -B/opt/lib"
         ));
+        for (name, value) in [
+            ("CGO_LDFLAGS", "-Wl,-Bstatic -Bsymbolic /build/lib/libx.a"),
+            (
+                "CGO_LDFLAGS",
+                "-fuse-ld=lld -L/build/lib -rpath @loader_path/../lib",
+            ),
+            (
+                "CGO_LDFLAGS",
+                "-Wl,-rpath,$ORIGIN/../lib -Wl,-rpath=${ORIGIN}/..",
+            ),
+            (
+                "NIX_CFLAGS_COMPILE",
+                "-B/nix/store/a/lib -fmacro-prefix-map=/build/a=.",
+            ),
+        ] {
+            assert!(shares(name, value), "{name}={value}");
+        }
         for (name, value) in [
             ("CGO_CFLAGS", "-O2 -I../b"),
             ("CGO_CFLAGS", "-I./../b"),

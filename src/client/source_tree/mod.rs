@@ -79,7 +79,8 @@ pub struct SourceTree {
 
 impl SourceTree {
     /// Looks at the tree of the `go` command that runs in `cwd` with these arguments, before it compiles anything.
-    /// `led_to` is what flags name of this build, and `env` has its variables. Where the tree is not remembered, this lists the files and reads those of Go's assembler.
+    /// `led_to` is what flags name of this build, and `env` has its variables. Where the tree is not remembered, this lists
+    /// the files and reads those of Go's assembler.
     ///
     /// # Errors
     /// When there are more files than can be counted. Nothing that C or an assembler had a part in may be shared then.

@@ -169,7 +169,7 @@ impl Scan {
         // Some may be of `go env -w`, which no variable has.
         for flags in FLAGS.iter().filter_map(|flags| settings.get(flags)) {
             named.flags(flags.as_bytes());
-            if programs::words(flags.as_bytes()).any(programs::leads_upward) {
+            if programs::unquoted(flags.as_bytes()).any(programs::leads_upward) {
                 beyond = Some(Error::input("flags of C lead out of the package's folder"));
             }
         }
