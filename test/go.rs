@@ -531,6 +531,39 @@ fn a_go_command_within_a_go_command_uses_the_cache_too() {
     assert_eq!(inner.errors + outer.errors, 0, "{inner:?} {outer:?}");
 }
 
+/// The first release whose modules have tools, and the newest.
+#[test]
+fn what_go_tool_names_can_be_run() {
+    for release in ["1.24", "1.27"] {
+        let (go, work, daemon) = (Go::pinned(release), Workspace::new(), Daemon::start());
+        let tool = "\ntool example.org/program/cmd/words\n";
+        let mut module = fs::read_to_string(work.file("go.mod")).unwrap();
+        module.push_str(tool);
+        fs::write(work.file("go.mod"), module).unwrap();
+        let nowhere = work.dir.path().join("nowhere");
+        for runtime_dir in [daemon.runtime_dir(), daemon.runtime_dir(), nowhere] {
+            for name in ["words", "example.org/program/cmd/words"] {
+                let mut named = work.go_with(&runtime_dir, &go, &["tool", "-n", name]);
+                let named = run(&mut named);
+                let path = text(&named.stdout).trim_end().to_owned();
+                assert!(path.ends_with("/exe/words"), "{path}");
+                let said = run(Command::new(path).args(["named", "by", release]));
+                let said = text(&said.stdout).to_owned();
+                assert!(said.starts_with("hello, words named by 1."), "{said}");
+            }
+        }
+        // What it does not name goes with `go`, and what is the same is kept once.
+        let left = fs::read_dir(work.dir.path().join("tmp")).unwrap().count();
+        run(&mut work.go_with(daemon.runtime_dir(), &go, &["tool", "words"]));
+        assert_eq!(
+            fs::read_dir(work.dir.path().join("tmp")).unwrap().count(),
+            left
+        );
+        let kept = work.dir.path().join("build/.nix-gocacheprog/tools");
+        assert_eq!(fs::read_dir(kept).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn a_program_that_does_not_compile_fails_as_it_does_without_us() {
     let (go, work, daemon) = (Go::pinned("1.27"), Workspace::new(), Daemon::start());

@@ -13,6 +13,7 @@ pub mod connection;
 mod go_flags;
 pub mod gocacheprog;
 mod hung;
+mod kept_tool;
 mod local_hits;
 pub mod parts;
 mod pending;
@@ -40,6 +41,7 @@ use crate::protocol::wire::{self, Answer, Keys, Request};
 use crate::sync::lock;
 use crate::sys;
 use gocacheprog::{Body, Command};
+use kept_tool::KeptTool;
 use local_hits::LocalHits;
 use pending::{Pending, Put, Requests};
 use private_cache::PrivateCache;
@@ -51,7 +53,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -94,7 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
             salt.only_full();
         }
     }
-    let client = Client {
+    let mut client = Client {
         options,
         salt,
         in_build,
@@ -112,6 +114,7 @@ pub fn run(options: &Options) -> Result<()> {
         daemon,
         answered: Condvar::new(),
         closing: AtomicBool::new(false),
+        kept_tool: OnceLock::new(),
     };
     if let Some(e) = why_alone {
         let mut state = client.state();
@@ -142,8 +145,14 @@ pub fn run(options: &Options) -> Result<()> {
         }
         done
     });
+    let kept_tool = client.kept_tool.take();
     // With its private cache, which may have to go.
     drop(client);
+    if let Some(kept_tool) = kept_tool
+        && let Err(e) = kept_tool.put_back()
+    {
+        cannot_keep(&e);
+    }
     private::tidy_up(options.cache_dir.as_deref());
     done
 }
@@ -194,6 +203,7 @@ struct Client<'a> {
     /// Told whenever a request is answered, once somebody waits for that: it is a system call.
     answered: Condvar,
     closing: AtomicBool,
+    kept_tool: OnceLock<KeptTool>,
 }
 
 /// What a client finds by itself.
@@ -278,6 +288,7 @@ impl Client<'_> {
                         self.tell_daemon(id, &frames);
                     }
                     self.wait_until_answered();
+                    self.keep_tool();
                     self.tell(|out| gocacheprog::push_closed(out, id))?;
                 }
                 Command::Bad(why) => {
@@ -314,6 +325,15 @@ impl Client<'_> {
             gocacheprog::push_hit(out, id, entry, path);
         } else {
             gocacheprog::push_dated_hit(out, id, entry, path);
+        }
+    }
+
+    /// Keeps what `go` has printed the path of.
+    fn keep_tool(&self) {
+        match kept_tool::keep(self.salt.words()) {
+            Ok(Some(tool)) => drop(self.kept_tool.set(tool)),
+            Ok(None) => {}
+            Err(e) => cannot_keep(&e),
         }
     }
 
@@ -645,6 +665,14 @@ impl State {
             ));
         }
     }
+}
+
+fn cannot_keep(e: &Error) {
+    log::warn(format!(
+        "what `go tool -n` has printed cannot be kept, so it may be gone when it is run: {}; set GOCACHEPROG to nothing \
+         for that command",
+        e.chain()
+    ));
 }
 
 fn unheard(e: std::io::Error) -> Error {

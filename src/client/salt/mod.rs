@@ -38,7 +38,7 @@ use go_command::GoCommand;
 use identity::Identities;
 use record::Record;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -195,6 +195,11 @@ impl Salt {
     /// The executable of the `go` command; `None` when nobody knows which Go it is, and nothing may be shared.
     pub fn go(&self) -> Option<&Path> {
         self.rest.command.as_ref().map(GoCommand::exe)
+    }
+
+    /// The command line of the `go` command; empty when nobody knows it.
+    pub fn words(&self) -> &[OsString] {
+        self.rest.command.as_ref().map_or(&[], GoCommand::words)
     }
 
     /// What is said of the Go that this is, which is known at once.

@@ -15,7 +15,7 @@ mod memory;
 mod modules;
 mod roots;
 mod scan;
-mod settings;
+pub mod settings;
 mod text;
 mod walk;
 
