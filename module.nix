@@ -222,13 +222,16 @@ in
                 example = "/run/secrets/go-cache-signing";
                 description = ''
                   A file with the key that signs what is uploaded, as `nix-store --generate-binary-cache-key` writes it.
+                  Without `trustedPublicKeys`, only entries signed by this key are used.
                 '';
               };
               trustedPublicKeys = mkOption {
                 type = types.listOf types.str;
                 default = [ ];
                 example = [ "cache.example.org-1:7VLz…" ];
-                description = "Use only entries signed by one of these keys.";
+                description = ''
+                  Use only entries signed by one of these keys. The default is the key in `secretKeyFile`, if there is one.
+                '';
               };
               insecureHttp = mkOption {
                 type = types.bool;
@@ -250,9 +253,9 @@ in
       '';
       description = ''
         A cache shared by several machines: bazel-remote, any HTTP server that stores what is PUT, or an object store that
-        speaks S3. Anyone who can write there can change what is built here, unless `trustedPublicKeys` is set. Without a
-        remote the daemon has no network. Files with secrets may be readable by root only, and must not be in the Nix
-        store, where everybody can read them.
+        speaks S3. Anyone who can write there can change what is built here, unless `trustedPublicKeys` or
+        `secretKeyFile` is set. Without a remote the daemon has no network. Files with secrets may be readable by root
+        only, and must not be in the Nix store, where everybody can read them.
       '';
     };
 

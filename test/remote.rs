@@ -666,6 +666,28 @@ fn with_trusted_keys_only_what_they_have_signed_is_used() {
 }
 
 #[test]
+fn a_machine_that_signs_takes_in_nothing_unsigned_and_signs_nothing_of_others() {
+    let shelf = Shelf::start();
+    let other = Machine::start(&shelf, "read-write");
+    assert_eq!(other.peer("").put(1, b"anybody's"), 's');
+    other.wait_for_uploads();
+    let signing = Machine::signing(&shelf);
+    let mut peer = signing.peer("program-1.0");
+    assert_eq!(peer.get(1), 'm');
+    assert_eq!(peer.put(2, b"its own"), 's');
+    drop(peer);
+    signing.daemon.session_end();
+    signing.wait_for_uploads();
+    assert_eq!(
+        (signing.remote("untrusted"), signing.daemon.actions()),
+        (1, 1)
+    );
+    let trusting = Machine::trusting(&shelf, "read");
+    let mut peer = trusting.peer("");
+    assert_eq!([peer.get(1), peer.get(2)], ['m', 'h']);
+}
+
+#[test]
 fn a_list_says_which_actions_never_which_output_and_must_be_signed_too() {
     let shelf = Shelf::start();
     let signing = Machine::signing(&shelf);

@@ -167,13 +167,13 @@ impl Arguments {
             .or_else(|| flag.default.map(OsString::from))
     }
 
-    /// A text that is not empty.
+    /// A text that is not blank, as one made of unset variables is.
     pub fn text(&self, name: &str) -> Result<Option<String>> {
         let Some(value) = self.value(name) else {
             return Ok(None);
         };
         match value.into_string() {
-            Ok(text) if text.is_empty() => Err(Error::input(format!("--{name} is empty"))),
+            Ok(text) if text.trim().is_empty() => Err(Error::input(format!("--{name} is empty"))),
             Ok(text) => Ok(Some(text)),
             Err(value) => Err(Error::input(format!("--{name}: {value:?} is not UTF-8"))),
         }

@@ -203,6 +203,19 @@ mod tests {
             (&["x", "daemon", "--remote-ca", "x"], "--remote URL"),
             (&["x", "daemon", "--remote", ""], "--remote is empty"),
             (
+                &[
+                    "x",
+                    "daemon",
+                    "--remote=u",
+                    "--remote-trusted-public-keys= ",
+                ],
+                "--remote-trusted-public-keys is empty",
+            ),
+            (
+                &["x", "import", "--trusted-public-keys", " ", "f"],
+                "--trusted-public-keys is empty",
+            ),
+            (
                 &["x", "daemon", "--remote=u", "--remote-mode", "rw"],
                 "read-write",
             ),

@@ -361,7 +361,8 @@ const REMOTE: &[Flag] = &[
     flag(
         "remote-secret-key-file",
         Takes::File,
-        "sign what is uploaded, with a key as `nix-store --generate-binary-cache-key` writes it",
+        "sign what is uploaded, with a key as `nix-store --generate-binary-cache-key` writes it; without \
+         --remote-trusted-public-keys, use only entries signed by this key",
     )
     .requires(&["remote"]),
     flag(

@@ -85,9 +85,20 @@ impl Shelf {
     /// # Errors
     /// When the options are wrong, or a file cannot be read.
     pub fn open(options: &Options) -> Result<Self> {
+        let server = Server::new(Access::new(options)?)?;
+        let mut keys = Keys::new(options.secret_key.as_deref(), &options.trusted_keys)?;
+        if let Some(own) = keys.trust_own()
+            && options.mode.reads()
+        {
+            log::info(format!(
+                "remote {}: only entries that {own} has signed, the key of --remote-secret-key-file, are used \
+                 (--remote-trusted-public-keys names others)",
+                server.url()
+            ));
+        }
         Ok(Self {
-            keys: Keys::new(options.secret_key.as_deref(), &options.trusted_keys)?,
-            server: Server::new(Access::new(options)?)?,
+            server,
+            keys,
             packing: Mutex::default(),
             fails_to_pack: AtomicBool::new(false),
             received: Arc::default(),
@@ -143,17 +154,12 @@ impl Shelf {
         Ok(Lookup::Found(record))
     }
 
-    /// Whether an entry is there that needs nothing from this machine: where it signs, one with its own signature or that
-    /// of somebody it trusts.
+    /// Whether an entry is there that needs nothing from this machine: where signatures count, one by a trusted key.
     pub fn has_entry(&self, key: &str) -> Outcome<bool> {
-        if !self.keys.signs() && !self.keys.verifies() {
+        if !self.keys.verifies() {
             return self.server.head(&format!("ac/{key}"));
         }
-        let Lookup::Found(record) = self.entry(key)? else {
-            return Ok(false);
-        };
-        let signatures = record.signatures.iter().map(String::as_str);
-        Ok(self.keys.verifies() || self.keys.is_own(key, &record.entry, signatures))
+        Ok(matches!(self.entry(key)?, Lookup::Found(_)))
     }
 
     /// An output's bytes, unpacked as they come: not checked, and maybe cut off. `None` when it is not there.

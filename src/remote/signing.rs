@@ -46,8 +46,8 @@ impl Keys {
     /// Reads the secret key from a file, and trusted public keys from their text, as in nix.conf with spaces between them.
     ///
     /// # Errors
-    /// When the file cannot be read, or anything is malformed. The text shows no secret.
-    pub fn new(secret: Option<&Path>, trusted: &str) -> Result<Self> {
+    /// When the file cannot be read, anything is malformed, or the text has blanks and no key. The text shows no secret.
+    pub fn new(secret: Option<&Path>, text: &str) -> Result<Self> {
         let secret = match secret {
             Some(path) => Some(SecretKey::parse(&fs::read_to_string(path)?).ok_or_else(|| {
                 Error::input(format!(
@@ -57,19 +57,36 @@ impl Keys {
             })?),
             None => None,
         };
-        let trusted = trusted
+        let trusted = text
             .split_whitespace()
-            .map(|text| {
-                PublicKey::parse(text).ok_or_else(|| {
+            .map(|key| {
+                PublicKey::parse(key).ok_or_else(|| {
                     // What follows the name may be a secret key, by mistake.
-                    let name = text.split(':').next().unwrap_or_default();
+                    let name = key.split(':').next().unwrap_or_default();
                     Error::input(format!(
                         "malformed public key {name:?}: it must be NAME:BASE64, with 32 bytes"
                     ))
                 })
             })
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        // Without keys everything counts, which nobody wants who gives some.
+        if !text.is_empty() && trusted.is_empty() {
+            return Err(Error::input(
+                "no public key is given: name at least one as NAME:BASE64, or leave the option out",
+            ));
+        }
         Ok(Self { secret, trusted })
+    }
+
+    /// Trusts the own key if there is one and no other is trusted; gives its name then. What nobody has signed must not
+    /// come in, to be signed and sent on from here.
+    pub fn trust_own(&mut self) -> Option<&str> {
+        let secret = self.secret.as_ref().filter(|_| self.trusted.is_empty())?;
+        self.trusted.push(PublicKey {
+            name: secret.name.clone(),
+            key: secret.pair.public_key().as_ref().try_into().ok()?,
+        });
+        Some(&secret.name)
     }
 
     /// Whether only signed entries count.
@@ -110,18 +127,6 @@ impl Keys {
                         .is_ok()
                 })
         })
-    }
-
-    /// Whether one of the signatures is by our own secret key.
-    pub fn is_own<'a>(
-        &self,
-        key: &str,
-        entry: &Entry,
-        mut signatures: impl Iterator<Item = &'a str>,
-    ) -> bool {
-        // They are deterministic.
-        self.sign(key, entry)
-            .is_some_and(|own| signatures.any(|signature| signature == own))
     }
 }
 
@@ -222,7 +227,31 @@ mod tests {
         for trusted in ["", OTHER] {
             let keys = keys(trusted);
             assert!(!keys.are_trusted("k", &ENTRY, [signature.as_str()].into_iter()));
-            assert!(keys.is_own("k", &ENTRY, [signature.as_str()].into_iter()));
+        }
+    }
+
+    #[test]
+    fn whoever_signs_trusts_their_own_key_unless_others_are_named() {
+        let is_trusted = |keys: &Keys| {
+            let signature = keys.sign("k", &ENTRY).unwrap();
+            keys.are_trusted("k", &ENTRY, [signature.as_str()].into_iter())
+        };
+        let mut own = keys("");
+        assert_eq!(own.trust_own(), Some("test-1"));
+        assert!(own.verifies() && is_trusted(&own));
+        let mut others = keys(OTHER);
+        assert_eq!(others.trust_own(), None);
+        assert!(others.verifies() && !is_trusted(&others));
+        let mut nobody = Keys::new(None, "").unwrap();
+        assert_eq!(nobody.trust_own(), None);
+        assert!(!nobody.verifies());
+    }
+
+    #[test]
+    fn blanks_in_place_of_keys_are_refused() {
+        assert!(Keys::new(None, "").is_ok());
+        for blank in [" ", "\n", " \t "] {
+            assert!(Keys::new(None, blank).is_err(), "{blank:?}");
         }
     }
 
