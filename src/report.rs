@@ -182,6 +182,8 @@ pub struct RemoteReport {
     pub wire_sent: u64,
     /// Entries and lists that were ignored for want of a signature by a trusted key.
     pub untrusted: u64,
+    /// Entries and lists that were ignored because they could not be read.
+    pub malformed: u64,
     /// Only entries that are signed by a trusted key count.
     pub verifies: bool,
     /// What is put is signed.

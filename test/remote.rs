@@ -32,6 +32,8 @@ struct State {
     hated: Vec<u8>,
     /// Outputs are said to be below this URL.
     elsewhere: Option<String>,
+    /// Whatever is asked for, a page comes.
+    is_portal: bool,
     /// Puts that are to leave alone what is there are refused.
     knows_no_condition: bool,
     /// An output that may be packed is said to be, and nothing is sent.
@@ -123,6 +125,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         let mut header = String::new();
         let (status, body) = match (method, found) {
             _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
+            ("GET", _) if kept.is_portal => ("200 OK", b"<html>Sign in here".to_vec()),
             ("PUT", _) if is_conditional && kept.knows_no_condition => {
                 ("501 Not Implemented", Vec::new())
             }
@@ -495,23 +498,76 @@ fn a_password_is_shown_to_nobody() {
 
 #[test]
 fn wrong_bytes_are_thrown_away_and_the_right_ones_sent_again() {
-    let shelf = Shelf::start();
-    let first = Machine::start(&shelf, "read-write");
-    assert_eq!(first.peer("").put(1, b"right"), 's');
-    first.wait_for_uploads();
-    for file in shelf.state().files.values_mut().filter(|f| *f == b"right") {
-        file.copy_from_slice(b"wrong");
+    for wrong in [&b"wrong"[..], b"rig", b"", b"wrong and long"] {
+        let shelf = Shelf::start();
+        let first = Machine::start(&shelf, "read-write");
+        assert_eq!(first.peer("").put(1, b"right"), 's');
+        first.wait_for_uploads();
+        for file in shelf.state().files.values_mut().filter(|f| *f == b"right") {
+            *file = wrong.into();
+        }
+        let second = Machine::start(&shelf, "read-write");
+        let mut peer = second.peer("");
+        assert_eq!(peer.get(1), 'm');
+        assert_eq!((second.remote("damaged"), second.daemon.actions()), (1, 0));
+        assert!(peer.files().is_empty());
+        peer.send(&put_frame(1, &Sha256::digest(b"right"), 5));
+        peer.send(b"right");
+        assert_eq!(peer.answer(), 's');
+        second.wait_for_uploads();
+        assert!(shelf.has(b"right") && !shelf.has(wrong));
     }
-    let second = Machine::start(&shelf, "read-write");
-    let mut peer = second.peer("");
-    assert_eq!(peer.get(1), 'm');
-    assert_eq!((second.remote("damaged"), second.daemon.actions()), (1, 0));
-    assert!(peer.files().is_empty());
-    peer.send(&put_frame(1, &Sha256::digest(b"right"), 5));
-    peer.send(b"right");
-    assert_eq!(peer.answer(), 's');
-    second.wait_for_uploads();
-    assert!(shelf.has(b"right") && !shelf.has(b"wrong"));
+}
+
+#[test]
+fn a_malformed_entry_is_a_miss_and_is_replaced() {
+    for junk in [&b""[..], b"{}", b"{\"outputFiles\":[{", b"<html>"] {
+        let shelf = Shelf::start();
+        let first = Machine::start(&shelf, "read-write");
+        for action in 1..10 {
+            assert_eq!(first.peer("").put(action, &[action]), 's');
+        }
+        first.wait_for_uploads();
+        for (name, file) in &mut shelf.state().files {
+            if name.starts_with("/ac/") {
+                *file = junk.into();
+            }
+        }
+        let reader = Machine::start(&shelf, "read-write");
+        let mut peer = reader.peer("");
+        assert_eq!(peer.get(100), 'm');
+        for action in 1..10 {
+            assert_eq!(peer.get(action), 'm');
+        }
+        assert_eq!(
+            (reader.remote("malformed"), reader.remote("errors")),
+            (9, 0)
+        );
+        // Whoever has the outputs, and whether they have read the entry or not, puts that right.
+        assert_eq!(peer.put(1, &[1]), 's');
+        reader.wait_for_uploads();
+        let writer = Machine::start(&shelf, "write");
+        for action in [50, 2] {
+            assert_eq!(writer.peer("").put(action, &[action]), 's');
+            writer.wait_for_uploads();
+        }
+        let last = Machine::start(&shelf, "read");
+        let mut peer = last.peer("");
+        assert_eq!([peer.get(1), peer.get(2)], ['h', 'h']);
+    }
+}
+
+#[test]
+fn a_page_in_place_of_every_answer_pauses_reads() {
+    let shelf = Shelf::start();
+    shelf.state().is_portal = true;
+    let machine = Machine::start(&shelf, "read");
+    let mut peer = machine.peer("");
+    for action in 0..100 {
+        assert_eq!(peer.get(action), 'm');
+    }
+    assert!(shelf.count("GET /ac/") < 50);
+    assert_eq!(doctor(&machine).0, "wrong");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -21,6 +21,7 @@ pub struct Counters {
     pub(super) damaged: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) untrusted: AtomicU64,
+    pub(super) malformed: AtomicU64,
     waits: AtomicU64,
     waited_us: AtomicU64,
 }
@@ -53,6 +54,7 @@ impl Counters {
             damaged: get(&self.damaged),
             errors: get(&self.errors),
             untrusted: get(&self.untrusted),
+            malformed: get(&self.malformed),
             waited_us: get(&self.waited_us),
             latency_us: get(&self.waited_us) / get(&self.waits).max(1),
             ..RemoteReport::default()
@@ -96,8 +98,9 @@ impl RemoteReport {
         line(
             "  trouble",
             format!(
-                "{} errors, {} damaged outputs discarded, {} entries without a trusted signature, {} gets timed out",
-                self.errors, self.damaged, self.untrusted, self.late
+                "{} errors, {} damaged outputs discarded, {} malformed entries, {} entries without a trusted signature, \
+                 {} gets timed out",
+                self.errors, self.damaged, self.malformed, self.untrusted, self.late
             ),
         );
         for (what, paused) in [

@@ -113,6 +113,15 @@ impl Remote {
         match self.shelf.entry(key)? {
             Lookup::Found(record) => Ok(Some(record)),
             Lookup::Missing => Ok(None),
+            Lookup::Malformed => {
+                if self.counters.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
+                    log::warn(format!(
+                        "remote {}: ignored a malformed entry, ac/{key}; further ones are only counted",
+                        self.shelf.url()
+                    ));
+                }
+                Ok(None)
+            }
             Lookup::Untrusted => {
                 if self.counters.untrusted.fetch_add(1, Ordering::Relaxed) == 0 {
                     log::warn(format!(

@@ -38,7 +38,7 @@ use known::Known;
 use queue::Queue;
 use result::action_key;
 use server::Failure;
-use shelf::Shelf;
+use shelf::{Lookup, Shelf};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -327,6 +327,9 @@ impl Remote {
         let start = Instant::now();
         let nothing = ActionId::of(b"nix-gocacheprog: an action of nobody\0", b"");
         match self.shelf.entry(&action_key(&nothing)) {
+            Ok(Lookup::Malformed) => Err(Error::peer(
+                "something else than an entry where nothing can be: this is not a cache server",
+            )),
             Ok(_) => Ok(start.elapsed()),
             Err(failure) => Err(Error::peer(failure.why)),
         }

@@ -168,6 +168,13 @@ pub fn decode(text: &[u8]) -> Option<Record> {
     })
 }
 
+/// Whether a text is JSON, or was when it was whole.
+pub fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text)
+        .err()
+        .is_none_or(|e| e.is_eof())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +264,17 @@ mod tests {
             good[..good.len() - 1].into(),
         ] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_told_from_an_entry_that_is_cut_off() {
+        let good = encode(&record());
+        for cut in [&good[..], &good[..good.len() / 2], b"{}", b""] {
+            assert!(is_json(cut));
+        }
+        for page in [&b"<html>"[..], b"Sign in here", &[0; 250]] {
+            assert!(!is_json(page));
         }
     }
 

@@ -201,7 +201,22 @@ impl Server {
     /// The bytes under a name: not checked, and maybe cut off. `None` when there are none. `packed` says whether the
     /// server may pack them.
     pub fn get(&self, name: &str, accept: &str, packed: bool) -> Outcome<Option<Found>> {
-        let response = self.ask(name, |agent, url, headers| {
+        self.get_with(&self.reading, name, accept, packed)
+    }
+
+    /// The same for an upload, for which nobody waits.
+    pub fn get_patiently(&self, name: &str, accept: &str) -> Outcome<Option<Found>> {
+        self.get_with(&self.writing, name, accept, false)
+    }
+
+    fn get_with(
+        &self,
+        agent: &Agent,
+        name: &str,
+        accept: &str,
+        packed: bool,
+    ) -> Outcome<Option<Found>> {
+        let response = self.ask(agent, name, |agent, url, headers| {
             let mut request = agent.get(url).header(header::ACCEPT, accept).header(
                 header::ACCEPT_ENCODING,
                 if packed { ZSTD } else { "identity" },
@@ -315,13 +330,14 @@ impl Server {
     /// A request for which redirects are followed.
     fn ask(
         &self,
+        agent: &Agent,
         name: &str,
         request: impl Fn(&Agent, String, HeaderMap) -> std::result::Result<Response<Body>, ureq::Error>,
     ) -> Outcome<Response<Body>> {
         let mut url = self.access.url.join(name);
         let mut response = self.call(
             name,
-            |headers| request(&self.reading, url.request(), headers),
+            |headers| request(agent, url.request(), headers),
             "GET",
         )?;
         for _ in 0..REDIRECTS_MAX {
@@ -348,7 +364,7 @@ impl Server {
             response = if is_home {
                 self.call(
                     name,
-                    |headers| request(&self.reading, url.request(), headers),
+                    |headers| request(agent, url.request(), headers),
                     "GET",
                 )?
             } else {

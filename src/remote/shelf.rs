@@ -6,8 +6,8 @@
 
 use super::access::Options;
 use super::packing::{Packed, Unpacked};
-use super::result::{Record, decode, encode};
-use super::server::{Content, Failure, Outcome, Server};
+use super::result::{Record, decode, encode, is_json};
+use super::server::{Content, Failure, Found, Outcome, Server};
 use super::signing::Keys;
 use crate::config::READ_BUFFER;
 use crate::entry::Entry;
@@ -44,6 +44,8 @@ pub struct Shelf {
     packing: Mutex<Option<Packing>>,
     /// It says that it packs, and sends nothing.
     fails_to_pack: AtomicBool,
+    /// It has answered as a cache does, with an entry or with none.
+    is_cache: AtomicBool,
     received: Arc<AtomicU64>,
     sent: AtomicU64,
 }
@@ -53,6 +55,8 @@ pub struct Shelf {
 pub enum Lookup {
     /// Nothing.
     Missing,
+    /// What a power cut or a server's fault has left of an entry: it is to be replaced.
+    Malformed,
     /// An entry without a signature of a trusted key, which counts for nothing.
     Untrusted,
     /// An entry.
@@ -101,6 +105,7 @@ impl Shelf {
             keys,
             packing: Mutex::default(),
             fails_to_pack: AtomicBool::new(false),
+            is_cache: AtomicBool::new(false),
             received: Arc::default(),
             sent: AtomicU64::new(0),
         })
@@ -133,7 +138,13 @@ impl Shelf {
 
     /// What is under an entry's key.
     pub fn entry(&self, key: &str) -> Outcome<Lookup> {
-        let Some(found) = self.server.get(&format!("ac/{key}"), JSON, false)? else {
+        let found = self.server.get(&format!("ac/{key}"), JSON, false)?;
+        self.read_entry(key, found)
+    }
+
+    fn read_entry(&self, key: &str, found: Option<Found>) -> Outcome<Lookup> {
+        let Some(found) = found else {
+            self.is_cache.store(true, Ordering::Relaxed);
             return Ok(Lookup::Missing);
         };
         let mut text = Vec::new();
@@ -145,8 +156,13 @@ impl Shelf {
         self.received
             .fetch_add(text.len() as u64, Ordering::Relaxed);
         let Some(record) = decode(&text) else {
-            return Err(Failure::new("a malformed entry"));
+            // Whatever answers in a cache's place, as a captive portal does, has a page for every request.
+            if !is_json(&text) && !self.is_cache.load(Ordering::Relaxed) {
+                return Err(Failure::new("a page in place of an entry"));
+            }
+            return Ok(Lookup::Malformed);
         };
+        self.is_cache.store(true, Ordering::Relaxed);
         let signatures = record.signatures.iter().map(String::as_str);
         if self.keys.verifies() && !self.keys.are_trusted(key, &record.entry, signatures) {
             return Ok(Lookup::Untrusted);
@@ -154,12 +170,11 @@ impl Shelf {
         Ok(Lookup::Found(record))
     }
 
-    /// Whether an entry is there that needs nothing from this machine: where signatures count, one by a trusted key.
+    /// Whether an entry is there that needs nothing from this machine. It is read, because one that is malformed, or that
+    /// no trusted key has signed, must be replaced.
     pub fn has_entry(&self, key: &str) -> Outcome<bool> {
-        if !self.keys.verifies() {
-            return self.server.head(&format!("ac/{key}"));
-        }
-        Ok(matches!(self.entry(key)?, Lookup::Found(_)))
+        let found = self.server.get_patiently(&format!("ac/{key}"), JSON)?;
+        Ok(matches!(self.read_entry(key, found)?, Lookup::Found(_)))
     }
 
     /// An output's bytes, unpacked as they come: not checked, and maybe cut off. `None` when it is not there.
@@ -179,13 +194,7 @@ impl Shelf {
                 return Ok(None);
             };
             if !found.is_packed {
-                return match found.length {
-                    Some(length) if length != entry.size => Err(Failure::new(format!(
-                        "output {} with {length} bytes instead of {}",
-                        entry.output, entry.size
-                    ))),
-                    _ => Ok(Some(Box::new(self.counted(found.body)))),
-                };
+                return Ok(Some(Box::new(self.counted(found.body))));
             }
             // bazel-remote 2.1 to 2.3, where outputs are stored uncompressed: a 200, an encoding, and no byte.
             if found.length != Some(0) || entry.size == 0 {
