@@ -28,6 +28,8 @@ struct State {
     is_slow: bool,
     /// Whatever is asked, this is the answer.
     refusal: Option<&'static str>,
+    /// A name that nothing can be put under.
+    closed: Option<String>,
     /// A body that is never taken.
     hated: Vec<u8>,
     /// Outputs are said to be below this URL.
@@ -126,6 +128,7 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         let (status, body) = match (method, found) {
             _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
             ("GET", _) if kept.is_portal => ("200 OK", b"<html>Sign in here".to_vec()),
+            ("PUT", _) if kept.closed.as_deref() == Some(path) => ("403 Forbidden", Vec::new()),
             ("PUT", _) if is_conditional && kept.knows_no_condition => {
                 ("501 Not Implemented", Vec::new())
             }
@@ -802,19 +805,72 @@ fn an_upload_that_always_fails_holds_up_no_other() {
     let shelf = Shelf::start();
     shelf.state().hated = b"the bad one".to_vec();
     let machine = Machine::start(&shelf, "read-write");
-    let mut peer = machine.peer("");
+    let mut peer = machine.peer("program-1.0");
     assert_eq!(peer.put(0, b"the bad one"), 's');
     for action in 1..30 {
         assert_eq!(peer.put(action, &[action; 100]), 's');
     }
+    drop(peer);
     machine.daemon.wait_until("the others are there", || {
         (1..30).all(|action| shelf.has(&[action; 100]))
     });
+    machine
+        .daemon
+        .wait_until("the list is there", || !lists(&shelf).is_empty());
+    assert_eq!((machine.remote("queue"), machine.remote("dropped")), (1, 0));
     machine.wait_for_uploads();
     assert_eq!(machine.remote("dropped"), 1);
-    // Three tries of one request each, and no more.
-    let tries = shelf.count("PUT /cas/") - 29;
+    // Three tries of one request each, and no more; the rest are the others and the list.
+    let tries = shelf.count("PUT /cas/") - 30;
     assert_eq!(tries, 3);
+}
+
+/// The names of the entries of lists, in their order.
+fn lists(shelf: &Shelf) -> Vec<String> {
+    let state = shelf.state();
+    let hashes: Vec<_> = state
+        .files
+        .values()
+        .filter(|file| file.starts_with(b"nix-gocacheprog list 2\n"))
+        .map(|file| hex(&Sha256::digest(file)))
+        .collect();
+    let is_list = |(name, file): &(&String, &Vec<u8>)| {
+        let text = String::from_utf8_lossy(file);
+        name.starts_with("/ac/") && hashes.iter().any(|hash| text.contains(hash))
+    };
+    let mut names: Vec<_> = state.files.iter().filter(is_list).collect();
+    names.sort();
+    names.into_iter().map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn a_list_that_the_server_does_not_take_holds_up_no_other_list_and_no_upload() {
+    let shelf = Shelf::start();
+    let machine = Machine::start(&shelf, "read-write");
+    let names = ["one-1.0", "two-1.0", "three-1.0", "four-1.0"];
+    let build = |first: u8| {
+        for (action, name) in (first..).zip(names) {
+            let mut peer = machine.peer(name);
+            assert_eq!(peer.put(action, &[action; 100]), 's');
+            drop(peer);
+            machine.daemon.session_end();
+        }
+    };
+    build(0);
+    machine.wait_for_uploads();
+    let before = shelf.state().files.clone();
+    // All are replaced but this one.
+    let lists = lists(&shelf);
+    shelf.state().closed = Some(lists[0].clone());
+    build(10);
+    machine.wait_for_uploads();
+    let changed = lists
+        .iter()
+        .map(|name| shelf.state().files[name] != before[name]);
+    assert_eq!(changed.collect::<Vec<_>>(), [false, true, true, true]);
+    let tries = shelf.count(&format!("PUT {}", lists[0]));
+    assert_eq!((tries, machine.remote("dropped")), (1 + 3, 1));
+    assert!(machine.daemon.stats()["remote"]["writing_paused"].is_null());
 }
 
 #[test]

@@ -229,14 +229,9 @@ impl UsageHistory {
         fs::replace(&path, &encode(list), 0o600)
     }
 
-    /// How many are to be sent.
-    pub fn unsent(&self) -> usize {
-        self.keys().len()
-    }
-
-    /// One that is to be sent.
-    pub fn next_unsent(&self) -> Option<String> {
-        self.keys().first().cloned()
+    /// The keys of those that are to be sent.
+    pub fn unsent(&self) -> Vec<String> {
+        self.keys().iter().cloned().collect()
     }
 
     /// Notes that a list is to be sent, or is not any more.
@@ -384,10 +379,10 @@ mod tests {
         lists.mark(&keys[1], true);
         lists.mark(&keys[0], false);
         assert_eq!(
-            UsageHistory::open(dir.path()).unwrap().next_unsent(),
-            Some(keys[1].clone())
+            UsageHistory::open(dir.path()).unwrap().unsent(),
+            [keys[1].clone()]
         );
         std::fs::write(dir.path().join("lists.unsent"), "../../etc/passwd\n\0").unwrap();
-        assert_eq!(UsageHistory::open(dir.path()).unwrap().unsent(), 0);
+        assert!(UsageHistory::open(dir.path()).unwrap().unsent().is_empty());
     }
 }

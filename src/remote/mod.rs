@@ -26,7 +26,7 @@ use crate::cache::history::{UsageHistory, Use};
 use crate::config::{REMOTE_FETCHERS, REMOTE_UPLOADERS};
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::id::{ActionId, BuildId};
+use crate::id::{ActionId, BuildId, unhex};
 use crate::log;
 use crate::report::RemoteReport;
 use crate::sync::lock;
@@ -63,6 +63,8 @@ pub struct Remote {
     fetches: Fetches,
     queue: Queue,
     lists: Arc<UsageHistory>,
+    /// The lists that are to be sent, by what their keys spell.
+    list_queue: Queue,
     reads: Lane,
     writes: Lane,
     known: Known,
@@ -142,6 +144,7 @@ impl Remote {
             mode: options.mode,
             fetches: Fetches::default(),
             queue: Queue::open(directory.join("queue"))?,
+            list_queue: Queue::of(lists.unsent().iter().filter_map(|key| list_id(key))),
             lists,
             reads: Lane::new("reads"),
             writes: Lane::new("uploads"),
@@ -196,6 +199,7 @@ impl Remote {
     pub fn stop(&self, limit: Duration) -> bool {
         self.fetches.stop();
         self.queue.stop();
+        self.list_queue.stop();
         let (running, _) = self
             .ended
             .wait_timeout_while(lock(&self.running), limit, |running| *running > 0)
@@ -212,7 +216,7 @@ impl Remote {
 
     /// Whether there is something to upload, and to a server that takes it.
     pub fn is_busy(&self) -> bool {
-        let waiting = self.queue.active() + self.lists_waiting();
+        let waiting = self.lists_waiting(Queue::active) + self.queue.active();
         self.mode.writes() && waiting > 0 && self.writes.breaker.why_open().is_none()
     }
 
@@ -224,14 +228,14 @@ impl Remote {
     }
 
     fn waiting(&self) -> usize {
-        self.queue.len() + self.lists_waiting()
+        self.lists_waiting(Queue::len) + self.queue.len()
     }
 
-    fn lists_waiting(&self) -> usize {
-        // In the order in which one becomes the next.
+    /// Asked first: in the order in which one thing becomes the next.
+    fn lists_waiting(&self, count: fn(&Queue) -> usize) -> usize {
         let ending = self.ending.load(Ordering::SeqCst);
         let records = lock(&self.records).len();
-        ending + records + self.lists.unsent()
+        ending + records + count(&self.list_queue)
     }
 
     /// Counts a session whose peer has gone as something that waits, until what it used is noted.
@@ -312,7 +316,7 @@ impl Remote {
             wire_received,
             wire_sent,
             queue: self.waiting() as u64,
-            dropped: self.queue.dropped(),
+            dropped: self.queue.dropped() + self.list_queue.dropped(),
             reading_paused: self.reads.breaker.why_open(),
             writing_paused: self.writes.breaker.why_open(),
             ..self.counters.report()
@@ -369,6 +373,11 @@ impl Remote {
             _ => {}
         }
     }
+}
+
+/// What stands for a list in a queue.
+fn list_id(key: &str) -> Option<ActionId> {
+    unhex(key.as_bytes()).map(ActionId)
 }
 
 impl Drop for Worker<'_> {

@@ -1,5 +1,5 @@
 //! What waits to be uploaded: actions, in the order in which they were put. It is bounded, and stands on disk, in
-//! `CACHE/remote/queue`, 32 bytes for each.
+//! `CACHE/remote/queue`, 32 bytes for each. Lists wait in a queue of their own, which their history keeps.
 //!
 //! The file may be old, cut off or full of zeros after a power cut, and that does no harm: an action that the store does
 //! not know is passed over, and what the remote has already is not sent again.
@@ -33,7 +33,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// The queue.
 #[derive(Debug)]
 pub struct Queue {
-    path: PathBuf,
+    /// `None` when somebody else keeps what waits.
+    path: Option<PathBuf>,
     state: Mutex<State>,
     /// Told whenever there is something more, and when all is to end.
     more: Condvar,
@@ -94,11 +95,27 @@ impl Queue {
             }
         }
         Ok(Self {
-            path,
+            path: Some(path),
+            ..Self::with(state)
+        })
+    }
+
+    /// A queue with what somebody else keeps.
+    pub fn of(waiting: impl IntoIterator<Item = ActionId>) -> Self {
+        let mut state = State::default();
+        for id in waiting {
+            state.push(id);
+        }
+        Self::with(state)
+    }
+
+    fn with(state: State) -> Self {
+        Self {
+            path: None,
             state: Mutex::new(state),
             more: Condvar::new(),
             saving: Mutex::default(),
-        })
+        }
     }
 
     /// Adds an action at the end; one that waits already stays where it is. When the queue is full it is
@@ -139,6 +156,11 @@ impl Queue {
         let mut state = self.state();
         state.succeeded += 1;
         state.forget(action);
+    }
+
+    /// Something else was uploaded: the server takes uploads.
+    pub fn note_success(&self) {
+        self.state().succeeded += 1;
     }
 
     /// One that was running is not tried again.
@@ -228,6 +250,7 @@ impl Queue {
 
     /// Writes the file.
     pub fn save(&self) {
+        let Some(path) = &self.path else { return };
         let _saving = lock(&self.saving);
         let mut bytes = Vec::new();
         {
@@ -244,7 +267,7 @@ impl Queue {
             state.saved = Some(Instant::now());
         }
         // Nobody waits for the disk with the queue.
-        if let Err(e) = fs::replace(&self.path, &bytes, 0o600) {
+        if let Err(e) = fs::replace(path, &bytes, 0o600) {
             log::warn(format!("saving the upload queue failed: {}", e.chain()));
         }
     }
@@ -367,6 +390,13 @@ mod tests {
         for tries in 1..=TRIES {
             assert_eq!(queue.retry_later(id(4), long_ago), tries == TRIES);
             assert_eq!(queue.take(SHORT), (tries < TRIES).then(|| id(4)));
+        }
+        // The server takes something that is in no queue.
+        queue.push(id(6));
+        for tries in 1..=TRIES {
+            assert_eq!(queue.take(SHORT), Some(id(6)));
+            queue.note_success();
+            assert_eq!(queue.retry_later(id(6), long_ago), tries == TRIES);
         }
         // One that has just failed lets others pass, and keeps no daemon up.
         queue.push(id(3));

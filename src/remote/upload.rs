@@ -4,11 +4,11 @@ use super::counters::count;
 use super::result::{action_key, list_key};
 use super::server::Failure;
 use super::shelf::Lookup;
-use super::{Remote, Trouble};
+use super::{Remote, Trouble, list_id};
 use crate::cache::history::{self, Use};
 use crate::cache::store::Store;
 use crate::entry::Entry;
-use crate::id::{ActionId, BuildId, OutputId};
+use crate::id::{ActionId, BuildId, OutputId, hex};
 use crate::log;
 use crate::sha256::Sha256;
 use crate::sync::lock;
@@ -52,7 +52,7 @@ impl Remote {
                 self.queue.rest(REST);
             } else if let Some(action) = self.queue.take(wait) {
                 self.upload_action(store, action);
-            } else if is_keeper && self.queue.len() == 0 {
+            } else if is_keeper && self.queue.active() == 0 {
                 self.upload_list();
             }
         }
@@ -75,6 +75,7 @@ impl Remote {
                 }
                 self.written(&Ok(()));
                 self.queue.done(&action);
+                self.list_queue.note_success();
             }
             Err(Trouble::Remote(failure)) => {
                 let why = failure.why.clone();
@@ -158,36 +159,66 @@ impl Remote {
         }
         if self.mode.writes() && !lock(&self.listed).contains(&key) {
             self.lists.mark(&key, true);
+            if let Some(id) = list_id(&key) {
+                self.list_queue.push(id);
+            }
         }
     }
 
-    /// Sends a list, once all that it names is there.
+    /// Sends a list, once all that it names is there but for what has failed.
     fn upload_list(&self) {
-        let Some(key) = self.lists.next_unsent() else {
-            return;
-        };
-        if !self.may_write() {
+        if !self.list_queue.is_due() || !self.may_write() {
             return;
         }
+        let Some(id) = self.list_queue.take(Duration::ZERO) else {
+            return;
+        };
+        let key = hex(&id.0);
         let bytes = history::encode_actions(&self.lists.get(&key));
         let entry = Entry {
             output: OutputId(Sha256::digest(&bytes)),
             size: bytes.len() as u64,
             time: 0,
         };
-        let sent = self.send_list(&list_key(&key), &entry, &bytes);
-        if sent
-            .as_ref()
-            .err()
-            .is_none_or(|failure| failure.is_of_request)
-        {
+        let mut took_output = false;
+        let sent = self.send_list(&list_key(&key), &entry, &bytes, &mut took_output);
+        let is_settled = match &sent {
+            Ok(()) => {
+                self.list_queue.done(&id);
+                true
+            }
+            Err(failure) if failure.is_of_request => {
+                self.list_queue.give_up(&id);
+                true
+            }
+            Err(_) => self.list_queue.retry_later(id, Instant::now()),
+        };
+        if is_settled {
+            if let Err(failure) = &sent {
+                log::warn(format!(
+                    "remote {}: upload of the list ac/{} dropped (last failure: {})",
+                    self.shelf.url(),
+                    list_key(&key),
+                    failure.why
+                ));
+            }
             self.lists.mark(&key, false);
             lock(&self.listed).insert(key);
         }
-        self.written(&sent);
+        // A server that has just taken the output refuses this one entry, as one does that lets nothing be replaced.
+        self.written(&sent.map_err(|failure| Failure {
+            is_of_request: failure.is_of_request || took_output && failure.status.is_some(),
+            ..failure
+        }));
     }
 
-    fn send_list(&self, key: &str, entry: &Entry, bytes: &[u8]) -> Result<(), Failure> {
+    fn send_list(
+        &self,
+        key: &str,
+        entry: &Entry,
+        bytes: &[u8],
+        took_output: &mut bool,
+    ) -> Result<(), Failure> {
         // Whatever else is there under that key is in the way.
         if let Ok(Lookup::Found(there)) = self.shelf.entry(key)
             && there.entry.output == entry.output
@@ -195,6 +226,8 @@ impl Remote {
             return Ok(());
         }
         self.shelf.put_bytes(&entry.output, bytes)?;
+        *took_output = true;
+        self.list_queue.note_success();
         self.shelf.put_entry(key, entry, false)
     }
 
