@@ -198,6 +198,10 @@ pub struct RemoteReport {
     pub queue: u64,
     /// Actions that are not uploaded because too many waited.
     pub dropped: u64,
+    /// Actions and lists that were given up for any of these reasons, but for those that were gone, and not uploaded since.
+    pub given_up: u64,
+    /// Why the last upload failed that did.
+    pub upload_failure: Option<String>,
     /// Outputs that were not what their name says, and were thrown away.
     pub damaged: u64,
     /// Requests that failed.

@@ -28,8 +28,8 @@ struct State {
     is_slow: bool,
     /// Whatever is asked, this is the answer.
     refusal: Option<&'static str>,
-    /// A name that nothing can be put under.
-    closed: Option<String>,
+    /// A name that nothing can be put under, and the answer.
+    closed: Option<(String, &'static str)>,
     /// A body that is never taken.
     hated: Vec<u8>,
     /// Outputs are said to be below this URL.
@@ -128,7 +128,9 @@ fn serve(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
         let (status, body) = match (method, found) {
             _ if kept.refusal.is_some() => (kept.refusal.unwrap(), Vec::new()),
             ("GET", _) if kept.is_portal => ("200 OK", b"<html>Sign in here".to_vec()),
-            ("PUT", _) if kept.closed.as_deref() == Some(path) => ("403 Forbidden", Vec::new()),
+            ("PUT", _) if kept.closed.as_ref().is_some_and(|(name, _)| name == path) => {
+                (kept.closed.as_ref().unwrap().1, Vec::new())
+            }
             ("PUT", _) if is_conditional && kept.knows_no_condition => {
                 ("501 Not Implemented", Vec::new())
             }
@@ -861,7 +863,7 @@ fn a_list_that_the_server_does_not_take_holds_up_no_other_list_and_no_upload() {
     let before = shelf.state().files.clone();
     // All are replaced but this one.
     let lists = lists(&shelf);
-    shelf.state().closed = Some(lists[0].clone());
+    shelf.state().closed = Some((lists[0].clone(), "403 Forbidden"));
     build(10);
     machine.wait_for_uploads();
     let changed = lists
@@ -869,7 +871,7 @@ fn a_list_that_the_server_does_not_take_holds_up_no_other_list_and_no_upload() {
         .map(|name| shelf.state().files[name] != before[name]);
     assert_eq!(changed.collect::<Vec<_>>(), [false, true, true, true]);
     let tries = shelf.count(&format!("PUT {}", lists[0]));
-    assert_eq!((tries, machine.remote("dropped")), (1 + 3, 1));
+    assert_eq!((tries, machine.remote("given_up")), (1 + 3, 1));
     assert!(machine.daemon.stats()["remote"]["writing_paused"].is_null());
 }
 
@@ -1050,6 +1052,21 @@ fn flush_returns_once_everything_is_uploaded_and_fails_when_something_is_left() 
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("all uploaded"));
     assert!((0..50).all(|action| shelf.has(&[action; 100])));
+    // What is too large for the server is given up, and then it is not.
+    let path = format!("/cas/{}", hex(&Sha256::digest(b"large")));
+    shelf.state().closed = Some((path, "413 Payload Too Large"));
+    assert_eq!(peer.put(50, b"large"), 's');
+    let output = flush(&machine, "5m");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(
+        said.contains("1 upload given up") && said.contains("413"),
+        "{said}"
+    );
+    shelf.state().closed = None;
+    assert_eq!(peer.put(50, b"large"), 's');
+    let output = flush(&machine, "5m");
+    assert!(output.status.success(), "{}", text(&output.stderr));
     shelf.state().refusal = Some("503 Service Unavailable");
     assert_eq!(peer.put(51, b"late"), 's');
     let output = flush(&machine, "1s");

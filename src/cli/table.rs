@@ -757,7 +757,7 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             name: "flush",
             brief: "wait until everything is uploaded to the remote",
             about: &["Wait until the daemon has uploaded everything to its remote, for a machine that is about to go \
-                      away. Fails if something is left when the time is up."],
+                      away. Fails if something is left when the time is up, or if the daemon has given up on something."],
             flags: &[
                 &[flag("timeout", Takes::Age, "how long to wait").default("5m")],
                 INSTALLED_PLACE,
@@ -873,7 +873,8 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
             brief: "upload, report what the cache did, and undo `ci start`",
             usage: Some("sudo nix-gocacheprog ci finish [OPTION...]"),
             about: &["Wait until everything is uploaded, print what the cache did for the builds of this run, and undo what \
-                      `ci start` did. Undoes it even if not everything is uploaded in time, but then fails."],
+                      `ci start` did. Undoes it even if not everything is uploaded in time, but then fails. What the remote \
+                      refuses is only reported."],
             flags: &[&[
                 flag("timeout", Takes::Age, "how long to wait for uploads").default("5m"),
                 flag("summary", Takes::File, "add the summary to FILE, as Markdown").env(&["GITHUB_STEP_SUMMARY"]),

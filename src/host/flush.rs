@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::protocol::control::{self, Ask, Reply};
 use crate::report::RemoteReport;
-use crate::size::{show_age, show_size};
+use crate::size::{count, show_age, show_size};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,19 +24,31 @@ pub struct Options {
     pub timeout: Duration,
 }
 
+/// How waiting ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// All is uploaded, which this says.
+    All(String),
+    /// Nothing is left to upload, but some was given up: how much, and why.
+    Part(String),
+}
+
 /// Waits until nothing is left to upload, and says what was.
 ///
 /// # Errors
-/// When no daemon answers, it uploads nothing, or something is left when the time is over.
+/// When no daemon answers, it uploads nothing, something is left when the time is over, or was given up.
 pub fn run(options: &Options) -> Result<()> {
-    output::print(&wait(options)?)
+    match wait(options)? {
+        Flushed::All(text) => output::print(&text),
+        Flushed::Part(why) => Err(Error::input(why)),
+    }
 }
 
-/// As [`run`]; gives what there is to say.
+/// Waits until nothing is left to upload.
 ///
 /// # Errors
-/// As [`run`].
-pub fn wait(options: &Options) -> Result<String> {
+/// When no daemon answers, it uploads nothing, or something is left when the time is over.
+pub fn wait(options: &Options) -> Result<Flushed> {
     let start = Instant::now();
     let first = ask(&options.socket)?;
     if first.mode == "read" {
@@ -70,13 +82,27 @@ pub fn wait(options: &Options) -> Result<String> {
         now = ask(&options.socket)?;
     }
     clear(visible);
-    Ok(format!(
-        "all uploaded to {}: {} sent since the daemon started ({} on the wire), {} refused, {} dropped\n",
-        now.url,
-        show_size(now.sent),
-        show_size(now.wire_sent),
-        now.refused,
-        now.dropped
+    Ok(flushed(&now))
+}
+
+/// What has become of everything, once nothing is left.
+fn flushed(report: &RemoteReport) -> Flushed {
+    if report.given_up > 0 {
+        let why = report.upload_failure.as_ref();
+        return Flushed::Part(format!(
+            "not everything was uploaded to {}: {} given up since the daemon started ({}); its log says more",
+            report.url,
+            count(report.given_up, "upload"),
+            why.map_or("too many waited".into(), |why| format!(
+                "last failure: {why}"
+            ))
+        ));
+    }
+    Flushed::All(format!(
+        "all uploaded to {}: {} sent since the daemon started ({} on the wire)\n",
+        report.url,
+        show_size(report.sent),
+        show_size(report.wire_sent)
     ))
 }
 
@@ -103,5 +129,33 @@ fn ask(socket: &Path) -> Result<RemoteReport> {
         _ => Err(Error::peer(
             "unexpected answer: is the daemon of another version?",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_is_not_uploaded() {
+        let mut report = RemoteReport {
+            url: "https://cache.test".into(),
+            sent: 5 << 20,
+            ..RemoteReport::default()
+        };
+        let Flushed::All(text) = flushed(&report) else {
+            panic!("all is uploaded");
+        };
+        assert!(text.starts_with("all uploaded to https://cache.test: 5"));
+        report.given_up = 2;
+        report.upload_failure = Some("status 413".into());
+        let Flushed::Part(text) = flushed(&report) else {
+            panic!("not all is uploaded");
+        };
+        assert!(!text.contains("all uploaded"), "{text}");
+        assert!(
+            text.contains("2 uploads given up") && text.contains("status 413"),
+            "{text}"
+        );
     }
 }

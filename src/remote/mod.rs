@@ -52,7 +52,7 @@ const AHEAD_EVERY: Duration = Duration::from_secs(10);
 /// Accounts and names that are remembered, before all are forgotten.
 const REMEMBERED: usize = 4096;
 
-/// The records that may wait to be written.
+/// The records that may wait to be written; further ones are written by whoever brings them.
 const RECORDS_MAX: usize = 64;
 
 /// The remote, and all that is under way to it and from it.
@@ -76,6 +76,8 @@ pub struct Remote {
     records: Mutex<VecDeque<(BuildId, String, Vec<Use>)>>,
     /// The keys of the lists that are on the remote as they are here.
     listed: Mutex<HashSet<String>>,
+    /// Why the last upload failed that did.
+    upload_failure: Mutex<Option<String>>,
     running: Mutex<usize>,
     ended: Condvar,
     /// Sessions whose peer has gone, and of which it is not noted yet what they used.
@@ -154,6 +156,7 @@ impl Remote {
             begun: Mutex::default(),
             records: Mutex::default(),
             listed: Mutex::default(),
+            upload_failure: Mutex::default(),
             running: Mutex::default(),
             ended: Condvar::new(),
             ending: AtomicUsize::new(0),
@@ -302,7 +305,10 @@ impl Remote {
         let mut records = lock(&self.records);
         if records.len() < RECORDS_MAX {
             records.push_back((build, name.into(), used));
+            return;
         }
+        drop(records);
+        self.record(build, name, used);
     }
 
     /// How things are.
@@ -317,6 +323,8 @@ impl Remote {
             wire_sent,
             queue: self.waiting() as u64,
             dropped: self.queue.dropped() + self.list_queue.dropped(),
+            given_up: (self.queue.given_up() + self.list_queue.given_up()) as u64,
+            upload_failure: lock(&self.upload_failure).clone(),
             reading_paused: self.reads.breaker.why_open(),
             writing_paused: self.writes.breaker.why_open(),
             ..self.counters.report()
@@ -392,9 +400,7 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
 
-    #[test]
-    fn a_session_that_ends_is_waited_for_until_its_list_is_on_its_way() {
-        let dir = TestDir::new();
+    fn remote(dir: &TestDir) -> Remote {
         let options = Options {
             url: "http://127.0.0.1:9".into(),
             mode: Mode::Write,
@@ -407,7 +413,35 @@ mod tests {
             insecure_http: false,
         };
         let lists = Arc::new(UsageHistory::open(dir.path()).unwrap());
-        let remote = Remote::open(&options, dir.path(), lists).unwrap();
+        Remote::open(&options, dir.path(), lists).unwrap()
+    }
+
+    #[test]
+    fn however_many_sessions_end_at_once_all_that_they_used_is_noted() {
+        let dir = TestDir::new();
+        let remote = remote(&dir);
+        let entry = crate::entry::Entry {
+            output: crate::id::OutputId([1; 32]),
+            size: 1,
+            time: 0,
+        };
+        let sessions = RECORDS_MAX + 10;
+        for n in 0..sessions {
+            let used = vec![(ActionId::of(b"test", &n.to_le_bytes()), entry)];
+            remote.used(BuildId::new().unwrap(), &format!("program{n}"), used);
+        }
+        assert!(remote.stop(Duration::ZERO));
+        let noted = |n: &usize| {
+            let key = crate::cache::history::key(&format!("program{n}"));
+            remote.lists.has(&key)
+        };
+        assert_eq!((0..sessions).filter(noted).count(), sessions);
+    }
+
+    #[test]
+    fn a_session_that_ends_is_waited_for_until_its_list_is_on_its_way() {
+        let dir = TestDir::new();
+        let remote = remote(&dir);
         assert!(remote.report().queue == 0 && !remote.is_busy());
         let ending = remote.ending();
         assert!(remote.report().queue == 1 && remote.is_busy());

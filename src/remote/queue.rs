@@ -53,6 +53,8 @@ struct State {
     known: HashSet<ActionId>,
     /// Those of them that come from an earlier daemon, which may have begun them.
     inherited: HashSet<ActionId>,
+    /// Those that were given up, and have not succeeded since.
+    given_up: HashSet<ActionId>,
     dropped: u64,
     /// How many have succeeded.
     succeeded: u64,
@@ -155,6 +157,7 @@ impl Queue {
     pub fn done(&self, action: &ActionId) {
         let mut state = self.state();
         state.succeeded += 1;
+        state.given_up.remove(action);
         state.forget(action);
     }
 
@@ -165,7 +168,9 @@ impl Queue {
 
     /// One that was running is not tried again.
     pub fn give_up(&self, action: &ActionId) {
-        self.state().forget(action);
+        let mut state = self.state();
+        state.note_given_up(action);
+        state.forget(action);
     }
 
     /// One that was running has failed. It is tried again later, behind all others, unless it has failed often while
@@ -182,6 +187,7 @@ impl Queue {
         let tries = failed.tries;
         if tries >= TRIES && succeeded > failed.succeeded {
             state.dropped += 1;
+            state.note_given_up(&action);
             state.forget(&action);
             return true;
         }
@@ -225,6 +231,11 @@ impl Queue {
     /// How many were dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.state().dropped
+    }
+
+    /// How many are not uploaded because they were given up or dropped: at least so many, when they are very many.
+    pub fn given_up(&self) -> usize {
+        self.state().given_up.len()
     }
 
     /// Ends all waiting.
@@ -296,9 +307,19 @@ impl State {
         self.changed = true;
     }
 
+    fn note_given_up(&mut self, action: &ActionId) {
+        if self.given_up.len() < CAPACITY {
+            self.given_up.insert(*action);
+        }
+    }
+
     fn push(&mut self, action: ActionId) -> bool {
         if self.known.len() >= CAPACITY {
+            if self.dropped == 0 {
+                log::warn("the upload queue is full: what builds put now is not uploaded");
+            }
             self.dropped += 1;
+            self.note_given_up(&action);
             return false;
         }
         let is_new = self.known.insert(action);
@@ -355,6 +376,7 @@ mod tests {
             queue.push(id(n));
         }
         assert_eq!((queue.len(), queue.dropped()), (CAPACITY, 3));
+        assert_eq!(queue.given_up(), 3);
         assert_eq!(queue.take(SHORT), Some(id(0)));
         queue.done(&id(0));
         queue.push(id(1 << 30));
@@ -404,6 +426,22 @@ mod tests {
         queue.retry_later(id(3), Instant::now());
         assert_eq!((queue.len(), queue.active()), (1, 0));
         assert!(!queue.is_due());
+    }
+
+    #[test]
+    fn one_that_was_given_up_counts_until_it_has_succeeded_after_all() {
+        let dir = TestDir::new();
+        let queue = Queue::open(dir.path().join("queue")).unwrap();
+        for _ in 0..2 {
+            queue.push(id(0));
+            assert_eq!(queue.take(SHORT), Some(id(0)));
+            queue.give_up(&id(0));
+            assert_eq!((queue.len(), queue.given_up()), (0, 1));
+        }
+        queue.push(id(0));
+        assert_eq!(queue.take(SHORT), Some(id(0)));
+        queue.done(&id(0));
+        assert_eq!(queue.given_up(), 0);
     }
 
     #[test]

@@ -98,8 +98,10 @@ impl Remote {
             // Nothing is sent for want of room.
             Err(Trouble::NoRoom) => self.queue.give_up(&action),
             Err(Trouble::Local(e)) => {
-                log::warn(format!("upload of action {action} failed: {}", e.chain()));
+                let why = e.chain();
+                log::warn(format!("upload of action {action} failed: {why}"));
                 count(&self.counters.refused, 1);
+                *lock(&self.upload_failure) = Some(why);
                 self.queue.give_up(&action);
             }
         }
@@ -174,6 +176,8 @@ impl Remote {
             return;
         };
         let key = hex(&id.0);
+        // Whoever changes it from now on takes this away.
+        lock(&self.listed).insert(key.clone());
         let bytes = history::encode_actions(&self.lists.get(&key));
         let entry = Entry {
             output: OutputId(Sha256::digest(&bytes)),
@@ -182,6 +186,12 @@ impl Remote {
         };
         let mut took_output = false;
         let sent = self.send_list(&list_key(&key), &entry, &bytes, &mut took_output);
+        // A server that has just taken the output refuses this one entry, as one does that lets nothing be replaced.
+        let is_of_entry = |failure: &Failure| took_output && failure.status.is_some();
+        self.written(&sent.clone().map_err(|failure| Failure {
+            is_of_request: failure.is_of_request || is_of_entry(&failure),
+            ..failure
+        }));
         let is_settled = match &sent {
             Ok(()) => {
                 self.list_queue.done(&id);
@@ -202,14 +212,14 @@ impl Remote {
                     failure.why
                 ));
             }
-            self.lists.mark(&key, false);
-            lock(&self.listed).insert(key);
+            if lock(&self.listed).contains(&key) {
+                self.lists.mark(&key, false);
+            } else {
+                self.list_queue.push(id);
+            }
+        } else {
+            lock(&self.listed).remove(&key);
         }
-        // A server that has just taken the output refuses this one entry, as one does that lets nothing be replaced.
-        self.written(&sent.map_err(|failure| Failure {
-            is_of_request: failure.is_of_request || took_output && failure.status.is_some(),
-            ..failure
-        }));
     }
 
     fn send_list(
@@ -232,6 +242,9 @@ impl Remote {
     }
 
     fn written(&self, sent: &Result<(), Failure>) {
+        if let Err(failure) = sent {
+            *lock(&self.upload_failure) = Some(failure.why.clone());
+        }
         self.judge(&self.writes, sent);
     }
 }

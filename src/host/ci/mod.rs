@@ -6,7 +6,7 @@ mod summary;
 use crate::config::control_socket;
 use crate::error::{Error, Result};
 use crate::host::doctor;
-use crate::host::flush;
+use crate::host::flush::{self, Flushed};
 use crate::host::install::{self, Setup};
 use crate::log;
 use crate::output;
@@ -154,13 +154,18 @@ fn conclude(options: &Finish, setup: &Setup) -> Result<()> {
             timeout: options.timeout,
         })
     } else {
-        Ok(String::new())
+        Ok(Flushed::All(String::new()))
+    };
+    let failure = match &flushed {
+        Ok(Flushed::All(_)) => None,
+        Ok(Flushed::Part(why)) => Some(why.clone()),
+        Err(e) => Some(e.chain()),
     };
     let summary = ask_builds(&socket, ci.started).and_then(|builds| {
         Ok(Summary {
             builds,
             remote: ask_remote(&socket)?,
-            failure: flushed.as_ref().err().map(Error::chain),
+            failure,
         })
     });
     let summary = match summary {
@@ -177,7 +182,14 @@ fn conclude(options: &Finish, setup: &Setup) -> Result<()> {
             log::warn(e.chain());
         }
     }
-    output::print(&flushed?)
+    match flushed? {
+        Flushed::All(text) => output::print(&text),
+        // One output that is too large for the server would otherwise fail every run.
+        Flushed::Part(why) => {
+            log::warn(why);
+            Ok(())
+        }
+    }
 }
 
 /// The builds since then. One that an earlier run has left in a cache that was restored is not among them.
