@@ -876,7 +876,12 @@ pub const SUBCOMMANDS: &[&[Subcommand]] = &[
                       `ci start` did. Undoes it even if not everything is uploaded in time, but then fails. What the remote \
                       refuses is only reported."],
             flags: &[&[
-                flag("timeout", Takes::Age, "how long to wait for uploads").default("5m"),
+                flag(
+                    "timeout",
+                    Takes::Age,
+                    "how long to wait for uploads, and then for Nix builds that are still running",
+                )
+                .default("5m"),
                 flag("summary", Takes::File, "add the summary to FILE, as Markdown").env(&["GITHUB_STEP_SUMMARY"]),
             ]],
             handler: commands::ci_finish,

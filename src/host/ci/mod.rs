@@ -26,7 +26,7 @@ const BUILDS_MAX: usize = 20_000;
 /// How `ci finish` is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finish {
-    /// How long to wait for uploads.
+    /// How long to wait for uploads, and then for builds that are still running.
     pub timeout: Duration,
     /// The file to which the summary is added, as Markdown.
     pub summary: Option<PathBuf>,
@@ -134,7 +134,7 @@ pub fn finish(options: &Finish) -> Result<()> {
     } else {
         output::print("`ci start` was cut off: nothing was uploaded\n")
     };
-    match (done, setup.undo()) {
+    match (done, setup.undo(options.timeout)) {
         (done, Ok(())) => done,
         (Ok(()), Err(e)) => Err(e),
         (Err(first), Err(second)) => {

@@ -6,9 +6,11 @@ use super::record::Record;
 use crate::cache::store::Store;
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::log;
 use crate::nix::conf::Settings;
 use crate::nix::settings::Nix;
 use crate::output;
+use crate::size::show_age;
 use crate::sys;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// How long another installation is waited for, or what one has left behind.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether builds are still running.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long removing the user is tried.
 const USER_PATIENCE: Duration = Duration::from_secs(10);
@@ -191,17 +196,23 @@ impl Host {
     /// Waits for what nix-daemon had started before it was restarted: it goes on with the old
     /// configuration, and a build that it starts without finding the hook would fail.
     pub fn wait_for_workers(&self) -> Result<()> {
-        let mut said = false;
-        while self.is_live && old_workers() > 0 {
-            if !std::mem::replace(&mut said, true) {
-                self.say(
-                    "waiting for running Nix builds to end, which still call the hook (this can be interrupted \
-                     and run again)\n",
-                );
-            }
-            std::thread::sleep(Duration::from_millis(500));
+        if !self.is_live {
+            return Ok(());
         }
-        Ok(())
+        let begin = |workers: &str| {
+            match self.patience {
+            // Whoever reads a job's log must see what it waited for.
+            Some(limit) => log::warn(format!(
+                "waiting up to {} for running Nix builds to end, which still call the hook ({workers})",
+                show_age(limit)
+            )),
+            None => self.say(
+                "waiting for running Nix builds to end, which still call the hook (this can be interrupted \
+                 and run again)\n",
+            ),
+        }
+        };
+        wait_for(old_workers, self.patience, begin)
     }
 
     /// Tells a person what has been done. Work that is half done is worse than a line that nobody reads.
@@ -333,10 +344,38 @@ fn is_writable(path: &Path) -> bool {
     }
 }
 
-/// How many processes a nix-daemon has left behind that is not there any more.
-fn old_workers() -> usize {
+/// Waits until there are no workers any more; `begin` says that it does.
+fn wait_for(
+    workers: impl Fn() -> Vec<String>,
+    limit: Option<Duration>,
+    begin: impl FnOnce(&str),
+) -> Result<()> {
+    let start = Instant::now();
+    let mut begin = Some(begin);
+    loop {
+        let running = workers();
+        if running.is_empty() {
+            return Ok(());
+        }
+        let running = format!("nix-daemon with PID {}", running.join(", "));
+        if let Some(limit) = limit.filter(|limit| start.elapsed() >= *limit) {
+            return Err(Error::input(format!(
+                "Nix builds are still running after {}, and would fail without the hook: end them ({running}), or wait, and \
+                 then run `nix-gocacheprog ci finish` again",
+                show_age(limit)
+            )));
+        }
+        if let Some(begin) = begin.take() {
+            begin(&running);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The processes that a nix-daemon has left behind that is not there any more.
+fn old_workers() -> Vec<String> {
     let Some(systemctl) = command_path("systemctl") else {
-        return 0;
+        return Vec::new();
     };
     let main = Command::new(systemctl)
         .args([
@@ -355,8 +394,9 @@ fn old_workers() -> usize {
     };
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
-        .filter(|entry| entry.file_name().to_str().and_then(is_old) == Some(true))
-        .count()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|pid| is_old(pid) == Some(true))
+        .collect()
 }
 
 /// Whether a nix-daemon runs, which goes on with the configuration that it has read.
@@ -380,4 +420,34 @@ fn command_path(name: &str) -> Option<PathBuf> {
         .iter()
         .map(|dir| Path::new(dir).join(name))
         .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn builds_that_do_not_end_are_waited_for_up_to_the_limit_and_named() {
+        let said = Cell::new(0);
+        let begin = |_: &str| said.set(said.get() + 1);
+        let workers = || vec!["17".to_string(), "42".into()];
+        let error = wait_for(workers, Some(LOOK_EVERY), begin).unwrap_err();
+        let text = error.chain();
+        assert!(
+            text.contains("PID 17, 42") && text.contains("ci finish"),
+            "{text}"
+        );
+        assert_eq!(said.get(), 1);
+        // Those that end in time are no error.
+        let left = Cell::new(2);
+        let workers = || {
+            left.set(left.get() - 1);
+            vec!["17".to_string(); left.get()]
+        };
+        wait_for(workers, Some(Duration::from_secs(60)), begin).unwrap();
+        assert_eq!(said.get(), 2);
+        wait_for(Vec::new, None, begin).unwrap();
+        assert_eq!(said.get(), 2);
+    }
 }

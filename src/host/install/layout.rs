@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The daemon's user and group.
 pub const USER: &str = "nix-gocacheprog";
@@ -79,6 +80,8 @@ pub struct Host {
     pub is_live: bool,
     /// Whether it is left to the caller to say what was done.
     pub is_quiet: bool,
+    /// How long running builds are waited for; `None` where somebody can interrupt it.
+    pub patience: Option<Duration>,
     /// Held while the host is changed, by the commands that are run for it, too.
     pub lock: Option<Arc<File>>,
     /// Where things go.
@@ -116,6 +119,7 @@ impl Host {
             root: PathBuf::from("/"),
             is_live: true,
             is_quiet: false,
+            patience: None,
             lock: None,
             layout: if user {
                 Layout::of_user()?

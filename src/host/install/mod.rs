@@ -29,7 +29,7 @@ pub use record::Ci;
 use record::{Record, kept_name};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use uninstall::{Removal, uninstall};
 
 /// What to install.
@@ -150,11 +150,12 @@ impl Setup {
         })
     }
 
-    /// Undoes all of it.
+    /// Undoes all of it. Builds that still need it are waited for, up to this limit.
     ///
     /// # Errors
     /// When a change cannot be undone: it can be tried again.
-    pub fn undo(self) -> Result<()> {
+    pub fn undo(mut self, limit: Duration) -> Result<()> {
+        self.host.patience = Some(limit);
         // With what a `start` that was killed has begun at an end, the record is complete.
         let lock = self.host.locked()?;
         let Some(record) = Record::read(&self.host)? else {
@@ -606,6 +607,7 @@ mod tests {
                 root,
                 is_live: false,
                 is_quiet: true,
+                patience: None,
                 lock: None,
                 layout: Layout::of_system(),
             };
