@@ -361,7 +361,7 @@ impl Rest {
                 // A test may look for a compiler all the same.
                 add_toolchain(&mut of_tests, variables, identities);
             }
-            variables.add_of_tests(&mut of_tests, outputs);
+            variables.add_of_tests(&mut of_tests, outputs, self.in_build);
         }
         Found {
             parts: parts::bounded(of_tests.parts()),

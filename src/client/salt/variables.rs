@@ -7,6 +7,8 @@ use super::flags;
 use super::record::Record;
 use crate::client::parts;
 use crate::client::processor;
+use crate::client::unknown;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -325,6 +327,28 @@ const OF_NO_TEST: &[&str] = &[
     "nixGocacheprogDone",
 ];
 
+/// Of those that hold the build's place or Go's own settings: what a derivation can set, and what Go's runtime or a program that
+/// a test starts can read, of which `go` knows nothing.
+const READ_BY_TESTS: &[&str] = &[
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "TEMPDIR",
+    "HOME",
+    "GOMAXPROCS",
+    "MAKEFLAGS",
+    "TERM",
+    "COLUMNS",
+    "LINES",
+    "NIX_SSL_CERT_FILE",
+    "SSL_CERT_FILE",
+    "SYSTEM_CERTIFICATE_PATH",
+    "HOST_PATH",
+    "XDG_DATA_DIRS",
+    "GODEBUG",
+    "GOTRACEBACK",
+];
+
 /// How a path in the Nix store begins.
 const STORE: &[u8] = b"/nix/store/";
 
@@ -522,14 +546,13 @@ impl Variables {
     /// Adds what is left out otherwise, and which a test may depend on: store paths, and the texts of phases, which can put
     /// files where `go` does not look for changes. What holds the source is not among them, for `go` has looked at all
     /// that is unpacked, and the setup hook at what lies beside the module.
-    pub fn add_of_tests(&self, record: &mut Record, own: &BTreeMap<String, PathBuf>) {
-        let is_of_tests = |name: &&str| {
-            let is_later = ["nstall", "ixup", "Dist"]
-                .iter()
-                .any(|part| name.contains(part));
-            !is_later && !OF_NO_TEST.contains(name)
-        };
-        for name in ATTRIBUTES.iter().copied().filter(is_of_tests) {
+    pub fn add_of_tests(
+        &self,
+        record: &mut Record,
+        own: &BTreeMap<String, PathBuf>,
+        in_build: bool,
+    ) {
+        for name in ATTRIBUTES.iter().copied().filter(|name| is_of_tests(name)) {
             let value = self.without_outputs(name, own);
             record.add("attribute", name);
             record.add("value", &value);
@@ -538,11 +561,26 @@ impl Variables {
                 record.say(&name, value);
             }
         }
-        for name in PLACE {
+        if let Some(file) = self.get("NIX_ATTRS_JSON_FILE") {
+            self.add_structured(record, own, Path::new(file), in_build);
+        }
+        let top = self.get("NIX_BUILD_TOP").unwrap_or_default().as_bytes();
+        for name in PLACE.iter().chain(GO) {
             let value = self.without_outputs(name, own);
-            if value.windows(STORE.len()).any(|part| part == STORE) {
+            // In a shell it is the user's own terminal and home.
+            let is_read = in_build && READ_BY_TESTS.contains(name) && self.get(name).is_some();
+            let names_store = value.windows(STORE.len()).any(|part| part == STORE);
+            if is_read || names_store && PLACE.contains(name) {
+                let value = match top.len() > 1 {
+                    true => replaced(value, top, b"@build@"),
+                    false => value,
+                };
                 record.add("place", name);
-                record.add("value", value);
+                record.add("value", &value);
+                if is_read && !value.is_empty() {
+                    let (name, value) = parts::variable(name.as_bytes(), &value);
+                    record.say(&name, value);
+                }
             }
         }
         let beside = self.get("NIX_GOCACHEPROG_BESIDE").unwrap_or_default();
@@ -552,16 +590,73 @@ impl Variables {
         }
     }
 
-    /// The value of a variable, with a mark in the place of this derivation's outputs: they have other paths in each build.
-    fn without_outputs(&self, name: &str, own: &BTreeMap<String, PathBuf>) -> Vec<u8> {
-        let mut value = self.get(name).unwrap_or_default().as_bytes().to_vec();
-        for path in own.values().map(|path| path.as_os_str().as_bytes()) {
-            while let Some(at) = value.windows(path.len()).position(|part| part == path) {
-                value.splice(at..at + path.len(), *b"@output@");
-            }
+    /// Adds structured attributes, which are in a file and not in the environment.
+    fn add_structured(
+        &self,
+        record: &mut Record,
+        own: &BTreeMap<String, PathBuf>,
+        file: &Path,
+        in_build: bool,
+    ) {
+        let text = match std::fs::read(file) {
+            // A shell may outlive the file.
+            Err(e) if !in_build && unknown::is_nothing(file, &e) => return,
+            read => read.unwrap_or_default(),
+        };
+        let Ok(mut attributes) = serde_json::from_slice::<BTreeMap<String, Value>>(&text) else {
+            let nonce = record.word(Record::add_nonce);
+            record.say(
+                "structured attributes, which cannot be read,",
+                parts::hash(nonce.as_bytes()),
+            );
+            return;
+        };
+        attributes.remove("outputs");
+        if let Some(Value::Object(env)) = attributes.get("env") {
+            // stdenv exports these, and what a phase has made of them since counts as any variable does.
+            let mut env = env.clone();
+            env.retain(|name, value| self.get(name) != value.as_str().map(OsStr::new));
+            attributes.remove("env");
+            let env = env.into_iter().filter(|(name, _)| is_of_tests(name));
+            attributes.extend(env.map(|(name, value)| (format!("env.{name}"), value)));
         }
-        value
+        for (name, value) in attributes.iter().filter(|(name, _)| is_of_tests(name)) {
+            let value = without(value.to_string().into_bytes(), own);
+            record.add("structured attribute", name);
+            record.add("value", &value);
+            let (name, value) = parts::variable(name.as_bytes(), &value);
+            record.say(&name, value);
+        }
     }
+
+    /// The value of a variable, with a mark in the place of this derivation's outputs.
+    fn without_outputs(&self, name: &str, own: &BTreeMap<String, PathBuf>) -> Vec<u8> {
+        without(self.get(name).unwrap_or_default().as_bytes().to_vec(), own)
+    }
+}
+
+/// Whether a test may depend on this attribute: not on what describes the source, and not on what later phases do.
+fn is_of_tests(name: &str) -> bool {
+    let is_later = ["nstall", "ixup", "Dist"]
+        .iter()
+        .any(|part| name.contains(part));
+    !OF_NO_TEST.contains(&name) && !(is_later && ATTRIBUTES.contains(&name))
+}
+
+/// A value with a mark in the place of this derivation's outputs: they have other paths in each build.
+fn without(value: Vec<u8>, own: &BTreeMap<String, PathBuf>) -> Vec<u8> {
+    let paths = own.values().map(|path| path.as_os_str().as_bytes());
+    let paths = paths.filter(|path| !path.is_empty());
+    paths.fold(value, |value, path| replaced(value, path, b"@output@"))
+}
+
+fn replaced(mut value: Vec<u8>, part: &[u8], mark: &[u8]) -> Vec<u8> {
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(&value[from..], part) {
+        value.splice(from + at..from + at + part.len(), mark.iter().copied());
+        from += at + mark.len();
+    }
+    value
 }
 
 fn ignored(in_build: bool) -> impl Iterator<Item = &'static str> {
@@ -743,6 +838,99 @@ mod tests {
         assert_eq!(found["data"], Path::new("/nix/store/b"));
         assert_eq!(found.len(), 2);
         assert!(of(&[("NIX_ATTRS_JSON_FILE", "/nonexistent")]).is_empty());
+    }
+
+    /// What counts for tests.
+    fn counted_for_tests(vars: &[(&str, &str)], in_build: bool) -> [u8; 32] {
+        let variables = Variables::new(vars.iter().map(|(k, v)| (k.into(), v.into())));
+        let mut record = Record::new("test");
+        variables.add_of_tests(&mut record, &variables.outputs(), in_build);
+        record.finish()
+    }
+
+    #[test]
+    fn structured_attributes_count_for_tests_as_others_do() {
+        let dir = crate::test_dir::TestDir::new();
+        let file = dir.path().join(".attrs.json");
+        let of = |attributes: &str, out: &str, vars: &[(&str, &str)]| {
+            let text = format!(
+                r#"{{"env":{{"FLOWER":"rose"}},"outputs":{{"out":"{out}"}},"preCheck":"echo {out}",{attributes}}}"#
+            );
+            std::fs::write(&file, text).unwrap();
+            let shown = file.to_str().unwrap();
+            let vars = [&[("NIX_ATTRS_JSON_FILE", shown), ("FLOWER", "rose")], vars].concat();
+            counted_for_tests(&vars, true)
+        };
+        let plain = |attributes: &str| of(attributes, "/nix/store/a-out", &[]);
+        let first = plain(r#""version":"1""#);
+        for same in [
+            r#""version":"2""#,
+            r#""src":"/nix/store/b-source","name":"x-2""#,
+            r#""goModules":"/nix/store/b","vendorHash":"x","ldflags":["-X v=2"]"#,
+            r#""meta":{},"installPhase":"y","postFixup":"y""#,
+        ] {
+            assert_eq!(plain(same), first, "{same}");
+        }
+        assert_eq!(
+            of(r#""version":"1""#, "/nix/store/b-out", &[]),
+            first,
+            "its outputs have other paths in each build"
+        );
+        let mut seen = vec![first];
+        for other in [
+            r#""checkPhase":"x""#,
+            r#""postPatch":"x""#,
+            r#""nativeBuildInputs":["/nix/store/b"]"#,
+            r#""nativeBuildInputs":["/nix/store/b","c"]"#,
+            r#""nativeBuildInputs":["/nix/store/b c"]"#,
+            r#""stdenv":"/nix/store/b""#,
+            r#""requiredSystemFeatures":["kvm"]"#,
+            r#""__noChroot":true"#,
+            r#""somethingInstalled":{"unknown":1}"#,
+        ] {
+            seen.push(plain(other));
+            assert_eq!(plain(other), *seen.last().unwrap(), "{other}");
+            assert!(
+                !seen[..seen.len() - 1].contains(seen.last().unwrap()),
+                "{other}"
+            );
+        }
+        // A member of `env` counts by itself where the environment has something else.
+        let of_env = |flower: &str| of(&format!(r#""env":{{"SEED":"{flower}"}}"#), "", &[]);
+        assert_ne!(of_env("1"), of_env("2"));
+    }
+
+    #[test]
+    fn structured_attributes_that_cannot_be_read_share_no_test() {
+        let dir = crate::test_dir::TestDir::new();
+        let file = dir.path().join(".attrs.json");
+        let vars = [("NIX_ATTRS_JSON_FILE", file.to_str().unwrap())];
+        let is_shared =
+            |in_build| counted_for_tests(&vars, in_build) == counted_for_tests(&vars, in_build);
+        assert!(!is_shared(true) && is_shared(false), "it is missing");
+        std::fs::write(&file, "{\"preCheck\":").unwrap();
+        assert!(!is_shared(true) && !is_shared(false), "it is cut off");
+        std::fs::write(&file, "{}").unwrap();
+        assert!(is_shared(true));
+    }
+
+    #[test]
+    fn what_a_program_of_a_test_can_read_counts_for_tests_without_the_builds_own_place() {
+        let of = |name: &str, value: &str, top: &str, in_build| {
+            counted_for_tests(&[(name, value), ("NIX_BUILD_TOP", top)], in_build)
+        };
+        for name in READ_BY_TESTS {
+            let differs =
+                |in_build| of(name, "1", "/build", in_build) != of(name, "2", "/build", in_build);
+            assert!(differs(true) && !differs(false), "{name}");
+            let home = of(name, "/build/home", "/build", true);
+            assert_eq!(home, of(name, "/tmp/b/home", "/tmp/b", true), "{name}");
+            assert_ne!(home, of(name, "/build/house", "/build", true), "{name}");
+        }
+        let unset = counted_for_tests(&[("NIX_BUILD_TOP", "/build")], true);
+        for name in ["NIX_BUILD_CORES", "NIX_LOG_FD", "PWD", "_", "GOCACHE"] {
+            assert_eq!(of(name, "1", "/build", true), unset, "{name}");
+        }
     }
 
     #[test]
