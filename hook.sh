@@ -125,37 +125,85 @@ nixGocacheprogWatchPhases() {
     }
 }
 
-# Whether a phase runs nothing but `go`, as nixpkgs' own do. Others could run what goes by times, as Make does.
+# Whether a phase runs nothing but `go`, as nixpkgs' own do. Others could run what goes by times, as Make does, or write
+# what a test reads and `go` does not look at.
 # shellcheck disable=SC2016 # This is about the text of a phase.
 nixGocacheprogRunsGoOnly() {
-    local phase=$1 line
+    local phase=$1 line each writes='' tests=''
     local tools='(^|[^[:alnum:]_/.-])(make|gmake|ninja|cmake|meson|just|task|mage|bazel|scons|waf|redo|tup)([^[:alnum:]_.-]|$)'
+    local dirs='^for [[:alnum:]_]+ in \$\(getGoDirs ("[[:alnum:]]*"|[[:alnum:]]+)\); do$'
+    local compiles='^if ! OUT="\$\(go \$cmd [^;&|<>`()]*2>&1\)"; then$'
+    local says='^if ! echo "\$OUT" \| grep -qE '\''[^'\'']*'\''; then$'
+    local finds='^find \. -type f -name \\\*\$type\.go -exec dirname \{\} \\; \| grep -v "/vendor/" \| sort (-u|--unique) \| grep -v( "\$exclude"|E '\''[^'\'']*'\'')$'
+    # The value of each -o, and whether it is below the folder that `go` runs in.
+    local output='[[:space:]"'\''(]--?o([[:space:]="'\''].*|$)'
+    local below='^[[:space:]=]+(\./)?[[:alnum:]_]([[:alnum:]_/-]|\.[[:alnum:]_-])*([[:space:]]|$)'
     [[ $phase == *"runHook pre"* && $phase == *"runHook post"* ]] || return 1
     [[ ! $phase =~ $tools ]] || return 1
     phase=${phase//\\$'\n'/ }
     while IFS= read -r line; do
         line=${line#"${line%%[![:space:]]*}"}
-        line=${line%%[[:space:]]#*}
-        # What only decides which `go` commands are run, and with which flags.
+        line=${line%"${line##*[![:space:]]}"}
+        # What has signs in it by which a shell can do more, to the letter.
         case $line in
-        '' | '#'*) continue ;;
-        'for '*' in $(getGoDirs '*'); do' | 'for '*' in $'[a-zA-Z]*'; do' | done | fi | else | '{' | '}' | '(' | ')') continue ;;
-        'if [ '* | 'if [[ '* | 'if (( '* | 'if ! OUT='* | 'if ! echo '*) continue ;;
-        'buildGoDir() {' | 'getGoDirs() {' | 'return '[01]) continue ;;
-        'local '* | 'declare '* | 'flags+='* | 'buildFlagsArray+='* | type=* | exclude=* | exclude+=* | dir=*) continue ;;
-        'IFS='*' read '* | 'printf -v '* | excludedAlternates=*) continue ;;
-        'export NIX_BUILD_CORES=1' | 'export GOFLAGS='*) continue ;;
-        'find . -type f -name '* | 'echo "$subPackages" | sed '* | 'echo "$OUT" >&2') continue ;;
+        '' | '#'* | 'local type;' | 'local d; local cmd;') continue ;;
+        'IFS='\'' '\'' read -r -a excludedArr <<<$excludedPackages') continue ;;
+        'printf -v excludedAlternates '\''%s\\|'\'' "${excludedArr[@]}"') continue ;;
+        'excludedAlternates=${excludedAlternates%\\|} # drop final \| added by printf') continue ;;
+        'exclude='\''\(/_\|examples\|Godeps\|testdata'\' | 'exclude+='\''\|'\''"$excludedAlternates"' | 'exclude+='\''\)'\') continue ;;
+        'flags+=(${tags:+-tags=$(concatStringsSep "," tags)})') continue ;;
+        'if (( "${NIX_DEBUG:-0}" >= 1 )); then' | 'if [[ -n "$(shopt -s nullglob; echo $dir/*)" ]]; then') continue ;;
+        'echo "$subPackages" | sed "s,\(^\| \),\1./,g"') continue ;;
+        '. $TMPDIR/buildFlagsArray' | 'touch $TMPDIR/buildFlagsArray') continue ;;
+        'declare -p buildFlagsArray > $TMPDIR/buildFlagsArray') continue ;;
+        'buildGoDir "test -c -o $GOPATH/bin/" "$pkg"') continue ;;
         'mv $dir/* $dir/..' | 'rmdir $dir') continue ;;
+        'for '*getGoDirs*) [[ ! $line =~ $dirs ]] || continue ;;
+        'if ! OUT='*) [[ ! $line =~ $compiles ]] || continue ;;
+        'if ! echo '*) [[ ! $line =~ $says ]] || continue ;;
+        'find '*) [[ ! $line =~ $finds ]] || continue ;;
+        # Behind a quote it may be no comment.
+        *[[:space:]]#*)
+            each=${line%%[[:space:]]#*}
+            [[ $each == *[\"\'\\\$]* ]] || line=$each
+            ;;
+        esac
+        line+=' '
+        if [[ $line == *'>'* ]]; then
+            for each in '2>&1' '>&2' '1>&2' '>/dev/null' '2>/dev/null' '&>/dev/null' '> /dev/null' '2> /dev/null'; do
+                line=${line//" $each "/ }
+            done
+        fi
+        case $line in
+        'if [ '*' ]; then ' | 'if [[ '*' ]]; then ') line="[ ${line%; then } " ;;
+        'for '*' in '*'; do ') line="[ ${line%; do } " ;;
         esac
         case $line in
-        *[\;\&\|\`]* | *'$('*) return 1 ;;
-        'runHook '* | 'echo '* | 'buildGoDir '*) ;;
+        *[\;\&\|\`\<\>]* | *'$('* | *'${ '* | *'-exec'*) return 1 ;;
+        esac
+        each=$line
+        while [[ $each == *-o* && $each =~ $output ]]; do
+            each=${BASH_REMATCH[1]}
+            [[ $each =~ $below ]] || writes=1
+        done
+        case $line in
+        # What only decides which `go` commands are run, and with which flags.
+        '[ '* | 'done ' | 'fi ' | 'else ' | '{ ' | '} ' | '( ' | ') ') ;;
+        'buildGoDir() { ' | 'getGoDirs() { ' | 'return '[01]' ') ;;
+        'local '* | 'declare '* | 'export NIX_BUILD_CORES=1 ' | 'export GOFLAGS='*) ;;
+        'flags+=('*') ' | 'buildFlagsArray+=('*') ') [[ $line != *\(*[\(\)]*\)* ]] || return 1 ;;
+        'type="$1" ' | 'cmd="$1" ' | 'd="$2" ') ;;
+        'dir=$GOPATH/bin/'*) [[ ${line% } != *[[:space:]]* ]] || return 1 ;;
+        'runHook preBuild ' | 'runHook postBuild ' | 'runHook preCheck ' | 'runHook postCheck ' | 'echo '*) ;;
         # Not `go generate`, `go run` and `go tool`, which start whatever they like.
-        'go build '* | 'go install '* | 'go test '* | 'go vet '* | 'go list '*) ;;
+        'go test '* | 'buildGoDir test '*) tests=1 ;;
+        'go install '* | 'buildGoDir install '*) writes=1 ;;
+        'go build '* | 'go vet '* | 'go list '* | 'buildGoDir build '* | 'buildGoDir vet '*) ;;
         *) return 1 ;;
         esac
     done <<<"$phase"
+    # A test may read what is written beside the module, or be there before it.
+    [[ -z $writes || -z $tests ]]
 }
 
 # Gives the source times that say its content, until nixGocacheprogRestore. Where that cannot be, all is as it was.

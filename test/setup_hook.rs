@@ -338,6 +338,115 @@ fn times_stay_where_a_phase_could_notice_or_they_could_not_say_content() {
     phase(&plain, "mv go.mod ../..; touch -d @1 .");
 }
 
+/// As nixpkgs has had them since 22.05, besides those of `OWN_PHASE`, and a few that a derivation may have.
+const LINES_OF_GO: &str = r#"# We do not set trimpath for tests, in case they reference test assets
+export GOFLAGS=${GOFLAGS//-trimpath/}
+exclude='\(/_\|examples\|Godeps\|testdata'
+exclude+='\|'"$excludedAlternates"
+exclude+='\)'
+if [[ -n "$excludedPackages" ]]; then
+IFS=' ' read -r -a excludedArr <<<$excludedPackages
+printf -v excludedAlternates '%s\\|' "${excludedArr[@]}"
+excludedAlternates=${excludedAlternates%\\|} # drop final \| added by printf
+local d; local cmd;
+cmd="$1"
+d="$2"
+. $TMPDIR/buildFlagsArray
+declare -ga buildFlagsArray
+declare -a flags
+flags+=($buildFlags "${buildFlagsArray[@]}")
+flags+=(${tags:+-tags=${tags// /,}})
+flags+=(${tags:+-tags=$(concatStringsSep "," tags)})
+flags+=(${ldflags:+-ldflags="${ldflags[*]}"})
+flags+=("-p" "$NIX_BUILD_CORES")
+if [ "$cmd" = "test" ]; then
+if ! OUT="$(go $cmd $buildFlags "${buildFlagsArray[@]}" ${ldflags:+-ldflags="$ldflags"} -v -p $NIX_BUILD_CORES $d 2>&1)"; then
+if ! echo "$OUT" | grep -qE '(no( buildable| non-test)?|build constraints exclude all) Go (source )?files'; then
+echo "$OUT" >&2
+getGoDirs() {
+local type;
+type="$1"
+echo "$subPackages" | sed "s,\(^\| \),\1./,g"
+find . -type f -name \*$type.go -exec dirname {} \; | grep -v "/vendor/" | sort --unique | grep -v "$exclude"
+if (( "${NIX_DEBUG:-0}" >= 1 )); then
+buildFlagsArray+=(-x)
+if [ ${#buildFlagsArray[@]} -ne 0 ]; then
+declare -p buildFlagsArray > $TMPDIR/buildFlagsArray
+touch $TMPDIR/buildFlagsArray
+if [ -z "$enableParallelBuilding" ]; then
+export NIX_BUILD_CORES=1
+for pkg in $(getGoDirs test); do
+buildGoDir test $checkFlags "$pkg"
+buildGoDir "test -c -o $GOPATH/bin/" "$pkg"
+dir=$GOPATH/bin/linux_arm64
+if [[ -n "$(shopt -s nullglob; echo $dir/*)" ]]; then
+mv $dir/* $dir/..
+rmdir $dir
+for each in ./a ./b; do
+go test ./... >/dev/null 2>&1
+go test -c -o internal/x.test ./x
+go vet ./... # all
+"#;
+
+/// Each could do something else, or write what a test reads after the hook has looked.
+const LINES_OF_MORE: &str = r#"if [ -d data ]; then cp -r data $TMPDIR/; fi
+if [ a ]; ./gen; then
+if [ -n "$(make -n)" ]; then
+if ! OUT="$(./gen)"; then
+if ! echo x | tee y; then
+export GOFLAGS=x; ./codegen
+echo "$version" > $TMPDIR/version
+echo "$version" >$TMPDIR/version
+echo a >&2file
+echo " # "; ./codegen
+echo ${ ./gen
+echo "$subPackages" | sed "e ./gen"
+find . -type f -name x -delete
+go build -o $TMPDIR/foo ./cmd/foo
+go build -o="$TMPDIR/foo" ./cmd/foo
+go build -o ../foo .
+go build -o a/../../foo .
+go install ./cmd/foo
+go test -exec ./x ./...
+go test ./... & ./gen
+go list <(./gen)
+flags+=(-o $out/x)
+flags+=(x) ./gen
+type=x ./gen
+exclude=x ./gen
+dir=$GOPATH/bin/x ./gen
+dir=testdata
+local x=1; ./gen
+local x=$(./gen)
+printf -v x "%s" "$(./gen)"
+IFS= read x <<<$(./gen)
+for x in $a; ./gen; do
+for x in $(getGoDirs; ./gen); do
+runHook generate
+buildGoDir run ./x
+buildGoDir "$cmd" x
+"#;
+
+#[test]
+fn a_phase_is_gos_own_only_if_each_line_is() {
+    let script = format!(
+        "set -f; . \"$hook\"
+        while IFS= read -r line; do
+            phase=$'runHook preCheck\\ngo test ./...\\n'$line$'\\nrunHook postCheck'
+            if nixGocacheprogRunsGoOnly \"$phase\"; then printf '%s\\n' \"$line\"; fi
+        done <<'LINES'\n{LINES_OF_GO}{LINES_OF_MORE}LINES"
+    );
+    let (stdout, stderr) = Bash::new().run(&script);
+    assert_eq!((&*stdout, &*stderr), (LINES_OF_GO, ""));
+}
+
+#[test]
+fn what_go_writes_is_no_matter_where_no_test_runs() {
+    let script = r#". "$hook"
+        nixGocacheprogRunsGoOnly $'runHook preBuild\ngo build -o $out/bin/x .\ngo install .\nrunHook postBuild'"#;
+    Bash::new().run(script);
+}
+
 #[test]
 fn an_index_is_believed_only_of_folders_whose_times_say_content() {
     let godebug = |before: &str| {
