@@ -225,7 +225,11 @@ nixGocacheprogStamp() {
         module=${module%/*}
     done
     # Files of an overlay take the place of others, with times of their own.
-    if [[ "${GOFLAGS[*]-} ${buildFlags[*]-} ${checkFlags[*]-}" == *-overlay* ]] || ! nixGocacheprogRunsGoOnly "$1"; then
+    local flags="${GOFLAGS[*]-} ${buildFlags[*]-} ${checkFlags[*]-}"
+    if [[ $flags == *-overlay* || $flags == *-exec* ]] || ! nixGocacheprogRunsGoOnly "$1"; then
+        return 0
+    fi
+    if nixGocacheprogHasModules "$module" "$flags $1"; then
         return 0
     fi
     if ! nixGocacheprogTimes --stamp "$tree"; then
@@ -236,8 +240,8 @@ nixGocacheprogStamp() {
     # What cannot be read is different each time.
     NIX_GOCACHEPROG_BESIDE=$(nixGocacheprogBeside "$module") || NIX_GOCACHEPROG_BESIDE=$$-$EPOCHREALTIME
     export NIX_GOCACHEPROG_BESIDE
-    # The index of a module in the module cache goes by its path alone, and other modules of a workspace may lie elsewhere.
-    if [[ " ${GOFLAGS[*]-} " == *" -mod=vendor "* ]] && nixGocacheprogHasNoWorkspace; then
+    # The index of a module in the module cache goes by its path alone.
+    if [[ " ${GOFLAGS[*]-} " == *" -mod=vendor "* ]]; then
         nixGocacheprogTimesSayContent index
     else
         nixGocacheprogTimesSayContent tests
@@ -270,16 +274,28 @@ nixGocacheprogBeside() {
     } | sha256sum
 }
 
-nixGocacheprogHasNoWorkspace() {
-    local dir=$PWD
+# Whether `go` may test packages of other modules than this one: of what such a test reads, `go` looks for changes only in
+# the test's own module, and nixGocacheprogBeside only outside of this one.
+nixGocacheprogHasModules() {
+    local module=$1 phase=$2 dir=$PWD text=''
+    local elsewhere='(^|[[:space:]"'\''(])--?C([[:space:]="'\'']|$)' replaced='=>[[:space:]]*["`]?[./]'
+    [[ ! $phase =~ $elsewhere ]] || return 0
     case ${GOWORK-} in
-    off) return 0 ;;
-    ?*) return 1 ;;
+    off) ;;
+    ?*) return 0 ;;
+    *)
+        while [[ -n $dir ]]; do
+            [[ ! -e $dir/go.work ]] || return 0
+            dir=${dir%/*}
+        done
+        ;;
     esac
-    while [[ -n $dir ]]; do
-        [[ ! -e $dir/go.work ]] || return 1
-        dir=${dir%/*}
-    done
+    # `vendor` has no tests.
+    if [[ " ${GOFLAGS[*]-} " == *" -mod=vendor "* && $phase != *-mod=[mr]* ]]; then
+        return 1
+    fi
+    IFS= read -r -d '' text <"$module/go.mod" || true
+    [[ $text =~ $replaced ]]
 }
 
 # Puts the times back of all that no phase has written to.
