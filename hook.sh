@@ -248,8 +248,14 @@ nixGocacheprogStamp() {
     fi
 }
 
-# A hash of what lies beside the module in the build directory, or nothing: a test may read it, and `go` looks for changes
-# in the module only. Programs that were installed are part of it once they are in PATH.
+# Where anything can be written. Only in a sandbox does a build have these to itself.
+nixGocacheprogScratch=()
+if [[ -e /gocache/client || ${NIX_BUILD_TOP-} == /build ]]; then
+    nixGocacheprogScratch=(/tmp /var/tmp /dev/shm)
+fi
+
+# A hash of what lies beside the module in the build directory and in scratch directories, or nothing: a test may read it,
+# and `go` looks for changes in the module only. Programs that were installed are part of it where a test may look for them.
 nixGocacheprogBeside() {
     local module=$1 dir=$NIX_BUILD_TOP rest each
     local -a beside=()
@@ -264,7 +270,14 @@ nixGocacheprogBeside() {
         done
         dir+=/${rest%%/*}
     done
-    if [[ -n ${GOPATH-} && :$PATH: == *":$GOPATH/bin:"* && -d $GOPATH/bin ]]; then
+    for dir in ${nixGocacheprogScratch[@]+"${nixGocacheprogScratch[@]}"}; do
+        for each in "$dir"/* "$dir"/.[!.]*; do
+            if [[ $NIX_BUILD_TOP/ != "$each"/* && $each/ != "$NIX_BUILD_TOP"/* ]] && [[ -e $each || -L $each ]]; then
+                beside+=("$each")
+            fi
+        done
+    done
+    if nixGocacheprogUsesInstalled; then
         beside+=("$GOPATH/bin")
     fi
     ((${#beside[@]} == 0)) || {
@@ -272,6 +285,26 @@ nixGocacheprogBeside() {
         find "${beside[@]}" -type l -exec readlink {} +
         find "${beside[@]}" -type f -exec sha256sum {} +
     } | sha256sum
+}
+
+# Whether a test may find what was installed: in PATH, or by what the check phase or a variable says. All tests have GOPATH, but
+# the programs in there have the version in them, and few tests look.
+nixGocacheprogUsesInstalled() {
+    local each said="${preCheck-} ${checkPhase-} ${checkFlags[*]-}"
+    local -a folders
+    [[ -n ${GOPATH-} && -d $GOPATH/bin ]] || return 1
+    if declare -F preCheck >/dev/null; then
+        said+=$(declare -f preCheck)
+    fi
+    case $said in
+    *GOPATH* | *GOBIN* | *"${GOPATH##*/}/bin"*) return 0 ;;
+    esac
+    IFS=: read -r -a folders <<<"$PATH"
+    for each in "${folders[@]}"; do
+        [[ ! ${each:-.} -ef $GOPATH/bin ]] || return 0
+    done
+    said=$(unset GOPATH GOBIN GOCACHE GOMODCACHE PATH && export -p)
+    [[ $said == *"$GOPATH"* && $said =~ "$GOPATH"([^[:alnum:]_.-]|$) ]]
 }
 
 # Whether `go` may test packages of other modules than this one: of what such a test reads, `go` looks for changes only in

@@ -463,6 +463,77 @@ fn what_go_writes_is_no_matter_where_no_test_runs() {
     Bash::new().run(script);
 }
 
+/// What the check phase finds beside the module, as a hash, after `before` and then after `change`.
+fn beside(before: &str, change: &str) -> (String, String) {
+    let script = format!(
+        r#"{STDENV}
+        scratch=$(mktemp -d); trap 'rm -rf "$NIX_BUILD_TOP" "$scratch"' EXIT
+        nixGocacheprogScratch=("$scratch" /no/such/folder)
+        checkPhase=$'runHook preCheck\ngo test ./...\nrunHook postCheck'
+        export GOPATH=$NIX_BUILD_TOP/go
+        mkdir -p "$GOPATH/bin"; echo 1 >"$GOPATH/bin/tool"; echo 1 >"$GOPATH/other"
+        {before}
+        runHook preCheck; is_stamped; echo "$NIX_GOCACHEPROG_BESIDE"; runHook postCheck
+        {change}
+        runHook preCheck; is_stamped; echo "$NIX_GOCACHEPROG_BESIDE"; runHook postCheck
+    "#
+    );
+    let (stdout, stderr) = real_client().run(&script);
+    assert_eq!(stderr, "");
+    let (first, second) = stdout.split_once('\n').unwrap();
+    (first.to_string(), second.trim_end().to_string())
+}
+
+#[test]
+fn what_a_build_has_beside_the_module_counts() {
+    let tool = r#"echo 2 >"$GOPATH/bin/tool""#;
+    for (before, change) in [
+        ("", r#"echo 1 >"$NIX_BUILD_TOP/x""#),
+        ("", r#"echo 1 >../x"#),
+        ("", r#"echo 1 >"$scratch/x""#),
+        (r#"echo 1 >"$scratch/.x""#, r#"echo 2 >"$scratch/.x""#),
+        (
+            r#"mkdir "$scratch/d"; ln -s a "$scratch/d/x""#,
+            r#"ln -sfn b "$scratch/d/x""#,
+        ),
+        // What preCheck writes is there when the hook looks.
+        (r#"preCheck='echo $((++runs)) >"$scratch/x"'; runs=0"#, ""),
+        (r#"PATH+=:$GOPATH/bin"#, tool),
+        (r#"PATH+=:$NIX_BUILD_TOP/./go//bin/"#, tool),
+        (
+            r#"ln -s "$GOPATH/bin" "$scratch/bin"; PATH+=:$scratch/bin"#,
+            tool,
+        ),
+        (r#"preCheck='tool=$GOPATH/bin/tool'"#, tool),
+        (r#"preCheck='tool=$TMPDIR/../go/bin/tool'; TMPDIR=/x"#, tool),
+        (
+            r#"preCheck() { tool=$(go env GOPATH); }; go() { :; }"#,
+            tool,
+        ),
+        (r#"checkFlags=(-tool "$GOPATH/bin/tool")"#, tool),
+        (r#"export TOOL=$GOPATH/bin/tool"#, tool),
+        (r#"export TOOLS=$GOPATH"#, tool),
+    ] {
+        let (first, second) = beside(before, change);
+        assert_ne!(first, second, "{before}; {change}");
+    }
+    for (before, change) in [
+        (r#"echo 1 >"$NIX_BUILD_TOP/x"; echo 1 >"$scratch/x""#, ""),
+        ("", tool),
+        ("export GOCACHE=$GOPATH-cache GOBIN=", tool),
+        ("export GOMODCACHE=$GOPATH/pkg/mod", tool),
+        ("TOOL=$GOPATH/bin/tool", tool),
+        (r#"PATH+=:$GOPATH/bin"#, r#"echo 2 >"$GOPATH/other""#),
+        (
+            r#"nixGocacheprogScratch=("$NIX_BUILD_TOP")"#,
+            "echo 3 >testdata/a",
+        ),
+    ] {
+        let (first, second) = beside(before, change);
+        assert_eq!(first, second, "{before}; {change}");
+    }
+}
+
 #[test]
 fn an_index_is_believed_only_of_folders_whose_times_say_content() {
     let godebug = |before: &str| {
