@@ -6,7 +6,8 @@
 #   files    everything below the module's root
 #   env      variables, what they name in the store, and programs of PATH
 #   zone     the time zone
-#   outside  files that lie beside the module
+#   phase    what preCheck does
+#   outside  files that lie beside the module, and in /tmp
 {
   variant,
   # Only these cases, with a blank between each two; all, if there are none.
@@ -14,6 +15,8 @@
   # So that a build is not one of before.
   step ? "",
   short ? false,
+  # Attributes that are not in the environment.
+  structured ? false,
   withHook ? true,
   ...
 }@args:
@@ -296,6 +299,16 @@ let
         "_ \"time/tzdata\""
       ];
     };
+    umask = {
+      body = "return fmt.Sprint(syscall.Umask(0))";
+      imports = [
+        "fmt"
+        "syscall"
+      ];
+    };
+    scratch = {
+      body = ''return saw.File("/tmp/flower")'';
+    };
     outside-module = {
       body = ''return saw.File("../../beside")'';
     };
@@ -382,25 +395,29 @@ let
     ${concatStringsSep "" (map package chosen)}
   '';
 in
-packages.buildGoModule {
-  pname = "same-tests";
-  version = "1";
-  src = source;
-  vendorHash = null;
-  nativeBuildInputs = [ (garden (pick "env" "roses" "lilac")) ];
-  env = {
-    GOFLAGS = "-mod=vendor -trimpath";
-    FLOWER = pick "env" "rose" "lily";
-    GARDEN = garden (pick "env" "roses" "lilac");
-    ZONE = pick "zone" "America/New_York" "America/Sao_Paulo";
-  };
-  unpackPhase = ''
-    cp -rP $src/source $src/garden .
-    find source garden -exec touch -h -d @1 {} +
-    chmod -R u+w source garden
-    cd source/module
-  '';
-  preCheck = "export TZ=$ZONE";
-  checkFlags = [ "-v" ];
-  installPhase = "echo installed >$out";
-}
+packages.buildGoModule (
+  {
+    pname = "same-tests";
+    version = "1";
+    src = source;
+    vendorHash = null;
+    nativeBuildInputs = [ (garden (pick "env" "roses" "lilac")) ];
+    env = {
+      GOFLAGS = "-mod=vendor -trimpath";
+      FLOWER = pick "env" "rose" "lily";
+      GARDEN = garden (pick "env" "roses" "lilac");
+      ZONE = pick "zone" "America/New_York" "America/Sao_Paulo";
+    };
+    unpackPhase = ''
+      cp -rP $src/source $src/garden .
+      cp garden/flower /tmp/flower
+      find source garden -exec touch -h -d @1 {} +
+      chmod -R u+w source garden
+      cd source/module
+    '';
+    preCheck = "export TZ=$ZONE; umask ${pick "phase" "022" "027"}";
+    checkFlags = [ "-v" ];
+    installPhase = "echo installed >$out";
+  }
+  // (if structured then { __structuredAttrs = true; } else { })
+)

@@ -491,8 +491,8 @@ impl Variables {
 
     /// The outputs of this derivation, by the names that it gives them.
     pub fn outputs(&self) -> BTreeMap<String, PathBuf> {
-        if let Some(file) = self.get("NIX_ATTRS_JSON_FILE") {
-            return outputs_in(Path::new(file));
+        if let Some(file) = self.attributes_file() {
+            return outputs_in(&file);
         }
         let names = self.get("outputs").unwrap_or(OsStr::new("out"));
         let names = names.to_string_lossy();
@@ -561,8 +561,8 @@ impl Variables {
                 record.say(&name, value);
             }
         }
-        if let Some(file) = self.get("NIX_ATTRS_JSON_FILE") {
-            self.add_structured(record, own, Path::new(file), in_build);
+        if let Some(file) = self.attributes_file() {
+            self.add_structured(record, own, &file, in_build);
         }
         let top = self.get("NIX_BUILD_TOP").unwrap_or_default().as_bytes();
         for name in PLACE.iter().chain(GO) {
@@ -588,6 +588,19 @@ impl Variables {
         if !beside.is_empty() {
             record.say("files beside the source", parts::hash(beside.as_bytes()));
         }
+    }
+
+    /// The file with the structured attributes, if there are any. Old releases of Nix name it by its path outside of the sandbox.
+    fn attributes_file(&self) -> Option<PathBuf> {
+        let named = PathBuf::from(self.get("NIX_ATTRS_JSON_FILE")?);
+        let top = self.get("NIX_BUILD_TOP").unwrap_or_default();
+        let in_top = Path::new(top).join(".attrs.json");
+        Some(
+            match named.exists() || !(in_top.has_root() && in_top.exists()) {
+                true => named,
+                false => in_top,
+            },
+        )
     }
 
     /// Adds structured attributes, which are in a file and not in the environment.
@@ -838,6 +851,11 @@ mod tests {
         assert_eq!(found["data"], Path::new("/nix/store/b"));
         assert_eq!(found.len(), 2);
         assert!(of(&[("NIX_ATTRS_JSON_FILE", "/nonexistent")]).is_empty());
+        let old_nix = of(&[
+            ("NIX_ATTRS_JSON_FILE", "/nonexistent"),
+            ("NIX_BUILD_TOP", dir.path().to_str().unwrap()),
+        ]);
+        assert_eq!(old_nix, found, "it is named by a path of the host");
     }
 
     /// What counts for tests.
