@@ -653,7 +653,7 @@ fn is_of_tests(name: &str) -> bool {
     let is_later = ["nstall", "ixup", "Dist"]
         .iter()
         .any(|part| name.contains(part));
-    !OF_NO_TEST.contains(&name) && !(is_later && ATTRIBUTES.contains(&name))
+    !(OF_NO_TEST.contains(&name) || is_later && ATTRIBUTES.contains(&name))
 }
 
 /// A value with a mark in the place of this derivation's outputs: they have other paths in each build.
