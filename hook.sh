@@ -265,6 +265,8 @@ nixGocacheprogBeside() {
             case $each in
             "$dir/${rest%%/*}" | "$dir/env-vars" | "$dir"/.attrs.* | "$dir"/.nix-gocacheprog*) continue ;;
             "${GOPATH:-/}" | "${GOCACHE:-/}") continue ;;
+            # As HOME=$(mktemp -d) makes it: it has another name in each build.
+            "$dir"/tmp.??????????) ! nixGocacheprogIsEmpty "$each" || continue ;;
             esac
             [[ ! -e $each && ! -L $each ]] || beside+=("$each")
         done
@@ -285,6 +287,14 @@ nixGocacheprogBeside() {
         find "${beside[@]}" -type l -exec readlink {} +
         find "${beside[@]}" -type f -exec sha256sum {} +
     } | sha256sum
+}
+
+nixGocacheprogIsEmpty() {
+    local each
+    [[ -d $1 && ! -L $1 ]] || return 1
+    for each in "$1"/* "$1"/.[!.]*; do
+        [[ ! -e $each && ! -L $each ]] || return 1
+    done
 }
 
 # Whether a test may find what was installed: in PATH, or by what the check phase or a variable says. All tests have GOPATH, but

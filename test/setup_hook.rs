@@ -496,6 +496,10 @@ fn what_a_build_has_beside_the_module_counts() {
             r#"mkdir "$scratch/d"; ln -s a "$scratch/d/x""#,
             r#"ln -sfn b "$scratch/d/x""#,
         ),
+        (
+            r#"preCheck='export HOME=$(mktemp -d -p "$NIX_BUILD_TOP"); touch "$HOME/.x"'"#,
+            "",
+        ),
         // What preCheck writes is there when the hook looks.
         (r#"preCheck='echo $((++runs)) >"$scratch/x"'; runs=0"#, ""),
         (r#"PATH+=:$GOPATH/bin"#, tool),
@@ -519,6 +523,10 @@ fn what_a_build_has_beside_the_module_counts() {
     }
     for (before, change) in [
         (r#"echo 1 >"$NIX_BUILD_TOP/x"; echo 1 >"$scratch/x""#, ""),
+        (
+            r#"preCheck='export HOME=$(mktemp -d -p "$NIX_BUILD_TOP")'"#,
+            "",
+        ),
         ("", tool),
         ("export GOCACHE=$GOPATH-cache GOBIN=", tool),
         ("export GOMODCACHE=$GOPATH/pkg/mod", tool),

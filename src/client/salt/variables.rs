@@ -349,6 +349,12 @@ const READ_BY_TESTS: &[&str] = &[
     "GOTRACEBACK",
 ];
 
+/// What stands for the build's own directory.
+const BUILD: &[u8] = b"@build@";
+
+/// The same, with how names by mktemp(1) begin.
+const RANDOM: &[u8] = b"@build@/tmp.";
+
 /// How a path in the Nix store begins.
 const STORE: &[u8] = b"/nix/store/";
 
@@ -572,7 +578,7 @@ impl Variables {
             let names_store = value.windows(STORE.len()).any(|part| part == STORE);
             if is_read || names_store && PLACE.contains(name) {
                 let value = match top.len() > 1 {
-                    true => replaced(value, top, b"@build@"),
+                    true => without_random(replaced(value, top, BUILD)),
                     false => value,
                 };
                 record.add("place", name);
@@ -668,6 +674,18 @@ fn replaced(mut value: Vec<u8>, part: &[u8], mark: &[u8]) -> Vec<u8> {
     while let Some(at) = memchr::memmem::find(&value[from..], part) {
         value.splice(from + at..from + at + part.len(), mark.iter().copied());
         from += at + mark.len();
+    }
+    value
+}
+
+/// Leaves out what mktemp(1) has made up, as in `HOME=$(mktemp -d)`. What is in such a directory counts by itself.
+fn without_random(mut value: Vec<u8>) -> Vec<u8> {
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(&value[from..], RANDOM) {
+        from += at + RANDOM.len();
+        let rest = value[from..].iter();
+        let length = rest.take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        value.drain(from..from + length);
     }
     value
 }
@@ -944,6 +962,18 @@ mod tests {
             let home = of(name, "/build/home", "/build", true);
             assert_eq!(home, of(name, "/tmp/b/home", "/tmp/b", true), "{name}");
             assert_ne!(home, of(name, "/build/house", "/build", true), "{name}");
+            let random = |path: &str| of(name, path, "/build", true);
+            assert_eq!(
+                random("/build/tmp.aB3"),
+                random("/build/tmp.Xyz9"),
+                "{name}"
+            );
+            assert_ne!(
+                random("/build/tmp.aB3/a"),
+                random("/build/tmp.aB3/b"),
+                "{name}"
+            );
+            assert_ne!(random("/build/tmp.aB3"), home, "{name}");
         }
         let unset = counted_for_tests(&[("NIX_BUILD_TOP", "/build")], true);
         for name in ["NIX_BUILD_CORES", "NIX_LOG_FD", "PWD", "_", "GOCACHE"] {
