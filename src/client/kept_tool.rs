@@ -14,11 +14,13 @@ use super::source_tree::settings::Settings;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::id::{BuildId, OutputId};
+use crate::log;
 use crate::sha256::Sha256;
 use crate::sys;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -102,7 +104,11 @@ impl KeptTool {
             if let Some(parent) = link.path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::symlink(&link.kept, &link.path)?;
+            match fs::symlink(&link.kept, &link.path) {
+                // The client of another command has been faster.
+                Err(e) if e.kind() == Some(ErrorKind::AlreadyExists) => {}
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -162,7 +168,10 @@ fn keep_one(tools: &Path, path: &Path) -> Result<PathBuf> {
     }
     let now = SystemTime::now();
     fs::set_times(&folder, now)?;
-    remove_unused(tools, now)?;
+    // Another client may be at it, too, and this one's tool is kept whatever comes of it.
+    if let Err(e) = remove_unused(tools, now) {
+        log::debug(|| format!("tools are not removed: {}", e.chain()));
+    }
     Ok(kept)
 }
 
