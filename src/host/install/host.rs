@@ -199,18 +199,11 @@ impl Host {
         if !self.is_live {
             return Ok(());
         }
-        let begin = |workers: &str| {
-            match self.patience {
+        let what = "waiting for running Nix builds to end, which still call the hook";
+        let begin = |workers: &str| match self.patience {
             // Whoever reads a job's log must see what it waited for.
-            Some(limit) => log::warn(format!(
-                "waiting up to {} for running Nix builds to end, which still call the hook ({workers})",
-                show_age(limit)
-            )),
-            None => self.say(
-                "waiting for running Nix builds to end, which still call the hook (this can be interrupted \
-                 and run again)\n",
-            ),
-        }
+            Some(limit) => log::warn(format!("{what}, up to {} ({workers})", show_age(limit))),
+            None => self.say(&format!("{what} (this can be interrupted and run again)\n")),
         };
         wait_for(old_workers, self.patience, begin)
     }
